@@ -1,0 +1,71 @@
+"""Variational autoencoders in JAX: pure functions, per example, in nats.
+
+>>> import jax, jax.numpy as jnp, vae_jax
+>>> posterior = vae_jax.Normal(jnp.zeros((4, 2)), 1.0)
+>>> prior = vae_jax.Normal(jnp.zeros(2), 1.0)
+>>> z = vae_jax.sample(jax.random.key(0), posterior)
+>>> likelihood = vae_jax.Bernoulli(jnp.zeros((4, 3)))
+>>> bound = vae_jax.elbo(jnp.ones((4, 3)), z, posterior, prior, likelihood)
+>>> bound.value.round(3)
+Array([-2.079, -2.079, -2.079, -2.079], dtype=float32)
+"""
+
+from vae_jax import networks
+from vae_jax.distributions import (
+    Bernoulli,
+    Categorical,
+    Joint,
+    MultivariateNormal,
+    Normal,
+    kl_divergence,
+    log_prob,
+    sample,
+)
+from vae_jax.evaluate import Estimate, active_units, kl_per_dimension, log_likelihood
+from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, traverse
+from vae_jax.objectives import Bound, elbo, iwae
+from vae_jax.train import (
+    Batch,
+    Metrics,
+    TrainState,
+    binarize,
+    init_state,
+    make_train_epoch,
+    make_train_step,
+    shuffle,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VAE",
+    "Batch",
+    "Bernoulli",
+    "Bound",
+    "Categorical",
+    "Estimate",
+    "Joint",
+    "Metrics",
+    "MultivariateNormal",
+    "Normal",
+    "TrainState",
+    "active_units",
+    "binarize",
+    "elbo",
+    "generate",
+    "init_state",
+    "interpolate",
+    "iwae",
+    "kl_divergence",
+    "kl_per_dimension",
+    "log_likelihood",
+    "log_prob",
+    "make_train_epoch",
+    "make_train_step",
+    "make_vae",
+    "networks",
+    "reconstruct",
+    "sample",
+    "shuffle",
+    "traverse",
+]

@@ -1,0 +1,541 @@
+"""Distributions as frozen pytrees; `sample`, `log_prob` and `kl_divergence` of them.
+
+A distribution over `*event` dimensions with batch axes `*b` holds parameters of shape
+[*b, *event].  Log-probabilities and divergences are in nats, of shape [*b]: summed over the event,
+never over the batch.  They are computed in float32 at least, so a bfloat16 network loses nothing
+in the sums.
+
+Distributions of other libraries (distrax, NumPyro, TFP) are accepted wherever these are.
+"""
+
+import dataclasses
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg
+from jax import Array
+from jax.typing import ArrayLike
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Joint",
+    "MultivariateNormal",
+    "Normal",
+    "kl_divergence",
+    "log_prob",
+    "sample",
+]
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True)
+def _pytree(cls: type[_T]) -> type[_T]:
+    """A frozen dataclass whose fields are pytree children, but for those marked static.
+
+    Unflattening skips `__post_init__`: a transformation may put tracers, shardings or None where
+    the arrays were, and only what a caller constructs is checked.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    data = [f.name for f in fields if not f.metadata.get("static")]
+    meta = [f.name for f in fields if f.metadata.get("static")]
+
+    def flatten_with_keys(x: _T) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        children = [(jax.tree_util.GetAttrKey(name), getattr(x, name)) for name in data]
+        return children, tuple(getattr(x, name) for name in meta)
+
+    def unflatten(aux: tuple[Any, ...], children: Iterable[Any]) -> _T:
+        x = object.__new__(cls)
+        for name, value in zip(data + meta, [*children, *aux], strict=True):
+            object.__setattr__(x, name, value)
+        return x
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+    return cls
+
+
+def _float_array(name: str, value: ArrayLike) -> Array:
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} has dtype {array.dtype}: pass a floating-point array")
+    return array
+
+
+def _check_positive(name: str, value: Array) -> None:
+    # Only a concrete value can be looked at; under jit a scale is the caller's word.
+    if not isinstance(value, jax.core.Tracer) and not bool((value > 0).all()):
+        raise ValueError(f"{name} has a least value of {value.min()}: it must be positive")
+
+
+def _accurate(x: Array) -> Array:
+    """x in float32 at least: sums of hundreds of bfloat16 terms lose whole nats."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _sum_event(x: Array, event_ndims: int) -> Array:
+    return x.sum(axis=tuple(range(x.ndim - event_ndims, x.ndim)))
+
+
+def _check_event_ndims(parameter: Array, event_ndims: int) -> None:
+    if parameter.ndim < event_ndims:
+        raise ValueError(
+            f"parameters of shape {parameter.shape} cannot have {event_ndims} event axes: "
+            "add axes, or pass a smaller event_ndims"
+        )
+
+
+def _diagonal(matrix: Array) -> Array:
+    diagonal: Array = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+    return diagonal
+
+
+def _aligned(value: ArrayLike, *parameters: Array, of: str) -> tuple[Array, ...]:
+    """Value and parameters, accurate, in one dtype and with as many axes as the longest.
+
+    The parameters' shape must match the value's trailing axes, or the other way round: nothing but
+    leading axes broadcasts, so a [B, 1] never meets a [B, D] unseen.
+    """
+    value = jnp.asarray(value)
+    shape = parameters[0].shape
+    short, long = sorted((value.shape, shape), key=len)
+    if long[len(long) - len(short) :] != short:
+        raise ValueError(
+            f"the value has shape {value.shape} but {of} has parameters of shape {shape}: "
+            "the shorter must match the last axes of the longer"
+        )
+    dtype = jnp.promote_types(jnp.result_type(value.dtype, *parameters), jnp.float32)
+    return tuple(jnp.broadcast_to(a.astype(dtype), long) for a in (value, *parameters))
+
+
+@jax.custom_jvp
+def _softplus(x: Array) -> Array:
+    """log(1 + exp(x)), finite with finite derivative at every finite x.
+
+    exp is only ever taken of -|x|, and that one exponential also gives the derivative: autodiff of
+    log(1 + exp(x)) would overflow at x = 89 and compute it twice.
+    """
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@_softplus.defjvp
+def _softplus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    exponential = jnp.exp(-jnp.abs(x))
+    sigmoid = jnp.where(x >= 0, jnp.ones_like(x), exponential) / (1 + exponential)
+    return jnp.maximum(x, 0) + jnp.log1p(exponential), sigmoid * dx
+
+
+@_pytree
+class Normal:
+    """Gaussian with a diagonal covariance, N(mean, diag(scale^2)).
+
+    Args:
+      mean: [*b, *event].
+      scale: standard deviations, the shape of `mean` or a scalar.
+      event_ndims: number of trailing axes that are one event; 3 for images [B, H, W, C].
+
+    Raises:
+      TypeError: the parameters are not floating-point.
+      ValueError: shapes differ, or a known scale is not positive.
+
+    >>> Normal(jnp.zeros((2, 4)), 1.0).log_prob(jnp.zeros((2, 4)))
+    Array([-3.6757541, -3.6757541], dtype=float32)
+    """
+
+    mean: Array
+    scale: Array
+    event_ndims: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        mean, scale = _float_array("mean", self.mean), _float_array("scale", self.scale)
+        if scale.shape not in ((), mean.shape):
+            raise ValueError(
+                f"mean has shape {mean.shape} but scale has shape {scale.shape}: "
+                "give them the same shape, or a scalar scale"
+            )
+        _check_event_ndims(mean, self.event_ndims)
+        _check_positive("scale", scale)
+        if scale.shape != mean.shape:
+            scale = jnp.broadcast_to(scale.astype(mean.dtype), mean.shape)
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "scale", scale)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.mean.shape
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws mean + scale * noise (Kingma & Welling 2014, section 2.4); differentiable."""
+        noise = jax.random.normal(key, (*sample_shape, *self.mean.shape), self.mean.dtype)
+        mean, scale = (jnp.broadcast_to(a, noise.shape) for a in (self.mean, self.scale))
+        return mean + scale * noise
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        value, mean, scale = _aligned(value, self.mean, self.scale, of="Normal")
+        standardised = (value - mean) / scale
+        terms = -0.5 * jnp.square(standardised) - jnp.log(scale) - _HALF_LOG_2PI
+        return _sum_event(terms, self.event_ndims)
+
+
+@_pytree
+class MultivariateNormal:
+    """Gaussian with a full covariance, N(mean, scale_tril scale_tril^T).
+
+    Args:
+      mean: [*b, D].
+      scale_tril: [*b, D, D], the lower Cholesky factor of the covariance, positive diagonal.
+        What stands above the diagonal is ignored.
+
+    Raises:
+      TypeError: the parameters are not floating-point.
+      ValueError: shapes do not agree, or a known diagonal is not positive.
+
+    >>> MultivariateNormal(jnp.zeros(2), jnp.eye(2)).log_prob(jnp.zeros(2)).round(3)
+    Array(-1.838, dtype=float32)
+    """
+
+    mean: Array
+    scale_tril: Array
+
+    event_ndims = 1
+
+    def __post_init__(self) -> None:
+        mean = _float_array("mean", self.mean)
+        scale_tril = jnp.tril(_float_array("scale_tril", self.scale_tril))
+        if mean.ndim < 1 or scale_tril.shape != (*mean.shape, mean.shape[-1]):
+            raise ValueError(
+                f"mean has shape {mean.shape} but scale_tril has shape {scale_tril.shape}: "
+                "they must be [*b, D] and [*b, D, D]"
+            )
+        _check_positive("the diagonal of scale_tril", _diagonal(scale_tril))
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "scale_tril", scale_tril)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.mean.shape
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws mean + scale_tril @ noise; differentiable."""
+        noise = jax.random.normal(key, (*sample_shape, *self.mean.shape), self.mean.dtype)
+        mean = jnp.broadcast_to(self.mean, noise.shape)
+        return mean + jnp.einsum("...ij,...j->...i", self.scale_tril, noise)
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        value, mean = _aligned(value, self.mean, of="MultivariateNormal")
+        factor = _accurate(self.scale_tril).astype(value.dtype)
+        factor = jnp.broadcast_to(factor, (*value.shape, value.shape[-1]))
+        standardised = jax.scipy.linalg.solve_triangular(
+            factor, (value - mean)[..., None], lower=True
+        )[..., 0]
+        terms = -0.5 * jnp.square(standardised) - jnp.log(_diagonal(factor)) - _HALF_LOG_2PI
+        return terms.sum(-1)
+
+
+@_pytree
+class Bernoulli:
+    """Independent binary variables with the given log-odds.
+
+    Args:
+      logits: [*b, *event], log p(1) - log p(0).
+      event_ndims: number of trailing axes that are one event; 3 for images [B, H, W, C].
+
+    Raises:
+      TypeError: logits, or a value whose probability is asked, are not floating-point.
+
+    A value between 0 and 1 (a grey pixel) is taken as a probability: its log_prob is the negative
+    cross-entropy, which is not the log-density of anything. Binarise images to compare bounds.
+
+    >>> Bernoulli(jnp.array([0.0, 1e4])).log_prob(jnp.array([1.0, 1.0])).round(3)
+    Array(-0.693, dtype=float32)
+    """
+
+    logits: Array
+    event_ndims: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        logits = _float_array("logits", self.logits)
+        _check_event_ndims(logits, self.event_ndims)
+        object.__setattr__(self, "logits", logits)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.logits.shape
+
+    @property
+    def mean(self) -> Array:
+        return jax.nn.sigmoid(self.logits)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws zeros and ones, in the dtype of the logits; not differentiable."""
+        shape = (*sample_shape, *self.logits.shape)
+        drawn = jax.random.bernoulli(key, jnp.broadcast_to(_accurate(self.mean), shape))
+        return drawn.astype(self.logits.dtype)
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            raise TypeError(
+                f"the value of a Bernoulli has dtype {jnp.result_type(value)}: "
+                "pass zeros and ones as floats, x.astype(float), after scaling pixels to [0, 1]"
+            )
+        value, logits = _aligned(value, self.logits, of="Bernoulli")
+        return _sum_event(value * logits - _softplus(logits), self.event_ndims)
+
+
+@_pytree
+class Categorical:
+    """One of K classes with probabilities softmax(logits).
+
+    Args:
+      logits: [*b, K], unnormalised; -inf for a class that cannot happen.
+
+    >>> Categorical(jnp.zeros(4)).log_prob(jnp.array(2)).round(3)
+    Array(-1.386, dtype=float32)
+    """
+
+    logits: Array
+
+    event_ndims = 0
+
+    def __post_init__(self) -> None:
+        logits = _float_array("logits", self.logits)
+        _check_event_ndims(logits, 1)
+        object.__setattr__(self, "logits", logits)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.logits.shape[:-1]
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws int32 classes 0..K-1."""
+        return jax.random.categorical(
+            key, _accurate(self.logits), shape=(*sample_shape, *self.shape)
+        )
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        value = jnp.asarray(value)
+        if not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"the value of a Categorical has dtype {value.dtype}: pass integers")
+        log_probs = jax.nn.log_softmax(_accurate(self.logits))
+        shape = jnp.broadcast_shapes(value.shape, self.shape)
+        log_probs = jnp.broadcast_to(log_probs, (*shape, log_probs.shape[-1]))
+        index = jnp.broadcast_to(value, shape)[..., None]
+        return jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
+
+
+@_pytree
+class Joint:
+    """Independent distributions as one, over tuples of values: a ladder's layers, say.
+
+    `sample` gives a tuple of draws; `log_prob` of a tuple and `kl_divergence` sum over the parts,
+    whose batch axes broadcast. A part may depend on an earlier draw, as in q(z1|x) q(z2|z1, x):
+    the caller has drawn it already.
+
+    Args:
+      parts: distributions, of this library or another.
+
+    >>> joint = Joint((Normal(jnp.zeros(2), 1.0), Normal(jnp.zeros(3), 1.0)))
+    >>> [z.shape for z in sample(jax.random.key(0), joint)]
+    [(2,), (3,)]
+    """
+
+    parts: tuple[Any, ...]
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Any, ...]:
+        keys = jax.random.split(key, len(self.parts))
+        return tuple(
+            sample(k, part, sample_shape) for k, part in zip(keys, self.parts, strict=True)
+        )
+
+    def log_prob(self, value: Sequence[Any]) -> Array:
+        if len(value) != len(self.parts):
+            raise ValueError(f"{len(value)} values for a Joint of {len(self.parts)} parts")
+        terms = [log_prob(part, v) for part, v in zip(self.parts, value, strict=True)]
+        return _broadcast_sum(terms)
+
+
+def _broadcast_sum(terms: Sequence[Array]) -> Array:
+    first, *rest = jnp.broadcast_arrays(*terms)
+    return sum(rest, start=first)
+
+
+def sample(key: Array, distribution: Any, sample_shape: int | tuple[int, ...] = ()) -> Any:
+    """Draws from a distribution, reparameterised where the distribution can be.
+
+    A Gaussian draw is mean + scale * noise, so gradients flow to the parameters (Kingma & Welling
+    2014, section 2.4).
+
+    Args:
+      key: a typed PRNG key, from jax.random.key.
+      distribution: of this library, or any with a NumPyro-style `sample(key, sample_shape)` or a
+        TFP-style `sample(seed=, sample_shape=)`.
+      sample_shape: leading axes of the draws; an int S for (S,).
+
+    Returns:
+      [*sample_shape, *b, *event], in the dtype of the parameters.
+
+    Raises:
+      TypeError: the key is not typed.
+
+    >>> z = sample(jax.random.key(0), Normal(jnp.zeros((4, 2)), 1.0), 5)
+    >>> z.shape
+    (5, 4, 2)
+    """
+    dtype = getattr(key, "dtype", type(key))
+    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise TypeError(f"the key is {dtype}, not a typed key: make it with jax.random.key(seed)")
+    shape = (sample_shape,) if isinstance(sample_shape, int) else tuple(sample_shape)
+    if "seed" in inspect.signature(distribution.sample).parameters:
+        return distribution.sample(seed=key, sample_shape=shape)
+    return distribution.sample(key, shape)
+
+
+def log_prob(distribution: Any, value: Any) -> Array:
+    """log p(value) in nats, [*b]: the distribution's own, which sums over its event.
+
+    >>> log_prob(Normal(jnp.zeros(2), 1.0), jnp.zeros(2)).round(3)
+    Array(-1.838, dtype=float32)
+    """
+    result: Array = distribution.log_prob(value)
+    return result
+
+
+def kl_divergence(posterior: Any, prior: Any) -> Array:
+    """KL(posterior || prior) in closed form, in nats.
+
+    Known pairs: Gaussians of either covariance in either place (Kingma & Welling 2014, appendix B,
+    for the diagonal case against N(0, I)), Bernoulli, Categorical, and Joints of such parts. A pair
+    of another library's distributions is given to that library.
+
+    Args:
+      posterior: batch axes [*b].
+      prior: the same event; batch axes that match the last of [*b].
+
+    Returns:
+      [*b], not negative but for rounding.
+
+    Raises:
+      TypeError: no closed form is known for the pair.
+      ValueError: event or batch shapes do not match.
+
+    >>> kl_divergence(Normal(jnp.ones((4, 2)), 1.0), Normal(jnp.zeros(2), 1.0))
+    Array([1., 1., 1., 1.], dtype=float32)
+    """
+    closed_form = _CLOSED_FORMS.get((type(posterior), type(prior)))
+    if closed_form is not None:
+        return closed_form(posterior, prior)
+    foreign = _foreign_kl_divergence(posterior, prior)
+    if foreign is not None:
+        return foreign
+    raise TypeError(
+        f"no closed form is known for KL({type(posterior).__name__} || {type(prior).__name__}): "
+        "estimate it from the draws, elbo(..., analytic_kl=False)"
+    )
+
+
+def _foreign_kl_divergence(posterior: Any, prior: Any) -> Array | None:
+    try:
+        if hasattr(posterior, "kl_divergence"):  # distrax, TFP
+            result: Array = posterior.kl_divergence(prior)
+            return result
+        if numpyro := sys.modules.get("numpyro"):
+            result = numpyro.distributions.kl_divergence(posterior, prior)
+            return result
+    except NotImplementedError:
+        pass
+    return None
+
+
+def _matched(posterior: Any, prior: Any, *parameters: str) -> list[Array]:
+    """The named parameters of both, accurate, broadcast over the batch axes."""
+    shape, other = posterior.shape, prior.shape
+    if (
+        posterior.event_ndims != prior.event_ndims
+        or len(other) > len(shape)
+        or shape[len(shape) - len(other) :] != other
+    ):
+        raise ValueError(
+            f"posterior has shape {shape} with {posterior.event_ndims} event axes but prior has "
+            f"shape {other} with {prior.event_ndims}: the prior must match the posterior's last "
+            "axes"
+        )
+    p, q = (
+        [_accurate(getattr(distribution, name)) for name in parameters]
+        for distribution in (posterior, prior)
+    )
+    return [*p, *(jnp.broadcast_to(b, a.shape) for a, b in zip(p, q, strict=True))]
+
+
+def _kl_normal(posterior: Normal, prior: Normal) -> Array:
+    mean, scale, prior_mean, prior_scale = _matched(posterior, prior, "mean", "scale")
+    ratio = scale / prior_scale
+    shift = (mean - prior_mean) / prior_scale
+    terms = 0.5 * (jnp.square(ratio) + jnp.square(shift) - 1) - jnp.log(ratio)
+    return _sum_event(terms, posterior.event_ndims)
+
+
+def _kl_multivariate_normal(
+    posterior: Normal | MultivariateNormal, prior: Normal | MultivariateNormal
+) -> Array:
+    posterior, prior = _with_factor(posterior), _with_factor(prior)
+    mean, factor, prior_mean, prior_factor = _matched(posterior, prior, "mean", "scale_tril")
+    columns = jnp.concatenate([factor, (mean - prior_mean)[..., None]], axis=-1)
+    # ||L2^-1 L1||^2 = tr(S2^-1 S1) and ||L2^-1 (m1 - m2)||^2, both from one triangular solve.
+    solved = jax.scipy.linalg.solve_triangular(prior_factor, columns, lower=True)
+    log_ratio = jnp.log(_diagonal(factor)) - jnp.log(_diagonal(prior_factor))
+    return 0.5 * (jnp.square(solved).sum((-2, -1)) - mean.shape[-1]) - log_ratio.sum(-1)
+
+
+def _with_factor(distribution: Normal | MultivariateNormal) -> MultivariateNormal:
+    if isinstance(distribution, MultivariateNormal):
+        return distribution
+    if distribution.event_ndims != 1:
+        raise ValueError(
+            f"a Normal with {distribution.event_ndims} event axes beside a MultivariateNormal, "
+            "which has 1: flatten the event"
+        )
+    scale = distribution.scale
+    identity = jnp.eye(scale.shape[-1], dtype=scale.dtype)
+    scale_tril = jnp.einsum("...i,ij->...ij", scale, identity)
+    return MultivariateNormal(distribution.mean, scale_tril)
+
+
+def _kl_bernoulli(posterior: Bernoulli, prior: Bernoulli) -> Array:
+    logits, prior_logits = _matched(posterior, prior, "logits")
+    terms = jax.nn.sigmoid(logits) * (logits - prior_logits)
+    return _sum_event(terms - _softplus(logits) + _softplus(prior_logits), posterior.event_ndims)
+
+
+def _kl_categorical(posterior: Categorical, prior: Categorical) -> Array:
+    logits, prior_logits = _matched(posterior, prior, "logits")
+    log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(prior_logits)
+    p = jnp.exp(log_p)
+    # 0 log 0 = 0: the difference is made finite where p is zero, or its gradient would be NaN.
+    difference = jnp.where(p > 0, log_p - log_q, jnp.zeros_like(p))
+    return (p * difference).sum(-1)
+
+
+def _kl_joint(posterior: Joint, prior: Joint) -> Array:
+    if len(posterior.parts) != len(prior.parts):
+        raise ValueError(f"a Joint of {len(posterior.parts)} parts against {len(prior.parts)}")
+    pairs = zip(posterior.parts, prior.parts, strict=True)
+    return _broadcast_sum([kl_divergence(p, q) for p, q in pairs])
+
+
+_CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Array]] = {
+    (Normal, Normal): _kl_normal,
+    (Normal, MultivariateNormal): _kl_multivariate_normal,
+    (MultivariateNormal, Normal): _kl_multivariate_normal,
+    (MultivariateNormal, MultivariateNormal): _kl_multivariate_normal,
+    (Bernoulli, Bernoulli): _kl_bernoulli,
+    (Categorical, Categorical): _kl_categorical,
+    (Joint, Joint): _kl_joint,
+}

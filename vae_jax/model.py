@@ -1,0 +1,178 @@
+"""A VAE as four pure functions, and what one does with a trained one."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vae_jax.distributions import Normal, sample
+
+__all__ = ["VAE", "generate", "interpolate", "make_vae", "reconstruct", "traverse"]
+
+Params = Any
+
+
+class Network(Protocol):
+    """What `make_vae` needs of an encoder or decoder; every Flax Linen module has it."""
+
+    def init(self, rngs: Any, *args: Any) -> Any: ...
+
+    def apply(self, variables: Any, *args: Any) -> Any: ...
+
+
+class InitFn(Protocol):
+    def __call__(self, key: Array, x: Array, label: Any = None) -> Params: ...
+
+
+class EncodeFn(Protocol):
+    def __call__(self, params: Params, x: Array, label: Any = None) -> Any: ...
+
+
+class PriorFn(Protocol):
+    def __call__(self, params: Params, label: Any = None) -> Any: ...
+
+
+class DecodeFn(Protocol):
+    def __call__(self, params: Params, z: Array, label: Any = None) -> Any: ...
+
+
+class VAE(NamedTuple):
+    """Four pure functions that make a variational autoencoder.
+
+    Attributes:
+      init: (key, x, label=None) -> params, from an example batch.
+      encode: (params, x, label=None) -> posterior q(z|x), batch axes those of x.
+      prior: (params, label=None) -> prior p(z), no batch axes when there is no label.
+      decode: (params, z, label=None) -> likelihood p(x|z), batch axes those of z.
+    """
+
+    init: InitFn
+    encode: EncodeFn
+    prior: PriorFn
+    decode: DecodeFn
+
+
+def make_vae(encoder: Network, decoder: Network, latent_dim: int) -> VAE:
+    """A VAE from an encoder and a decoder, with the prior N(0, I).
+
+    Args:
+      encoder: [*b, *event] -> q(z|x), such as `networks.Encoder`.
+      decoder: [*b, Z] -> p(x|z), such as `networks.BernoulliDecoder`.
+      latent_dim: Z.
+
+    Returns:
+      A `VAE` whose params are {"encoder": phi, "decoder": theta}.
+
+    >>> from vae_jax import networks
+    >>> encoder = networks.Encoder(networks.MLP((2 * 3,), hidden=(8,)))
+    >>> decoder = networks.BernoulliDecoder(networks.MLP((5,), hidden=(8,)))
+    >>> model = make_vae(encoder, decoder, latent_dim=3)
+    >>> params = model.init(jax.random.key(0), jnp.zeros((1, 5)))
+    >>> model.encode(params, jnp.zeros((4, 5))).mean.shape
+    (4, 3)
+    """
+
+    def init(key: Array, x: Array, label: Any = None) -> Params:
+        encoder_key, decoder_key = jax.random.split(key)
+        z = jnp.zeros((1, latent_dim), x.dtype)
+        return {
+            "encoder": encoder.init(encoder_key, x)["params"],
+            "decoder": decoder.init(decoder_key, z)["params"],
+        }
+
+    def encode(params: Params, x: Array, label: Any = None) -> Any:
+        return encoder.apply({"params": params["encoder"]}, x)
+
+    def prior(params: Params, label: Any = None) -> Normal:
+        return Normal(jnp.zeros(latent_dim), jnp.ones(latent_dim))
+
+    def decode(params: Params, z: Array, label: Any = None) -> Any:
+        return decoder.apply({"params": params["decoder"]}, z)
+
+    return VAE(init, encode, prior, decode)
+
+
+def generate(
+    key: Array,
+    model: VAE,
+    params: Params,
+    sample_shape: int | tuple[int, ...] = (),
+    label: Any = None,
+) -> Any:
+    """p(x|z) for draws z from the prior.
+
+    Args:
+      key: a typed PRNG key.
+      model: the VAE.
+      params: its parameters.
+      sample_shape: how many draws of z, for each label where there are labels.
+      label: [*b] or None.
+
+    Returns:
+      The likelihood, batch axes [*sample_shape, *b]. Its `.mean` is the picture one shows; `sample`
+      of it is a draw of x.
+    """
+    return model.decode(params, sample(key, model.prior(params, label), sample_shape), label)
+
+
+def reconstruct(model: VAE, params: Params, x: Array, label: Any = None) -> Any:
+    """p(x|z) at z = E_q[z|x]; deterministic.
+
+    Args:
+      model: the VAE.
+      params: its parameters.
+      x: [*b, *event].
+      label: [*b] or None.
+
+    Returns:
+      The likelihood, batch axes [*b].
+    """
+    return model.decode(params, model.encode(params, x, label).mean, label)
+
+
+def interpolate(
+    model: VAE, params: Params, x_from: Array, x_to: Array, num: int, label: Any = None
+) -> Any:
+    """p(x|z) along the straight line between two posterior means, ends included.
+
+    Args:
+      model: the VAE.
+      params: its parameters.
+      x_from: [*b, *event].
+      x_to: [*b, *event].
+      num: points on the line, two at least.
+      label: [*b] or None.
+
+    Returns:
+      The likelihood, batch axes [num, *b].
+    """
+    start = model.encode(params, x_from, label).mean
+    end = model.encode(params, x_to, label).mean
+    z = jnp.linspace(start, end, num)
+    return model.decode(params, z, label)
+
+
+def traverse(model: VAE, params: Params, x: Array, values: Array, label: Any = None) -> Any:
+    """p(x|z) with one latent dimension at a time set to each value, the rest at the posterior mean.
+
+    Args:
+      model: the VAE.
+      params: its parameters.
+      x: [*b, *event].
+      values: [V], in units of the prior's standard deviation when the prior is N(0, I).
+      label: [*b] or None.
+
+    Returns:
+      The likelihood, batch axes [Z, V, *b].
+    """
+    mean = model.encode(params, x, label).mean
+    latent_dim = mean.shape[-1]
+
+    def with_value(dimension: Array, value: Array) -> Array:
+        changed: Array = mean.at[..., dimension].set(value)
+        return changed
+
+    over_values = jax.vmap(with_value, in_axes=(None, 0))
+    z = jax.vmap(over_values, in_axes=(0, None))(jnp.arange(latent_dim), values.astype(mean.dtype))
+    return model.decode(params, z, label)

@@ -1,0 +1,212 @@
+"""Flax Linen networks for vectors and images of any shape, and what makes distributions of them.
+
+A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `ConvEncoder`, `ConvDecoder`. `Encoder`,
+`BernoulliDecoder` and `NormalDecoder` wrap one and return a distribution. Nothing else in vae_jax
+imports flax.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from vae_jax.distributions import Bernoulli, Normal
+
+__all__ = [
+    "MLP",
+    "BernoulliDecoder",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Encoder",
+    "NormalDecoder",
+    "constant_bias",
+    "logit",
+]
+
+Initializer = Callable[..., Array]
+
+_MAX_LOG_SCALE = 10.0
+
+
+def logit(mean: ArrayLike, smoothing: float = 1e-3) -> Array:
+    """log p - log(1 - p) with p kept inside [smoothing, 1 - smoothing], finite for pixels never on.
+
+    >>> logit(jnp.array([0.0, 0.5])).round(2)
+    Array([-6.91,  0.  ], dtype=float32)
+    """
+    p = jnp.clip(jnp.asarray(mean), smoothing, 1 - smoothing)
+    return jnp.log(p) - jnp.log1p(-p)
+
+
+def constant_bias(value: ArrayLike) -> Initializer:
+    """An initializer that gives `value`, in the shape asked for.
+
+    With the logit of the training mean as a decoder's output bias, training starts from the best
+    model that ignores z (Burda et al. 2016, section 5).
+    """
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jnp.broadcast_to(jnp.asarray(value, dtype), shape)
+
+    return init
+
+
+class MLP(nn.Module):
+    """Dense layers over the flattened event.
+
+    Attributes:
+      output_shape: shape of one output.
+      hidden: widths of the hidden layers.
+      event_ndims: number of trailing axes of the input that are flattened.
+      activation: between layers.
+      bias_init: of the output layer's bias, in `output_shape`.
+    """
+
+    output_shape: Sequence[int]
+    hidden: Sequence[int] = (500, 500)
+    event_ndims: int = 1
+    activation: Callable[[Array], Array] = nn.relu
+    bias_init: Initializer = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[*b, *event] -> [*b, *output_shape]."""
+        batch = x.shape[: x.ndim - self.event_ndims]
+        x = x.reshape(*batch, -1)
+        for width in self.hidden:
+            x = self.activation(nn.Dense(width)(x))
+        x = nn.Dense(math.prod(self.output_shape), use_bias=False)(x)
+        x = x.reshape(*batch, *self.output_shape)
+        return x + _bias(self, x)
+
+
+class ConvEncoder(nn.Module):
+    """Strided 3x3 convolutions, each halving height and width, then a dense layer.
+
+    Attributes:
+      output_shape: shape of one output.
+      channels: of each convolution.
+      hidden: width of the dense layer.
+      activation: between layers.
+    """
+
+    output_shape: Sequence[int]
+    channels: Sequence[int] = (32, 64)
+    hidden: int = 256
+    activation: Callable[[Array], Array] = nn.relu
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[*b, H, W, C] -> [*b, *output_shape]."""
+        for channels in self.channels:
+            x = self.activation(nn.Conv(channels, (3, 3), strides=2)(x))
+        return MLP(self.output_shape, (self.hidden,), event_ndims=3, activation=self.activation)(x)
+
+
+class ConvDecoder(nn.Module):
+    """Dense layers, then 3x3 convolutions, each followed by a doubling of height and width.
+
+    Doubling is by depth-to-space (Shi et al. 2016): four times the channels are computed at the low
+    resolution and rearranged. Unlike a strided transposed convolution its gradient is fast on CPU.
+
+    Attributes:
+      output_shape: (H, W, C) of one image; H and W need not be even.
+      channels: of each convolution, the last one's being the features of the output layer.
+      hidden: width of the dense layer.
+      activation: between layers.
+      bias_init: of the output's bias, in `output_shape`.
+    """
+
+    output_shape: Sequence[int]
+    channels: Sequence[int] = (64, 32)
+    hidden: int = 256
+    activation: Callable[[Array], Array] = nn.relu
+    bias_init: Initializer = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """[*b, Z] -> [*b, *output_shape]."""
+        height, width, output_channels = self.output_shape
+        shrink = 2 ** len(self.channels)
+        low = (-(-height // shrink), -(-width // shrink), self.channels[0])
+        x = MLP(low, (self.hidden,), activation=self.activation)(z)
+        for channels in (*self.channels[1:], output_channels):
+            x = nn.Conv(4 * channels, (3, 3))(self.activation(x))
+            x = _depth_to_space(x)
+        x = x[..., :height, :width, :]
+        return x + _bias(self, x)
+
+
+def _depth_to_space(x: Array) -> Array:
+    """[*b, H, W, 4 C] -> [*b, 2 H, 2 W, C]."""
+    *batch, height, width, channels = x.shape
+    x = x.reshape(*batch, height, width, 2, 2, channels // 4)
+    x = jnp.moveaxis(x, -3, -4)
+    return x.reshape(*batch, 2 * height, 2 * width, channels // 4)
+
+
+def _bias(module: MLP | ConvDecoder, x: Array) -> Array:
+    bias: Array = module.param("bias", module.bias_init, tuple(module.output_shape))
+    return jnp.broadcast_to(bias.astype(x.dtype), x.shape)
+
+
+class Encoder(nn.Module):
+    """q(z|x) = N(mean(x), diag(scale(x)^2)) from a network with twice as many outputs as latents.
+
+    The log-scale is bounded smoothly, to (-10, 10): exp of an unbounded one overflows, and a hard
+    clip would end its gradient.
+
+    Attributes:
+      network: [*b, *event] -> [*b, 2 Z].
+    """
+
+    network: nn.Module
+
+    def __call__(self, x: Array) -> Normal:
+        mean, log_scale = jnp.split(self.network(x), 2, axis=-1)
+        return Normal(mean, jnp.exp(_bounded(log_scale)))
+
+
+class BernoulliDecoder(nn.Module):
+    """p(x|z) = Bernoulli(logits(z)), for binary x.
+
+    Attributes:
+      network: [*b, Z] -> [*b, *event].
+      event_ndims: number of axes of one x.
+    """
+
+    network: nn.Module
+    event_ndims: int = 1
+
+    def __call__(self, z: Array) -> Bernoulli:
+        return Bernoulli(self.network(z), event_ndims=self.event_ndims)
+
+
+class NormalDecoder(nn.Module):
+    """p(x|z) = N(mean(z), scale^2 I), for real x, with one learned scale for all of x.
+
+    Learning the scale replaces the guess of a weight between squared error and KL (Rybkin et al.
+    2021, "sigma-VAE").
+
+    Attributes:
+      network: [*b, Z] -> [*b, *event].
+      event_ndims: number of axes of one x.
+    """
+
+    network: nn.Module
+    event_ndims: int = 1
+
+    @nn.compact
+    def __call__(self, z: Array) -> Normal:
+        log_scale = self.param("log_scale", nn.initializers.zeros_init(), ())
+        mean = self.network(z)
+        scale = jnp.exp(_bounded(log_scale)).astype(mean.dtype)
+        return Normal(mean, scale, event_ndims=self.event_ndims)
+
+
+def _bounded(log_scale: Array) -> Array:
+    return _MAX_LOG_SCALE * jnp.tanh(log_scale / _MAX_LOG_SCALE)
