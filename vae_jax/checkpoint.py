@@ -55,8 +55,8 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
 
     Args:
       checkpoints: from `manager`.
-      like: a state of the same model and optimizer, fresh or of `jax.ShapeDtypeStruct`s that carry
-        a sharding. Its values are not read.
+      like: a state of the same model and optimizer, or its `jax.ShapeDtypeStruct`s, which go to
+        the first device where they carry no sharding. Its values are not read.
 
     Raises:
       CheckpointError: the folder holds no checkpoint, or the checkpoint's arrays have other names
@@ -64,9 +64,10 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
     """
     step = _latest_step(checkpoints)
     _check_same_shapes(checkpoints.item_metadata(step)["state"].tree, like, step)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     # Restoring onto other devices than the checkpoint's takes abstract arrays with a sharding.
     target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like
     )
     items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     state: TrainState = checkpoints.restore(step, args=items)["state"]

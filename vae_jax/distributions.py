@@ -80,8 +80,13 @@ def _accurate(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def _flat(x: Array, event_ndims: int) -> Array:
+    """[*b, *event] -> [*b, D]; a sum over one axis is faster on CPU than one over several."""
+    return x.reshape(*x.shape[: x.ndim - event_ndims], -1)
+
+
 def _sum_event(x: Array, event_ndims: int) -> Array:
-    return x.sum(axis=tuple(range(x.ndim - event_ndims, x.ndim)))
+    return _flat(x, event_ndims).sum(-1)
 
 
 def _check_event_ndims(parameter: Array, event_ndims: int) -> None:
@@ -116,21 +121,23 @@ def _aligned(value: ArrayLike, *parameters: Array, of: str) -> tuple[Array, ...]
 
 
 @jax.custom_jvp
-def _softplus(x: Array) -> Array:
-    """log(1 + exp(x)), finite with finite derivative at every finite x.
+def _sum_softplus(x: Array) -> Array:
+    """Sum over the last axis of log(1 + exp(x)), finite with finite derivative at every finite x.
 
-    exp is only ever taken of -|x|, and that one exponential also gives the derivative: autodiff of
-    log(1 + exp(x)) would overflow at x = 89 and compute it twice.
+    exp is only ever taken of -|x|: of x it overflows at 89. Up to 16 factors 1 + exp(-|x|), each in
+    (1, 2], are multiplied before a logarithm is taken, which on CPU saves most of the cost of a
+    Bernoulli likelihood; the product is off by 2^-24 a factor, 5e-5 nats in all for 784 pixels.
     """
-    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+    factors = 1 + jnp.exp(-jnp.abs(x))
+    group = math.gcd(x.shape[-1], 16)
+    factors = factors.reshape(*x.shape[:-1], group, x.shape[-1] // group).prod(axis=-2)
+    return jnp.maximum(x, 0).sum(-1) + jnp.log(factors).sum(-1)
 
 
-@_softplus.defjvp
-def _softplus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+@_sum_softplus.defjvp
+def _sum_softplus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    exponential = jnp.exp(-jnp.abs(x))
-    sigmoid = jnp.where(x >= 0, jnp.ones_like(x), exponential) / (1 + exponential)
-    return jnp.maximum(x, 0) + jnp.log1p(exponential), sigmoid * dx
+    return _sum_softplus(x), (jax.nn.sigmoid(x) * dx).sum(-1)
 
 
 @_pytree
@@ -287,7 +294,8 @@ class Bernoulli:
                 "pass zeros and ones as floats, x.astype(float), after scaling pixels to [0, 1]"
             )
         value, logits = _aligned(value, self.logits, of="Bernoulli")
-        return _sum_event(value * logits - _softplus(logits), self.event_ndims)
+        value, logits = _flat(value, self.event_ndims), _flat(logits, self.event_ndims)
+        return (value * logits).sum(-1) - _sum_softplus(logits)
 
 
 @_pytree
@@ -510,8 +518,9 @@ def _with_factor(distribution: Normal | MultivariateNormal) -> MultivariateNorma
 
 def _kl_bernoulli(posterior: Bernoulli, prior: Bernoulli) -> Array:
     logits, prior_logits = _matched(posterior, prior, "logits")
-    terms = jax.nn.sigmoid(logits) * (logits - prior_logits)
-    return _sum_event(terms - _softplus(logits) + _softplus(prior_logits), posterior.event_ndims)
+    logits, prior_logits = (_flat(a, posterior.event_ndims) for a in (logits, prior_logits))
+    cross = (jax.nn.sigmoid(logits) * (logits - prior_logits)).sum(-1)
+    return cross - _sum_softplus(logits) + _sum_softplus(prior_logits)
 
 
 def _kl_categorical(posterior: Categorical, prior: Categorical) -> Array:

@@ -1,0 +1,125 @@
+"""From a shell to a function and back: options, one line for an error, the exit status."""
+
+import os
+import signal
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.data import DataError
+from experiments.options import UsageError
+
+INSTALL = {
+    "gpu": 'pip install -U "jax[cuda13]" on a machine with an NVIDIA GPU',
+    "tpu": 'pip install -U "jax[tpu]" on a TPU machine',
+}
+
+
+class RunError(Exception):
+    """A run that cannot go on; its message is the line the user sees."""
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop and has saved itself; its message says how to continue."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+def parse(options: type[Any], *, prog: str, default: Any = None) -> Any:
+    """The options of the command line, over `default` where it is given."""
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    if default is None:
+        return tyro.cli(options, prog=prog, config=config)
+    return tyro.cli(options, prog=prog, config=config, default=default)
+
+
+def option_value(arguments: list[str], name: str) -> str | None:
+    """The value of `--name=value` or `--name value`, or None where it is not given."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == name:
+            return following
+        if argument.startswith(f"{name}="):
+            return argument.removeprefix(f"{name}=")
+    return None
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs main; ends the process with status 2 for wrong usage, 1 for failure, one line each."""
+    from vae_jax.checkpoint import CheckpointError
+
+    try:
+        main()
+    except UsageError as error:
+        _exit(2, error)
+    except (DataError, RunError, CheckpointError) as error:
+        _exit(1, error)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        raise SystemExit(128 + stop.signum) from None
+    except KeyboardInterrupt:
+        _exit(130, "interrupted")
+
+
+def _exit(status: int, error: object) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(status) from None
+
+
+def use_accelerator(name: str) -> None:
+    """Makes JAX run on the named kind of device.
+
+    Raises:
+      RunError: there is none.
+    """
+    import jax
+
+    if name == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    elif name != "auto":
+        try:
+            jax.config.update("jax_default_device", jax.devices(name)[0])
+        except RuntimeError:
+            found = ", ".join(sorted({device.platform for device in jax.devices()}))
+            raise RunError(
+                f"--accelerator={name}, but JAX finds no {name.upper()} (it finds: {found}): "
+                f"{INSTALL[name]}, or leave the option out"
+            ) from None
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "vae_jax"))
+    # The default of one second leaves out most of what a start-up compiles.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+class StopRequest:
+    """Whether SIGINT or SIGTERM has come, so that a loop can end at a step. A second one kills.
+
+    Attributes:
+      signum: the signal's number, 0 before it comes.
+    """
+
+    signum = 0
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, _: types.FrameType | None) -> None:
+        self.signum = signum
+        signal.signal(signum, signal.SIG_DFL)

@@ -1,0 +1,155 @@
+"""The folder of a run: what is in it, and how it is opened without losing anything."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.command import RunError
+from experiments.options import Options, UsageError, from_json
+
+CONTENTS = (
+    "config.json",
+    "metrics.jsonl",
+    "results.json",
+    "evaluation.json",
+    "checkpoints",
+    "reconstructions.png",
+    "samples.png",
+    "latent.png",
+    "curves.png",
+    "tensorboard",
+)
+
+
+def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
+    """A new run's folder, made and known to be writable.
+
+    Args:
+      output: the folder asked for; None for runs/NAME-TIME.
+      name: used when output is None.
+      overwrite: delete a run that is there.
+
+    Raises:
+      UsageError: the folder holds a run, or other files, and may not be overwritten.
+      RunError: the folder cannot be written.
+    """
+    folder = output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with _writing(folder):
+        if folder.is_dir() and any(folder.iterdir()):
+            if not (folder / "config.json").exists():
+                raise UsageError(
+                    f"--output={folder} holds files that are no run: name a new folder"
+                )
+            if not overwrite:
+                raise UsageError(
+                    f"--output={folder} holds a run: give --resume to go on with it, --overwrite "
+                    "to delete it, or another folder"
+                )
+            for item in CONTENTS:
+                path = folder / item
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    return folder
+
+
+def check_writable(output: Path | None) -> None:
+    """Raises RunError where a folder for results cannot be made, before anything is downloaded."""
+    path = (output or Path("runs")).absolute()
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise RunError(f"cannot write {path}: {existing} is not a writable folder; name another")
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}; name another folder") from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a run.
+
+    Raises:
+      UsageError: the folder holds no run.
+    """
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        from_json(config["options"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{folder} holds no run of this program ({type(error).__name__}: {error}): name a "
+            "folder that one wrote"
+        ) from None
+    return config
+
+
+def read_options(folder: Path) -> Options:
+    """The options that a run was started with."""
+    return from_json(read_config(folder)["options"])
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with _writing(path):
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+        os.replace(partial, path)
+
+
+def check_picture(path: Path) -> None:
+    """Raises UsageError for a picture whose kind its name does not say, RunError for no folder."""
+    from PIL import Image
+
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise UsageError(f"--output={path} has no ending of a picture: name it, say, grid.png")
+    if not path.absolute().parent.is_dir():
+        raise RunError(f"cannot write {path}: make the folder {path.absolute().parent} first")
+
+
+def save_picture(picture: Any, path: Path) -> None:
+    """Writes a picture.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    with _writing(path):
+        picture.save(path)
+
+
+def read_metrics(folder: Path, epochs: int) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl of the first epochs; a row that was cut short is not one."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in (folder / "metrics.jsonl").read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return [row for row in rows if row["epoch"] <= epochs]
+
+
+def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes all rows of metrics.jsonl."""
+    with _writing(folder), (folder / "metrics.jsonl").open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def append_metrics(folder: Path, row: dict[str, Any]) -> None:
+    """Adds a row to metrics.jsonl."""
+    with _writing(folder), (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")

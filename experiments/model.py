@@ -1,0 +1,78 @@
+"""The VAE of the image experiments: its networks, what it observes, its loss."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vae_jax
+from experiments.options import Model
+from vae_jax import networks
+
+Observe = Callable[[jax.Array, jax.Array], jax.Array]
+"""(key, uint8 images) -> float32 x."""
+
+
+def observe(binarization: str) -> Observe:
+    """How bytes become what the model sees."""
+    return {
+        "dynamic": vae_jax.binarize,
+        "static": lambda key, image: (image > 127).astype(jnp.float32),
+        "threshold": lambda key, image: (image > 127).astype(jnp.float32),
+        "none": lambda key, image: image.astype(jnp.float32) / 255,
+    }[binarization]
+
+
+def mean_pixel(images: np.ndarray, binarization: str) -> np.ndarray:
+    """The mean of x over the training set, [H, W, C]."""
+    if binarization in ("static", "threshold"):
+        images = np.where(images > 127, np.uint8(255), np.uint8(0))
+    return (images.mean(axis=0, dtype=np.float64) / 255).astype(np.float32)
+
+
+def make_model(options: Model, image_shape: tuple[int, ...], binarization: str, mean: Any) -> Any:
+    """The VAE that the options name.
+
+    Args:
+      options: the networks.
+      image_shape: (H, W, C).
+      binarization: "none" for a Normal likelihood, else Bernoulli.
+      mean: [H, W, C], the mean of x over the training set, where the output bias starts.
+    """
+    grey = binarization == "none"
+    bias_init = networks.constant_bias(mean if grey else networks.logit(mean))
+    statistics = (2 * options.latent_dim,)
+    if options.network == "mlp":
+        encoder: nn.Module = networks.MLP(
+            statistics, options.hidden, event_ndims=3, activation=nn.silu
+        )
+        decoder: nn.Module = networks.MLP(
+            image_shape, options.hidden[::-1], activation=nn.silu, bias_init=bias_init
+        )
+    else:
+        encoder = networks.ConvEncoder(statistics, options.channels, activation=nn.silu)
+        decoder = networks.ConvDecoder(
+            image_shape, options.channels[::-1], activation=nn.silu, bias_init=bias_init
+        )
+    decoder_type = networks.NormalDecoder if grey else networks.BernoulliDecoder
+    return vae_jax.make_vae(
+        networks.Encoder(encoder), decoder_type(decoder, event_ndims=3), options.latent_dim
+    )
+
+
+def make_loss(model: vae_jax.VAE, observe: Observe) -> Callable[..., Any]:
+    """Minus the mean ELBO of a batch, one draw per example."""
+
+    def loss(params: Any, key: jax.Array, batch: vae_jax.Batch) -> tuple[jax.Array, Any]:
+        observe_key, draw_key = jax.random.split(key)
+        x = observe(observe_key, batch.image)
+        posterior = model.encode(params, x, batch.label)
+        z = vae_jax.sample(draw_key, posterior)
+        likelihood = model.decode(params, z, batch.label)
+        bound = vae_jax.elbo(x, z, posterior, model.prior(params, batch.label), likelihood)
+        return -bound.value.mean(), bound
+
+    return loss

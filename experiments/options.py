@@ -1,0 +1,179 @@
+"""The options of a run, as dataclasses; tyro makes the command line of them."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+class UsageError(Exception):
+    """An option that cannot be used; its message is the line the user sees."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learned."""
+
+    dataset: Literal["auto", "mnist", "fashion_mnist", "binarized_mnist", "digits"] = "auto"
+    """auto is MNIST where it can be had within seconds, else scikit-learn's bundled digits, said
+    loudly. A named data set is never replaced by another."""
+    binarization: Literal["dynamic", "threshold", "none"] = "dynamic"
+    """dynamic draws each pixel afresh at every minibatch, the protocol of Burda et al. 2016;
+    threshold cuts at half; none keeps the greys and takes a Normal likelihood with a learned
+    scale. Bounds under different binarizations cannot be compared."""
+    data_dir: Path | None = None
+    """TensorFlow Datasets' folder of prepared data; its own default and TFDS_DATA_DIR hold."""
+    manual_dir: Path | None = None
+    """A folder with the original files, for a machine without a network."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The networks."""
+
+    network: Literal["mlp", "conv"] = "mlp"
+    """mlp is the faster on a CPU; conv has fewer parameters."""
+    latent_dim: int = 40
+    """More than MNIST uses: dimensions that do not pay for their KL switch themselves off."""
+    hidden: tuple[int, ...] = (400, 400)
+    """Widths of the MLP's hidden layers; the decoder has them in reverse."""
+    channels: tuple[int, ...] = (32, 64)
+    """Channels of the convolutions; each halves height and width."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How it learns."""
+
+    epochs: int | None = None
+    """Passes over the training set; 20, or 200 for the small digits, when not given."""
+    batch_size: int = 128
+    """Examples a step."""
+    learning_rate: float = 2e-3
+    """Adam's, at its peak: it warms up for 500 steps at most, then falls by a cosine to 1 %."""
+    clip_norm: float = math.inf
+    """Longest gradient; longer ones are scaled down to it."""
+    average_decay: float = 0.0
+    """Decay of a moving average of the parameters, used for evaluation; 0 for none."""
+    seed: int = 0
+    """Of the parameters, the order of the data and all noise."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured at the end, on the test set."""
+
+    num_importance_samples: int = 500
+    """Draws for each test image's log p(x); the literature's 5000 take ten times as long."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where it runs and what it leaves."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """auto is the best there is; a named one that is missing ends the run."""
+    output: Path | None = None
+    """Folder of the results; runs/DATASET-TIME when not given."""
+    resume: bool = False
+    """Go on with the run in --output, with the options it was started with."""
+    overwrite: bool = False
+    """Delete a finished or broken run in --output first."""
+    keep: int = 3
+    """How many of the newest checkpoints stay."""
+    checkpoint_seconds: float = 10.0
+    """A checkpoint is written at the end of an epoch when the last one is older than this."""
+    tensorboard: bool = False
+    """Write TensorBoard event files too."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """A variational autoencoder on images, from one command to numbers and pictures."""
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    run: Run = field(default_factory=Run)
+
+
+def check(options: Options) -> None:
+    """Raises UsageError for the first option whose value cannot be used."""
+    model, training = options.model, options.training
+    _check_at_least(1, latent_dim=model.latent_dim)
+    if training.epochs is not None:
+        _check_at_least(1, epochs=training.epochs)
+    _check_at_least(1, batch_size=training.batch_size, keep=options.run.keep)
+    _check_at_least(0, seed=training.seed)
+    _check_at_least(2, num_importance_samples=options.evaluation.num_importance_samples)
+    for name, widths in ("hidden", model.hidden), ("channels", model.channels):
+        if not widths or min(widths) < 1:
+            raise UsageError(f"--{name} is {widths}: give one positive width or more")
+    if not 0 < training.learning_rate < math.inf:
+        raise UsageError(
+            f"--learning-rate is {training.learning_rate}: it must be positive and finite"
+        )
+    if not training.clip_norm > 0:
+        raise UsageError(f"--clip-norm is {training.clip_norm}: it must be positive")
+    if not 0 <= training.average_decay < 1:
+        raise UsageError(f"--average-decay is {training.average_decay}: it must be in [0, 1)")
+    if options.run.resume and options.run.output is None:
+        raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
+    if options.run.resume and options.run.overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them")
+
+
+def _check_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}: it must be {least} or more")
+
+
+def check_resumed(options: Options, stored: Options) -> None:
+    """Raises UsageError where a resumed run was asked to become another one."""
+    changeable = {"epochs", "learning_rate", "clip_norm", "data_dir", "manual_dir"}
+    for group in ("data", "model", "training"):
+        for item in dataclasses.fields(getattr(options, group)):
+            now, then = (getattr(getattr(o, group), item.name) for o in (options, stored))
+            if now != then and item.name not in changeable:
+                raise UsageError(
+                    f"--{item.name.replace('_', '-')} is {now} but the run in "
+                    f"{options.run.output} has {then}: leave it out, or start a new run"
+                )
+
+
+def to_json(options: Options) -> dict[str, Any]:
+    """The options as JSON values."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        return None if value == math.inf else value  # JSON has no infinity
+
+    groups = dataclasses.asdict(options)
+    return {name: {k: plain(v) for k, v in group.items()} for name, group in groups.items()}
+
+
+def from_json(config: dict[str, Any]) -> Options:
+    """The options that `to_json` wrote.
+
+    Raises:
+      KeyError, TypeError: config is not such options.
+    """
+    config = {name: dict(group) for name, group in config.items()}
+    for group, name in ("data", "data_dir"), ("data", "manual_dir"), ("run", "output"):
+        if config[group][name] is not None:
+            config[group][name] = Path(config[group][name])
+    for name in "hidden", "channels":
+        config["model"][name] = tuple(config["model"][name])
+    if config["training"]["clip_norm"] is None:
+        config["training"]["clip_norm"] = math.inf
+    return Options(
+        Data(**config["data"]),
+        Model(**config["model"]),
+        Training(**config["training"]),
+        Evaluation(**config["evaluation"]),
+        Run(**config["run"]),
+    )

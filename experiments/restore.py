@@ -1,0 +1,59 @@
+"""A trained model back from the folder of its run."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vae_jax
+from experiments import command, folder, training
+from experiments.model import make_model
+from experiments.options import Options, from_json
+from vae_jax import checkpoint
+
+
+class Trained(NamedTuple):
+    """What a run left: its model and parameters, and what it was trained on."""
+
+    model: vae_jax.VAE
+    params: Any
+    step: int
+    options: Options
+    dataset: str
+    binarization: str
+
+
+def restore(run: Path) -> Trained:
+    """The newest checkpoint of a run.
+
+    Raises:
+      UsageError: the folder holds no run.
+      CheckpointError: it holds no checkpoint, or one of another model than its config.json says.
+    """
+    config = folder.read_config(run)
+    options = from_json(config["options"])
+    command.use_compilation_cache()
+    image_shape = tuple(config["image_shape"])
+    # The mean only initialises the output bias, which the checkpoint replaces.
+    mean = np.full(image_shape, 0.5, np.float32)
+    model = make_model(options.model, image_shape, config["binarization"], mean)
+    optimizer = training.make_optimizer(options.training, total_steps=1)
+
+    def fresh() -> vae_jax.TrainState:
+        key = jax.random.key(0)
+        params = model.init(key, jnp.zeros((1, *image_shape)))
+        average = options.training.average_decay > 0
+        return vae_jax.init_state(key, params, optimizer, average=average)
+
+    with checkpoint.manager(run / "checkpoints") as checkpoints:
+        state = checkpoint.restore(checkpoints, jax.eval_shape(fresh))
+    return Trained(
+        model,
+        training.evaluation_params(state),
+        int(state.step),
+        options,
+        config["dataset"],
+        config["binarization"],
+    )

@@ -1,0 +1,44 @@
+"""Strict JAX settings for every test, and the data that may stand beside the repository."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# A deadlock among virtual devices ends in a minute. XLA reads this when jax is first imported.
+os.environ["XLA_FLAGS"] = (
+    f"--xla_cpu_collective_call_terminate_timeout_seconds=60 {os.environ.get('XLA_FLAGS', '')}"
+)
+
+import jax
+import pytest
+
+STRICT = {
+    "numpy_dtype_promotion": "strict",
+    "numpy_rank_promotion": "raise",
+    "debug_key_reuse": True,
+    "legacy_prng_key": "error",
+}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run a test and its fixtures under STRICT, but for what `@pytest.mark.relax` names.
+
+    Optax needs `relax("numpy_dtype_promotion")`: Adam, cosine and piecewise schedules mix Python
+    floats with an int32 count. Around a single call `with jax.numpy_dtype_promotion("standard")`
+    is enough.
+    """
+    marker = item.get_closest_marker("relax")
+    relaxed = (marker.args or STRICT) if marker else ()
+    with contextlib.ExitStack() as stack:
+        for name in STRICT.keys() - set(relaxed):
+            stack.enter_context(getattr(jax, name)(STRICT[name]))
+        return (yield)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path | None:
+    """The folder of original data files beside the repository, or None where there is none."""
+    path = Path(__file__).parents[2] / "shared" / "data"
+    return path if path.is_dir() else None
