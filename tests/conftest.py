@@ -37,6 +37,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the commands that tests start share compiled programs, in a folder of this process.
+
+    The tests themselves compile afresh: JAX has read the variable, and writes to the cache are not
+    atomic, so that another process could read half a program.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("compiled")
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path | None:
     """The folder of original data files beside the repository, or None where there is none."""
