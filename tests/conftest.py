@@ -25,9 +25,9 @@ STRICT = {
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Run a test and its fixtures under STRICT, but for what `@pytest.mark.relax` names.
 
-    Optax needs `relax("numpy_dtype_promotion")`: Adam, cosine and piecewise schedules mix Python
-    floats with an int32 count. Around a single call `with jax.numpy_dtype_promotion("standard")`
-    is enough.
+    A test that calls optax itself needs `relax("numpy_dtype_promotion")`: Adam, cosine and
+    piecewise schedules mix Python floats with an int32 count. Around a single call
+    `with jax.numpy_dtype_promotion("standard")` is enough.
     """
     marker = item.get_closest_marker("relax")
     relaxed = (marker.args or STRICT) if marker else ()

@@ -63,7 +63,8 @@ def _pytree(cls: type[_T]) -> type[_T]:
 
 
 def _float_array(name: str, value: ArrayLike) -> Array:
-    array = jnp.asarray(value)
+    with jax.ensure_compile_time_eval():  # a constant stays one, to be looked at, under jit too
+        array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} has dtype {array.dtype}: pass a floating-point array")
     return array
