@@ -12,7 +12,7 @@ import gc
 import importlib.util
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,6 +128,7 @@ def time_contestants(
         run = contestant.make(workload, batch_size, images[: steps * batch_size])
         run()
         first = time.perf_counter() - start
+        print(f"{contestant.name} {contestant.precision}: first pass {first:.1f} s", flush=True)
         entrants.append((contestant, steps * batch_size * contestant.replicas, run, first, []))
     losses = {}
     for _ in range(rounds):
@@ -169,8 +170,8 @@ def benchmark(
     rounds: int,
     only: list[str] | None,
     num_examples: int,
-) -> dict[str, Any]:
-    """All of it, as what goes into the JSON file."""
+) -> Iterator[dict[str, Any]]:
+    """What goes into the JSON file, anew after each workload and batch size."""
     on_gpu = jax.default_backend() == "gpu"
     wanted = [
         c for c in CONTESTANTS + (REPLICAS if on_gpu else []) if only is None or c.name in only
@@ -178,27 +179,28 @@ def benchmark(
     present = [c for c in wanted if importlib.util.find_spec(c.needs)]
     images, source = load_images(num_examples)
     bandwidth = limits.bandwidth(2**31 if on_gpu else 2**28)
-    rows, measured = [], []
-    for name in workloads:
-        for batch_size in batch_sizes:
-            workload = WORKLOADS[name]
-            limit = measure_limits(workload, batch_size, bandwidth)
-            times = time_contestants(present, workload, batch_size, images, rounds)
-            rows += [{"workload": name} | add_limits(row, limit) for row in times]
-            measured.append({"workload": name, "batch_size": batch_size} | limit)
-            print_table(rows[-len(times) :], limit, WORKLOADS[name].description)
-            jax.clear_caches()
-            gc.collect()
-    return {
+    result: dict[str, Any] = {
         "benchmark": "throughput",
         **machine.describe(),
         "data": f"{source}, {num_examples} images of 784 bytes",
         "rounds": rounds,
         "bandwidth_bytes_per_second": bandwidth,
         "missing": sorted({c.needs for c in wanted} - {c.needs for c in present}),
-        "limits": measured,
-        "rows": rows,
+        "limits": [],
+        "rows": [],
     }
+    for name in workloads:
+        for batch_size in batch_sizes:
+            workload = WORKLOADS[name]
+            limit = measure_limits(workload, batch_size, bandwidth)
+            times = time_contestants(present, workload, batch_size, images, rounds)
+            rows = [{"workload": name} | add_limits(row, limit) for row in times]
+            result["limits"].append({"workload": name, "batch_size": batch_size} | limit)
+            result["rows"] += rows
+            print_table(rows, limit, workload.description)
+            yield result
+            jax.clear_caches()
+            gc.collect()
 
 
 def print_table(rows: list[dict[str, Any]], limit: dict[str, Any], title: str) -> None:
@@ -265,13 +267,13 @@ def main() -> None:
     )
     if max(batch_sizes) > options.examples:
         parser.error(f"a batch of {max(batch_sizes)} needs --examples={max(batch_sizes)} or more")
-    result = benchmark(
+    for result in benchmark(
         options.workloads, batch_sizes, options.rounds, options.only, options.examples
-    )
+    ):
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=1) + "\n")
     if result["missing"]:
         print(f"\nnot installed, so not timed: {', '.join(result['missing'])}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
