@@ -7,9 +7,11 @@ imports flax.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -25,6 +27,7 @@ __all__ = [
     "NormalDecoder",
     "constant_bias",
     "logit",
+    "matmul_bfloat16",
 ]
 
 Initializer = Callable[..., Array]
@@ -55,6 +58,60 @@ def constant_bias(value: ArrayLike) -> Initializer:
     return init
 
 
+@jax.custom_vjp
+def matmul_bfloat16(x: Array, kernel: Array) -> Array:
+    """x @ kernel with factors rounded to bfloat16 and sums in float32, in all three products.
+
+    The gradient is written out because autodiff would multiply a float32 cotangent by a bfloat16
+    factor, which runs at the speed of float32.
+
+    Args:
+      x: [*b, I].
+      kernel: [I, O].
+
+    Returns:
+      float32 [*b, O].
+
+    >>> matmul_bfloat16(jnp.ones((2, 3)), jnp.full((3, 1), 0.1)).dtype
+    dtype('float32')
+    """
+    return _product(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), ((x.ndim - 1,), (0,)))
+
+
+def _matmul_bfloat16_fwd(x: Array, kernel: Array) -> tuple[Array, Any]:
+    low_x, low_kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return _product(low_x, low_kernel, ((x.ndim - 1,), (0,))), (low_x, low_kernel)
+
+
+def _matmul_bfloat16_bwd(factors: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    x, kernel = factors
+    cotangent = cotangent.astype(jnp.bfloat16)
+    batch = tuple(range(x.ndim - 1))
+    return (
+        _product(cotangent, kernel, ((x.ndim - 1,), (1,))),
+        _product(x, cotangent, (batch, batch)),
+    )
+
+
+matmul_bfloat16.defvjp(_matmul_bfloat16_fwd, _matmul_bfloat16_bwd)
+
+
+def _product(a: Array, b: Array, contracted: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
+    product: Array = jax.lax.dot_general(
+        a, b, (contracted, ((), ())), preferred_element_type=jnp.float32
+    )
+    return product
+
+
+def _as_dot_general(matmul: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    """For `nn.Dense`, which only ever contracts the last axis of x with the first of the kernel."""
+
+    def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+        return matmul(x, kernel)
+
+    return dot_general
+
+
 class MLP(nn.Module):
     """Dense layers over the flattened event.
 
@@ -64,6 +121,7 @@ class MLP(nn.Module):
       event_ndims: number of trailing axes of the input that are flattened.
       activation: between layers.
       bias_init: of the output layer's bias, in `output_shape`.
+      matmul: of [*b, I] and [I, O]; `matmul_bfloat16` is the faster, and the less exact.
     """
 
     output_shape: Sequence[int]
@@ -71,15 +129,17 @@ class MLP(nn.Module):
     event_ndims: int = 1
     activation: Callable[[Array], Array] = nn.relu
     bias_init: Initializer = nn.initializers.zeros_init()
+    matmul: Callable[[Array, Array], Array] = jnp.matmul
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[*b, *event] -> [*b, *output_shape]."""
         batch = x.shape[: x.ndim - self.event_ndims]
         x = x.reshape(*batch, -1)
+        dense = partial(nn.Dense, dot_general=_as_dot_general(self.matmul))
         for width in self.hidden:
-            x = self.activation(nn.Dense(width)(x))
-        x = nn.Dense(math.prod(self.output_shape), use_bias=False)(x)
+            x = self.activation(dense(width)(x))
+        x = dense(math.prod(self.output_shape), use_bias=False)(x)
         x = x.reshape(*batch, *self.output_shape)
         return x + _bias(self, x)
 
@@ -92,19 +152,28 @@ class ConvEncoder(nn.Module):
       channels: of each convolution.
       hidden: width of the dense layer.
       activation: between layers.
+      matmul: of the dense layers; see `MLP`.
     """
 
     output_shape: Sequence[int]
     channels: Sequence[int] = (32, 64)
     hidden: int = 256
     activation: Callable[[Array], Array] = nn.relu
+    matmul: Callable[[Array, Array], Array] = jnp.matmul
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[*b, H, W, C] -> [*b, *output_shape]."""
         for channels in self.channels:
             x = self.activation(nn.Conv(channels, (3, 3), strides=2)(x))
-        return MLP(self.output_shape, (self.hidden,), event_ndims=3, activation=self.activation)(x)
+        dense = MLP(
+            self.output_shape,
+            (self.hidden,),
+            event_ndims=3,
+            activation=self.activation,
+            matmul=self.matmul,
+        )
+        return dense(x)
 
 
 class ConvDecoder(nn.Module):
@@ -119,6 +188,7 @@ class ConvDecoder(nn.Module):
       hidden: width of the dense layer.
       activation: between layers.
       bias_init: of the output's bias, in `output_shape`.
+      matmul: of the dense layers; see `MLP`.
     """
 
     output_shape: Sequence[int]
@@ -126,6 +196,7 @@ class ConvDecoder(nn.Module):
     hidden: int = 256
     activation: Callable[[Array], Array] = nn.relu
     bias_init: Initializer = nn.initializers.zeros_init()
+    matmul: Callable[[Array, Array], Array] = jnp.matmul
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
@@ -133,7 +204,7 @@ class ConvDecoder(nn.Module):
         height, width, output_channels = self.output_shape
         shrink = 2 ** len(self.channels)
         low = (-(-height // shrink), -(-width // shrink), self.channels[0])
-        x = MLP(low, (self.hidden,), activation=self.activation)(z)
+        x = MLP(low, (self.hidden,), activation=self.activation, matmul=self.matmul)(z)
         for channels in (*self.channels[1:], output_channels):
             x = nn.Conv(4 * channels, (3, 3))(self.activation(x))
             x = _depth_to_space(x)
