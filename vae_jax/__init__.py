@@ -23,7 +23,7 @@ from vae_jax.distributions import (
 )
 from vae_jax.evaluate import Estimate, active_units, kl_per_dimension, log_likelihood
 from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, traverse
-from vae_jax.objectives import Bound, elbo, iwae
+from vae_jax.objectives import Bound, autoencode, elbo, iwae
 from vae_jax.train import (
     Batch,
     Metrics,
@@ -50,6 +50,7 @@ __all__ = [
     "Normal",
     "TrainState",
     "active_units",
+    "autoencode",
     "binarize",
     "elbo",
     "generate",

@@ -5,13 +5,13 @@ A distribution over `*event` dimensions with batch axes `*b` holds parameters of
 never over the batch.  They are computed in float32 at least, so a bfloat16 network loses nothing
 in the sums.
 
-Distributions of other libraries (distrax, NumPyro, TFP) are accepted wherever these are.
+Distributions of other libraries (distrax, NumPyro, TFP) are accepted wherever these are. They
+compute in the dtype of their own parameters.
 """
 
 import dataclasses
 import inspect
 import math
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, dataclass_transform
 
@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 from jax import Array
 from jax.typing import ArrayLike
+
+from vae_jax import foreign
 
 __all__ = [
     "Bernoulli",
@@ -70,15 +72,6 @@ def _float_array(name: str, value: ArrayLike) -> Array:
     return array
 
 
-def _check_positive(name: str, value: Array) -> None:
-    # Only a concrete value can be looked at; a traced one is the caller's word.
-    if isinstance(value, jax.core.Tracer):
-        return
-    with jax.ensure_compile_time_eval():  # under jit even a comparison of constants is traced
-        if not bool((value > 0).all()):
-            raise ValueError(f"{name} has a least value of {value.min()}: it must be positive")
-
-
 def _check_key(key: Any) -> None:
     dtype = getattr(key, "dtype", type(key))
     if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -118,16 +111,21 @@ def _diagonal(matrix: Array) -> Array:
     return diagonal
 
 
-def _aligned_shape(value: Array, distribution: Any) -> tuple[int, ...]:
-    """The longer of the value's shape and the distribution's.
+def _longer(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The longer shape if the shorter is its last axes, else None.
 
-    The shorter must match its trailing axes: nothing but leading axes broadcasts, so a [B, 1] never
-    meets a [B, D] unseen, nor part of an event the whole.
+    Nothing but leading axes broadcasts here, so a [B, 1] never meets a [B, D] unseen.
     """
+    short, long = sorted((one, other), key=len)
+    return long if long[len(long) - len(short) :] == short else None
+
+
+def _aligned_shape(value: Array, distribution: Any) -> tuple[int, ...]:
+    """The longer of the value's shape and the distribution's, no part of an event for the whole."""
     shape: tuple[int, ...] = distribution.shape
     event_ndims = distribution.event_ndims
-    short, long = sorted((value.shape, shape), key=len)
-    if value.ndim < event_ndims or long[len(long) - len(short) :] != short:
+    long = _longer(value.shape, shape)
+    if value.ndim < event_ndims or long is None:
         raise ValueError(
             f"the value has shape {value.shape} but {type(distribution).__name__} has shape "
             f"{shape} with {event_ndims} event axes: pass whole events, and let the shorter match "
@@ -139,6 +137,11 @@ def _aligned_shape(value: Array, distribution: Any) -> tuple[int, ...]:
 def _aligned(value: ArrayLike, distribution: Any, *parameters: Array) -> tuple[Array, ...]:
     """Value and parameters, accurate, in one dtype and with as many axes as the longest."""
     value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"the value of a {type(distribution).__name__} has dtype {value.dtype}: "
+            "pass floats, x.astype(float), after scaling pixels to [0, 1]"
+        )
     long = _aligned_shape(value, distribution)
     dtype = _accurate_dtype(value, *parameters)
     return tuple(jnp.broadcast_to(a.astype(dtype), long) for a in (value, *parameters))
@@ -197,7 +200,7 @@ class Normal:
                 "give them the same shape, or a scalar scale"
             )
         _check_event_ndims(mean, self.event_ndims)
-        _check_positive("scale", scale)
+        foreign.check_positive("scale", scale)
         if scale.shape != mean.shape:
             scale = jnp.broadcast_to(scale.astype(mean.dtype), mean.shape)
         object.__setattr__(self, "mean", mean)
@@ -250,7 +253,7 @@ class MultivariateNormal:
                 f"mean has shape {mean.shape} but scale_tril has shape {scale_tril.shape}: "
                 "they must be [*b, D] and [*b, D, D]"
             )
-        _check_positive("the diagonal of scale_tril", _diagonal(scale_tril))
+        foreign.check_positive("the diagonal of scale_tril", _diagonal(scale_tril))
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "scale_tril", scale_tril)
 
@@ -316,11 +319,6 @@ class Bernoulli:
         return drawn.astype(self.logits.dtype)
 
     def log_prob(self, value: ArrayLike) -> Array:
-        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-            raise TypeError(
-                f"the value of a Bernoulli has dtype {jnp.result_type(value)}: "
-                "pass zeros and ones as floats, x.astype(float), after scaling pixels to [0, 1]"
-            )
         value, logits = _aligned(value, self, self.logits)
         value, logits = _flat(value, self.event_ndims), _flat(logits, self.event_ndims)
         return _bernoulli_log_prob(value, logits)
@@ -437,6 +435,9 @@ def sample(key: Array, distribution: Any, sample_shape: int | tuple[int, ...] = 
 def log_prob(distribution: Any, value: Any) -> Array:
     """log p(value) in nats, [*b]: the distribution's own, which sums over its event.
 
+    Another library's distribution with an empty `event_shape` is a batch of scalars to it, and so
+    it is here; `elbo` knows the batch from its other arguments and sums down to it.
+
     >>> log_prob(Normal(jnp.zeros(2), 1.0), jnp.zeros(2)).round(3)
     Array(-1.838, dtype=float32)
     """
@@ -444,23 +445,27 @@ def log_prob(distribution: Any, value: Any) -> Array:
     return result
 
 
-def kl_divergence(posterior: Any, prior: Any) -> Array:
+def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None) -> Array:
     """KL(posterior || prior) in closed form, in nats.
 
     Known pairs: Gaussians of either covariance in either place (Kingma & Welling 2014, appendix B,
-    for the diagonal case against N(0, I)), Bernoulli, Categorical, and Joints of such parts. A pair
-    of another library's distributions is given to that library.
+    for the diagonal case against N(0, I)), of vae_jax, distrax, NumPyro and TFP in any mixture;
+    Bernoulli, Categorical, and Joints of such parts; and what another library knows of two of its
+    own.
 
     Args:
       posterior: batch axes [*b].
-      prior: the same event; batch axes that match the last of [*b].
+      prior: the same event; the shorter of the two batches matches the last axes of the longer.
+      event_ndims: how many last axes are one event, used only where neither distribution says so:
+        both are of another library with an empty `event_shape`. By default 1, the last.
 
     Returns:
-      [*b], not negative but for rounding.
+      [*b] of the longer batch, not negative but for rounding.
 
     Raises:
       TypeError: no closed form is known for the pair.
-      ValueError: event or batch shapes do not match.
+      ValueError: event or batch shapes do not match, or nothing says whether the only axis is the
+        batch or the event.
 
     >>> kl_divergence(Normal(jnp.ones((4, 2)), 1.0), Normal(jnp.zeros(2), 1.0))
     Array([1., 1., 1., 1.], dtype=float32)
@@ -468,46 +473,89 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
     closed_form = _CLOSED_FORMS.get((type(posterior), type(prior)))
     if closed_form is not None:
         return closed_form(posterior, prior)
-    foreign = _foreign_kl_divergence(posterior, prior)
-    if foreign is not None:
-        return foreign
+    if not isinstance(posterior, Joint) and not isinstance(prior, Joint):
+        shape = _check_pair(posterior, prior)
+        event_ndims = _event_ndims_of_pair(posterior, prior, event_ndims)
+        known = foreign.kl_divergence(posterior, prior)
+        if known is not None:
+            # [*b] from a library that knows the event, [*b, *event] from one that does not.
+            return _sum_event(_accurate(known), known.ndim - (len(shape) - event_ndims))
+        p, q = (_as_gaussian(d, shape, event_ndims) for d in (posterior, prior))
+        if p is not None and q is not None:
+            return _CLOSED_FORMS[type(p), type(q)](p, q)
     raise TypeError(
         f"no closed form is known for KL({type(posterior).__name__} || {type(prior).__name__}): "
         "estimate it from the draws, elbo(..., analytic_kl=False)"
     )
 
 
-def _foreign_kl_divergence(posterior: Any, prior: Any) -> Array | None:
-    try:
-        if hasattr(posterior, "kl_divergence"):  # distrax, TFP
-            result: Array = posterior.kl_divergence(prior)
-            return result
-        if numpyro := sys.modules.get("numpyro"):
-            result = numpyro.distributions.kl_divergence(posterior, prior)
-            return result
-    except NotImplementedError:
-        pass
-    return None
+def _event_ndims_of_pair(posterior: Any, prior: Any, default: int | None) -> int:
+    for distribution in (posterior, prior):
+        declared = foreign.event_ndims(distribution)
+        if declared is not None:
+            return declared
+    shapes = foreign.shape(posterior), foreign.shape(prior)
+    ndim = max(map(len, shapes))
+    if default is None and ndim == 1:
+        raise ValueError(
+            f"posterior has shape {shapes[0]} and prior {shapes[1]}, and neither declares an "
+            "event: for one vector pass event_ndims=1, for a batch of scalars event_ndims=0"
+        )
+    return min(ndim, 1) if default is None else default
+
+
+def _as_gaussian(
+    distribution: Any, shape: tuple[int, ...], event_ndims: int
+) -> Normal | MultivariateNormal | None:
+    """A Gaussian of another library as one of ours, of the shape; None for anything else."""
+    if isinstance(distribution, Normal | MultivariateNormal):
+        return distribution
+    inner = foreign.innermost(distribution)
+    match foreign.library(inner), type(inner).__name__:
+        case str(), "Normal":
+            mean, scale = inner.loc, inner.scale
+        case (("distrax" | "tensorflow_probability"), "MultivariateNormalDiag"):
+            mean, scale = inner.mean(), inner.stddev()
+        case "numpyro", "MultivariateNormal":
+            return MultivariateNormal(inner.loc, inner.scale_tril)
+        case "distrax", "MultivariateNormalTri" if inner.is_lower:
+            return MultivariateNormal(inner.loc, inner.scale_tri)
+        case "tensorflow_probability", "MultivariateNormalTriL":
+            return MultivariateNormal(inner.mean(), inner.scale.to_dense())
+        case _:
+            return None
+    return Normal(jnp.broadcast_to(mean, shape), jnp.broadcast_to(scale, shape), event_ndims)
+
+
+def _check_pair(posterior: Any, prior: Any) -> tuple[int, ...]:
+    """The longer shape of the two, if they fit."""
+    shapes = foreign.shape(posterior), foreign.shape(prior)
+    events = foreign.event_ndims(posterior), foreign.event_ndims(prior)
+    shape = _longer(*shapes)
+    if shape is None or (None not in events and events[0] != events[1]):
+        raise ValueError(
+            f"posterior has shape {shapes[0]} with {events[0]} event axes but prior has "
+            f"shape {shapes[1]} with {events[1]}: the shorter must match the last axes of the "
+            "longer, and the events must be the same"
+        )
+    return shape
 
 
 def _matched(posterior: Any, prior: Any, *parameters: str) -> list[Array]:
     """The named parameters of both, accurate, broadcast over the batch axes."""
-    shape, other = posterior.shape, prior.shape
-    if (
-        posterior.event_ndims != prior.event_ndims
-        or len(other) > len(shape)
-        or shape[len(shape) - len(other) :] != other
-    ):
-        raise ValueError(
-            f"posterior has shape {shape} with {posterior.event_ndims} event axes but prior has "
-            f"shape {other} with {prior.event_ndims}: the prior must match the posterior's last "
-            "axes"
-        )
-    p, q = (
-        [_accurate(getattr(distribution, name)) for name in parameters]
-        for distribution in (posterior, prior)
-    )
-    return [*p, *(jnp.broadcast_to(b, a.shape) for a, b in zip(p, q, strict=True))]
+    _check_pair(posterior, prior)
+    matched = []
+    for name in parameters:
+        pair = [_accurate(getattr(distribution, name)) for distribution in (posterior, prior)]
+        shape = _longer(pair[0].shape, pair[1].shape)
+        if shape is None:
+            raise ValueError(
+                f"posterior has {name} of shape {pair[0].shape} but prior has {name} of shape "
+                f"{pair[1].shape}: the shorter must match the last axes of the longer"
+            )
+        matched.append([jnp.broadcast_to(parameter, shape) for parameter in pair])
+    p, q = zip(*matched, strict=True)
+    return [*p, *q]
 
 
 def _kl_normal(posterior: Normal, prior: Normal) -> Array:

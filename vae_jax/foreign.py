@@ -1,0 +1,102 @@
+"""Distributions of distrax, NumPyro and TFP, known by their attributes: none is imported here.
+
+These libraries leave open what an event is: a Normal over [B, Z] with an empty `event_shape` may be
+B vectors or B * Z scalars, and its log-probabilities come back per entry. `event_ndims` says so,
+and who knows the batch sums down to it.
+"""
+
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def shape(distribution: Any) -> tuple[int, ...]:
+    """[*b, *event] of a distribution, of vae_jax or another library.
+
+    Raises:
+      TypeError: it is not one distribution over one array.
+    """
+    if hasattr(distribution, "event_ndims"):
+        own: tuple[int, ...] = distribution.shape
+        return own
+    try:
+        sizes = (*distribution.batch_shape, *distribution.event_shape)
+    except (AttributeError, TypeError):
+        sizes = (None,)
+    if not all(isinstance(size, int) for size in sizes):
+        raise TypeError(
+            f"{type(distribution).__name__} has no batch_shape and event_shape of integers: pass a "
+            "distribution over one array, or a vae_jax.Joint of several"
+        )
+    return sizes
+
+
+def event_ndims(distribution: Any) -> int | None:
+    """How many of the last axes are one event; None where the library's `event_shape` is empty."""
+    if hasattr(distribution, "event_ndims"):
+        own: int = distribution.event_ndims
+        return own
+    return len(distribution.event_shape) or None
+
+
+def check(distribution: Any, value: Array) -> None:
+    """Raises on what another library lets pass and vae_jax's own distributions do not.
+
+    Raises:
+      TypeError: an integer value for a Bernoulli: the bytes of a picture are no zeros and ones.
+      ValueError: a known scale is not positive.
+    """
+    inner = innermost(distribution)
+    name = type(inner).__name__
+    if name.startswith("Bernoulli") and jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(
+            f"the value of a {name} has dtype {value.dtype}: pass floats, x.astype(float), "
+            "after scaling pixels to [0, 1]"
+        )
+    scale = getattr(inner, "scale", None)
+    if isinstance(scale, jax.Array | np.ndarray):  # a linear operator is neither
+        check_positive(f"scale of a {name}", scale)
+
+
+def check_positive(name: str, value: Array | np.ndarray[Any, Any]) -> None:
+    """Raises ValueError where a value is known not to be positive."""
+    # Only a concrete value can be looked at; a traced one is the caller's word.
+    if isinstance(value, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval():  # under jit even a comparison of constants is traced
+        if not bool((value > 0).all()):
+            raise ValueError(f"{name} has a least value of {value.min()}: it must be positive")
+
+
+def innermost(distribution: Any) -> Any:
+    """The distribution inside wrappers that change nothing but shapes."""
+    while type(distribution).__name__ in ("Independent", "ExpandedDistribution"):
+        # NumPyro's name for it, then that of distrax and TFP.
+        inside = getattr(distribution, "base_dist", None)
+        distribution = distribution.distribution if inside is None else inside
+    return distribution
+
+
+def library(distribution: Any) -> str | None:
+    """The name of the library a distribution is made of; a caller's subclass counts as its own."""
+    roots = {cls.__module__.partition(".")[0] for cls in type(distribution).__mro__}
+    known = [name for name in ("numpyro", "distrax", "tensorflow_probability") if name in roots]
+    return known[0] if known else None
+
+
+def kl_divergence(posterior: Any, prior: Any) -> Array | None:
+    """The KL of the library that both come from; None where it knows none."""
+    libraries = {library(posterior), library(prior)}
+    result: Array | None = None
+    try:
+        if libraries == {"numpyro"}:
+            result = sys.modules["numpyro"].distributions.kl_divergence(posterior, prior)
+        elif libraries <= {"distrax", "tensorflow_probability"}:  # distrax takes TFP's too
+            result = posterior.kl_divergence(prior)
+    except NotImplementedError:
+        return None
+    return result
