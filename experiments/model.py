@@ -33,7 +33,9 @@ def mean_pixel(images: np.ndarray, binarization: str) -> np.ndarray:
     return (images.mean(axis=0, dtype=np.float64) / 255).astype(np.float32)
 
 
-def make_model(options: Model, image_shape: tuple[int, ...], binarization: str, mean: Any) -> Any:
+def make_model(
+    options: Model, image_shape: tuple[int, ...], binarization: str, mean: Any, num_classes: int
+) -> vae_jax.VAE:
     """The VAE that the options name.
 
     Args:
@@ -41,25 +43,44 @@ def make_model(options: Model, image_shape: tuple[int, ...], binarization: str, 
       image_shape: (H, W, C).
       binarization: "none" for a Normal likelihood, else Bernoulli.
       mean: [H, W, C], the mean of x over the training set, where the output bias starts.
+      num_classes: of the labels, for a conditional model.
     """
     grey = binarization == "none"
     bias_init = networks.constant_bias(mean if grey else networks.logit(mean))
     statistics = (2 * options.latent_dim,)
+    condition = prior = None
+    if options.conditional:
+        condition = networks.ClassCondition(num_classes, options.embedding_dim)
+        prior = networks.StandardPrior(options.latent_dim)
+        if options.prior == "conditional":
+            prior = networks.Encoder(
+                nn.Sequential([condition.clone(), networks.MLP(statistics, (100,))])
+            )
     if options.network == "mlp":
         encoder: nn.Module = networks.MLP(
-            statistics, options.hidden, event_ndims=3, activation=nn.silu
+            statistics, options.hidden, event_ndims=3, activation=nn.silu, condition=condition
         )
         decoder: nn.Module = networks.MLP(
-            image_shape, options.hidden[::-1], activation=nn.silu, bias_init=bias_init
+            image_shape,
+            options.hidden[::-1],
+            activation=nn.silu,
+            bias_init=bias_init,
+            condition=condition,
         )
     else:
-        encoder = networks.ConvEncoder(statistics, options.channels, activation=nn.silu)
+        encoder = networks.ConvEncoder(
+            statistics, options.channels, activation=nn.silu, condition=condition
+        )
         decoder = networks.ConvDecoder(
-            image_shape, options.channels[::-1], activation=nn.silu, bias_init=bias_init
+            image_shape,
+            options.channels[::-1],
+            activation=nn.silu,
+            bias_init=bias_init,
+            condition=condition,
         )
     decoder_type = networks.NormalDecoder if grey else networks.BernoulliDecoder
     return vae_jax.make_vae(
-        networks.Encoder(encoder), decoder_type(decoder, event_ndims=3), options.latent_dim
+        networks.Encoder(encoder), decoder_type(decoder, event_ndims=3), options.latent_dim, prior
     )
 
 

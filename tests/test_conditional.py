@@ -299,6 +299,8 @@ def test_class_out_of_range_is_an_error_or_nan_but_never_another_class(label):
     params = CLASS.init(jax.random.key(0), jnp.array(0))
     with pytest.raises(ValueError, match=rf"label has the value {label}: pass classes from 0 to 9"):
         CLASS.apply(params, jnp.array([3, label]))
+    with pytest.raises(ValueError, match=rf"label has the value {label}"):
+        jax.jit(lambda params: CLASS.apply(params, jnp.array([3, label])))(params)
     traced = jax.jit(CLASS.apply)(params, jnp.array([3, label]))
     assert np.isnan(traced).all(axis=-1).tolist() == [False, True]
 

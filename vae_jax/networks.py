@@ -17,6 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -94,11 +95,12 @@ class ClassCondition(nn.Module):
                 f"{self.num_classes - 1}"
             )
         if not isinstance(label, jax.core.Tracer):
-            wrong = label[(label < 0) | (label >= self.num_classes)]
+            # With NumPy: within a trace, jnp's comparisons of a constant are traced too.
+            known = np.asarray(label)
+            wrong = known[(known < 0) | (known >= self.num_classes)]
             if wrong.size:
                 raise ValueError(
-                    f"label has the value {wrong.flatten()[0]}: pass classes from 0 to "
-                    f"{self.num_classes - 1}"
+                    f"label has the value {wrong[0]}: pass classes from 0 to {self.num_classes - 1}"
                 )
         table = self.param("embedding", nn.initializers.normal(1.0), (self.num_classes, self.size))
         vector: Array = table.at[label].get(
