@@ -114,14 +114,14 @@ def fit(
     optimizer = optax.adam(schedule)
     state = vae_jax.init_state(key, params, optimizer)
     train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-    best, best_value = params, -np.inf
+    best, best_value = None, -np.inf
     bar = tqdm(
         total=epochs * num_examples, unit="example", unit_scale=True, desc=name, disable=None
     )
     with bar:
         for epoch in range(epochs):
             order = vae_jax.shuffle(
-                key, epoch, num_examples=num_examples, batch_size=chosen.batch_size
+                state.key, epoch, num_examples=num_examples, batch_size=chosen.batch_size
             )
             state, _ = train_epoch(state, train, order)
             value = float(validate(state.params))
