@@ -109,7 +109,9 @@ def _digits():
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError(f"digits cannot be read ({error}): pip install scikit-learn") from error
+        raise DataError(
+            f"digits cannot be read ({_brief(error)}): pip install scikit-learn"
+        ) from error
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int32)
@@ -152,7 +154,7 @@ def _load_tfds(name, root, folder, manual_dir):
                 return _read_prepared(tfds, name, root, folder)
         except ImportError as error:
             raise _Unavailable(
-                f"{name} cannot be read ({error}): pip install tensorflow-datasets "
+                f"{name} cannot be read ({_brief(error)}): pip install tensorflow-datasets "
                 "importlib_resources array_record pillow, or choose --dataset=digits"
             ) from error
 
@@ -165,8 +167,11 @@ def _one_line(what, advice, kind=DataError):
     except (DataError, ImportError):
         raise
     except Exception as error:
-        got = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise kind(f"{what} ({got}): {advice}") from error
+        raise kind(f"{what} ({_brief(error)}): {advice}") from error
+
+
+def _brief(error):
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _prepare(tfds, name, root, folder, manual_dir):

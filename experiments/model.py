@@ -47,6 +47,7 @@ def make_model(
     """
     grey = binarization == "none"
     bias_init = networks.constant_bias(mean if grey else networks.logit(mean))
+    matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
     statistics = (2 * options.latent_dim,)
     condition = prior = None
     if options.conditional:
@@ -56,27 +57,16 @@ def make_model(
             prior = networks.Encoder(
                 nn.Sequential([condition.clone(), networks.MLP(statistics, (100,))])
             )
+    shared: dict[str, Any] = {"activation": nn.silu, "matmul": matmul, "condition": condition}
     if options.network == "mlp":
-        encoder: nn.Module = networks.MLP(
-            statistics, options.hidden, event_ndims=3, activation=nn.silu, condition=condition
-        )
+        encoder: nn.Module = networks.MLP(statistics, options.hidden, event_ndims=3, **shared)
         decoder: nn.Module = networks.MLP(
-            image_shape,
-            options.hidden[::-1],
-            activation=nn.silu,
-            bias_init=bias_init,
-            condition=condition,
+            image_shape, options.hidden[::-1], bias_init=bias_init, **shared
         )
     else:
-        encoder = networks.ConvEncoder(
-            statistics, options.channels, activation=nn.silu, condition=condition
-        )
+        encoder = networks.ConvEncoder(statistics, options.channels, **shared)
         decoder = networks.ConvDecoder(
-            image_shape,
-            options.channels[::-1],
-            activation=nn.silu,
-            bias_init=bias_init,
-            condition=condition,
+            image_shape, options.channels[::-1], bias_init=bias_init, **shared
         )
     decoder_type = networks.NormalDecoder if grey else networks.BernoulliDecoder
     return vae_jax.make_vae(

@@ -34,6 +34,8 @@ class Model:
 
     network: Literal["mlp", "conv"] = "mlp"
     """mlp is the faster on a CPU; conv has fewer parameters."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the dense layers' matrix products; bfloat16 still sums in float32."""
     latent_dim: int = 40
     """More than MNIST uses: dimensions that do not pay for their KL switch themselves off."""
     hidden: tuple[int, ...] = (400, 400)

@@ -25,9 +25,9 @@ STRICT = {
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Run a test and its fixtures under STRICT, but for what `@pytest.mark.relax` names.
 
-    Optax needs `relax("numpy_dtype_promotion")`: Adam, cosine and piecewise schedules mix Python
-    floats with an int32 count. Around a single call `with jax.numpy_dtype_promotion("standard")`
-    is enough.
+    A test that calls optax itself needs `relax("numpy_dtype_promotion")`: Adam, cosine and
+    piecewise schedules mix Python floats with an int32 count. Around a single call
+    `with jax.numpy_dtype_promotion("standard")` is enough.
     """
     marker = item.get_closest_marker("relax")
     relaxed = (marker.args or STRICT) if marker else ()
@@ -35,6 +35,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         for name in STRICT.keys() - set(relaxed):
             stack.enter_context(getattr(jax, name)(STRICT[name]))
         return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the commands that tests start share compiled programs, in a folder of this process.
+
+    The tests themselves compile afresh: JAX has read the variable, and writes to the cache are not
+    atomic, so that another process could read half a program.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("compiled")
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

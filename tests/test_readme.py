@@ -1,6 +1,5 @@
 """README.md is true: its Python runs, and its commands have the options that it shows."""
 
-import itertools
 import os
 import re
 import shlex
@@ -16,24 +15,15 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"-m ((?:experiments|benchmarks)\.[\w.]+)([^&|;>\n]*)")
 
 
-def sections():
-    """Title and program of each section that has Python blocks.
-
-    A section is what follows a heading of level two; its blocks share a namespace. Blank lines
-    stand for the prose, so that a traceback points into README.md.
-    """
-    starts = [0, *(match.start() for match in re.finditer(r"^## ", TEXT, re.MULTILINE)), len(TEXT)]
-    programs = {}
-    for start, end in itertools.pairwise(starts):
-        lines = [""] * TEXT.count("\n")
-        for block in BLOCK.finditer(TEXT, start, end):
-            if block[1] == "python":
-                code = block[2].splitlines()
-                first = TEXT.count("\n", 0, block.start(2))
-                lines[first : first + len(code)] = code
-        if any(lines):
-            programs[TEXT[start:end].partition("\n")[0].strip("# ")] = "\n".join(lines)
-    return programs
+def program():
+    """The Python blocks in order, with blank lines for the prose: tracebacks point into README.md."""
+    lines = [""] * TEXT.count("\n")
+    for block in BLOCK.finditer(TEXT):
+        if block[1] == "python":
+            code = block[2].splitlines()
+            first = TEXT.count("\n", 0, block.start(2))
+            lines[first : first + len(code)] = code
+    return "\n".join(lines)
 
 
 def shown_options():
@@ -48,15 +38,13 @@ def shown_options():
     return options
 
 
-SECTIONS = sections()
 OPTIONS = shown_options()
 
 
 @pytest.mark.relax  # JAX's own defaults, as a reader has them
-@pytest.mark.parametrize("title", SECTIONS)
-def test_python_runs(title, tmp_path, monkeypatch):
+def test_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(SECTIONS[title], README, "exec"), {"__name__": "__main__"})
+    exec(compile(program(), README, "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("module", OPTIONS)

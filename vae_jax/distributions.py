@@ -63,16 +63,26 @@ def _pytree(cls: type[_T]) -> type[_T]:
 
 
 def _float_array(name: str, value: ArrayLike) -> Array:
-    array = jnp.asarray(value)
+    with jax.ensure_compile_time_eval():  # a constant stays one, to be looked at, under jit too
+        array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} has dtype {array.dtype}: pass a floating-point array")
     return array
 
 
 def _check_positive(name: str, value: Array) -> None:
-    # Only a concrete value can be looked at; under jit a scale is the caller's word.
-    if not isinstance(value, jax.core.Tracer) and not bool((value > 0).all()):
-        raise ValueError(f"{name} has a least value of {value.min()}: it must be positive")
+    # Only a concrete value can be looked at; a traced one is the caller's word.
+    if isinstance(value, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval():  # under jit even a comparison of constants is traced
+        if not bool((value > 0).all()):
+            raise ValueError(f"{name} has a least value of {value.min()}: it must be positive")
+
+
+def _check_key(key: Any) -> None:
+    dtype = getattr(key, "dtype", type(key))
+    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise TypeError(f"the key is {dtype}, not a typed key: make it with jax.random.key(seed)")
 
 
 def _accurate(x: Array) -> Array:
@@ -102,20 +112,28 @@ def _diagonal(matrix: Array) -> Array:
     return diagonal
 
 
-def _aligned(value: ArrayLike, *parameters: Array, of: str) -> tuple[Array, ...]:
-    """Value and parameters, accurate, in one dtype and with as many axes as the longest.
+def _aligned_shape(value: Array, distribution: Any) -> tuple[int, ...]:
+    """The longer of the value's shape and the distribution's.
 
-    The parameters' shape must match the value's trailing axes, or the other way round: nothing but
-    leading axes broadcasts, so a [B, 1] never meets a [B, D] unseen.
+    The shorter must match its trailing axes: nothing but leading axes broadcasts, so a [B, 1] never
+    meets a [B, D] unseen, nor part of an event the whole.
     """
-    value = jnp.asarray(value)
-    shape = parameters[0].shape
+    shape: tuple[int, ...] = distribution.shape
+    event_ndims = distribution.event_ndims
     short, long = sorted((value.shape, shape), key=len)
-    if long[len(long) - len(short) :] != short:
+    if value.ndim < event_ndims or long[len(long) - len(short) :] != short:
         raise ValueError(
-            f"the value has shape {value.shape} but {of} has parameters of shape {shape}: "
-            "the shorter must match the last axes of the longer"
+            f"the value has shape {value.shape} but {type(distribution).__name__} has shape "
+            f"{shape} with {event_ndims} event axes: pass whole events, and let the shorter match "
+            "the last axes of the longer"
         )
+    return long
+
+
+def _aligned(value: ArrayLike, distribution: Any, *parameters: Array) -> tuple[Array, ...]:
+    """Value and parameters, accurate, in one dtype and with as many axes as the longest."""
+    value = jnp.asarray(value)
+    long = _aligned_shape(value, distribution)
     dtype = jnp.promote_types(jnp.result_type(value.dtype, *parameters), jnp.float32)
     return tuple(jnp.broadcast_to(a.astype(dtype), long) for a in (value, *parameters))
 
@@ -186,7 +204,7 @@ class Normal:
         return mean + scale * noise
 
     def log_prob(self, value: ArrayLike) -> Array:
-        value, mean, scale = _aligned(value, self.mean, self.scale, of="Normal")
+        value, mean, scale = _aligned(value, self, self.mean, self.scale)
         standardised = (value - mean) / scale
         terms = -0.5 * jnp.square(standardised) - jnp.log(scale) - _HALF_LOG_2PI
         return _sum_event(terms, self.event_ndims)
@@ -216,7 +234,7 @@ class MultivariateNormal:
 
     def __post_init__(self) -> None:
         mean = _float_array("mean", self.mean)
-        scale_tril = jnp.tril(_float_array("scale_tril", self.scale_tril))
+        scale_tril = _float_array("scale_tril", self.scale_tril)
         if mean.ndim < 1 or scale_tril.shape != (*mean.shape, mean.shape[-1]):
             raise ValueError(
                 f"mean has shape {mean.shape} but scale_tril has shape {scale_tril.shape}: "
@@ -234,10 +252,10 @@ class MultivariateNormal:
         """Draws mean + scale_tril @ noise; differentiable."""
         noise = jax.random.normal(key, (*sample_shape, *self.mean.shape), self.mean.dtype)
         mean = jnp.broadcast_to(self.mean, noise.shape)
-        return mean + jnp.einsum("...ij,...j->...i", self.scale_tril, noise)
+        return mean + jnp.einsum("...ij,...j->...i", jnp.tril(self.scale_tril), noise)
 
     def log_prob(self, value: ArrayLike) -> Array:
-        value, mean = _aligned(value, self.mean, of="MultivariateNormal")
+        value, mean = _aligned(value, self, self.mean)
         factor = _accurate(self.scale_tril).astype(value.dtype)
         factor = jnp.broadcast_to(factor, (*value.shape, value.shape[-1]))
         standardised = jax.scipy.linalg.solve_triangular(
@@ -293,7 +311,7 @@ class Bernoulli:
                 f"the value of a Bernoulli has dtype {jnp.result_type(value)}: "
                 "pass zeros and ones as floats, x.astype(float), after scaling pixels to [0, 1]"
             )
-        value, logits = _aligned(value, self.logits, of="Bernoulli")
+        value, logits = _aligned(value, self, self.logits)
         value, logits = _flat(value, self.event_ndims), _flat(logits, self.event_ndims)
         return (value * logits).sum(-1) - _sum_softplus(logits)
 
@@ -333,7 +351,7 @@ class Categorical:
         if not jnp.issubdtype(value.dtype, jnp.integer):
             raise TypeError(f"the value of a Categorical has dtype {value.dtype}: pass integers")
         log_probs = jax.nn.log_softmax(_accurate(self.logits))
-        shape = jnp.broadcast_shapes(value.shape, self.shape)
+        shape = _aligned_shape(value, self)
         log_probs = jnp.broadcast_to(log_probs, (*shape, log_probs.shape[-1]))
         index = jnp.broadcast_to(value, shape)[..., None]
         return jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
@@ -365,7 +383,9 @@ class Joint:
 
     def log_prob(self, value: Sequence[Any]) -> Array:
         if len(value) != len(self.parts):
-            raise ValueError(f"{len(value)} values for a Joint of {len(self.parts)} parts")
+            raise ValueError(
+                f"{len(value)} values for a Joint of {len(self.parts)} parts: pass one for each"
+            )
         terms = [log_prob(part, v) for part, v in zip(self.parts, value, strict=True)]
         return _broadcast_sum(terms)
 
@@ -397,9 +417,7 @@ def sample(key: Array, distribution: Any, sample_shape: int | tuple[int, ...] = 
     >>> z.shape
     (5, 4, 2)
     """
-    dtype = getattr(key, "dtype", type(key))
-    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(f"the key is {dtype}, not a typed key: make it with jax.random.key(seed)")
+    _check_key(key)
     shape = (sample_shape,) if isinstance(sample_shape, int) else tuple(sample_shape)
     if "seed" in inspect.signature(distribution.sample).parameters:
         return distribution.sample(seed=key, sample_shape=shape)
@@ -495,7 +513,7 @@ def _kl_multivariate_normal(
 ) -> Array:
     posterior, prior = _with_factor(posterior), _with_factor(prior)
     mean, factor, prior_mean, prior_factor = _matched(posterior, prior, "mean", "scale_tril")
-    columns = jnp.concatenate([factor, (mean - prior_mean)[..., None]], axis=-1)
+    columns = jnp.concatenate([jnp.tril(factor), (mean - prior_mean)[..., None]], axis=-1)
     # ||L2^-1 L1||^2 = tr(S2^-1 S1) and ||L2^-1 (m1 - m2)||^2, both from one triangular solve.
     solved = jax.scipy.linalg.solve_triangular(prior_factor, columns, lower=True)
     log_ratio = jnp.log(_diagonal(factor)) - jnp.log(_diagonal(prior_factor))
@@ -534,7 +552,10 @@ def _kl_categorical(posterior: Categorical, prior: Categorical) -> Array:
 
 def _kl_joint(posterior: Joint, prior: Joint) -> Array:
     if len(posterior.parts) != len(prior.parts):
-        raise ValueError(f"a Joint of {len(posterior.parts)} parts against {len(prior.parts)}")
+        raise ValueError(
+            f"posterior is a Joint of {len(posterior.parts)} parts but prior of "
+            f"{len(prior.parts)}: give each part its counterpart"
+        )
     pairs = zip(posterior.parts, prior.parts, strict=True)
     return _broadcast_sum([kl_divergence(p, q) for p, q in pairs])
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vae_jax.distributions import Normal, kl_divergence, log_prob, sample
+from vae_jax.distributions import Normal, kl_divergence, sample
+from vae_jax.objectives import elbo
 
 __all__ = ["Estimate", "active_units", "kl_per_dimension", "log_likelihood"]
 
@@ -58,7 +59,9 @@ def log_likelihood(
       std(w) / (mean(w) sqrt(S)); where a few of the weights carry all, it is too small.
 
     Raises:
-      ValueError: num_samples is less than 2, or not a multiple of chunk_size.
+      TypeError: the key is not typed.
+      ValueError: num_samples is less than 2, or not a multiple of chunk_size; or shapes do not
+        match, and the message names both.
 
     >>> from vae_jax import Bernoulli, Normal
     >>> normal = Normal(jnp.zeros(2), 1.0)
@@ -74,7 +77,8 @@ def log_likelihood(
     def log_weights(index: Array) -> Array:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         z = jax.vmap(lambda k: sample(k, posterior))(keys)
-        return log_prob(decode(z), x) + log_prob(prior, z) - log_prob(posterior, z)
+        # Of one draw, the bound estimated from it is the logarithm of its weight.
+        return elbo(x, z, posterior, prior, decode(z), analytic_kl=False).value
 
     def add(sums: _Sums, index: Array) -> tuple[_Sums, None]:
         terms = log_weights(index)

@@ -137,6 +137,15 @@ def generate(
     Returns:
       The likelihood, batch axes [*sample_shape, *b]. Its `.mean` is the picture one shows; `sample`
       of it is a draw of x.
+
+    Raises:
+      TypeError: the key is not typed.
+
+    >>> prior = lambda params, label=None: Normal(jnp.zeros(2), 1.0)
+    >>> decode = lambda params, z, label=None: Normal(z @ params, 1.0)
+    >>> model = VAE(None, None, prior, decode)
+    >>> generate(jax.random.key(0), model, jnp.ones((2, 3)), sample_shape=5).mean.shape
+    (5, 3)
     """
     return model.decode(params, sample(key, model.prior(params, label), sample_shape), label)
 
@@ -152,6 +161,11 @@ def reconstruct(model: VAE, params: Params, x: Array, label: Any = None) -> Any:
 
     Returns:
       The likelihood, batch axes [*b].
+
+    >>> encode = lambda params, x, label=None: Normal(x / params, 1.0)
+    >>> decode = lambda params, z, label=None: Normal(z * params, 1.0)
+    >>> reconstruct(VAE(None, encode, None, decode), 2.0, jnp.ones((1, 3))).mean
+    Array([[1., 1., 1.]], dtype=float32)
     """
     return model.decode(params, model.encode(params, x, label).mean, label)
 
@@ -192,6 +206,12 @@ def interpolate(
 
     Returns:
       The likelihood, batch axes [num, *b].
+
+    >>> encode = lambda params, x, label=None: Normal(x / params, 1.0)
+    >>> decode = lambda params, z, label=None: Normal(z * params, 1.0)
+    >>> model = VAE(None, encode, None, decode)
+    >>> interpolate(model, 2.0, jnp.array([0.0]), jnp.array([1.0]), num=3).mean
+    Array([[0. ], [0.5], [1. ]], dtype=float32)
     """
     start = model.encode(params, x_from, label).mean
     end = model.encode(params, x_to, label).mean
@@ -211,6 +231,12 @@ def traverse(model: VAE, params: Params, x: Array, values: Array, label: Any = N
 
     Returns:
       The likelihood, batch axes [Z, V, *b].
+
+    >>> encode = lambda params, x, label=None: Normal(x / params, 1.0)
+    >>> decode = lambda params, z, label=None: Normal(z * params, 1.0)
+    >>> model = VAE(None, encode, None, decode)
+    >>> traverse(model, 2.0, jnp.zeros(2), values=jnp.array([1.0])).mean
+    Array([[[2., 0.]], [[0., 2.]]], dtype=float32)
     """
     mean = model.encode(params, x, label).mean
     latent_dim = mean.shape[-1]

@@ -109,6 +109,11 @@ def _log_ratio(z: Any, posterior: Any, prior: Any) -> Array:
 def _check_draw(z: Any, posterior: Any) -> tuple[int, ...]:
     """The draws' axes that z has before the posterior's own shape."""
     if isinstance(posterior, Joint):
+        if len(z) != len(posterior.parts):
+            raise ValueError(
+                f"z has {len(z)} parts but posterior has {len(posterior.parts)}: "
+                "draw it with vae_jax.sample(key, posterior)"
+            )
         # A later part may depend on an earlier draw and so have the draws' axes in its batch.
         return max((_check_draw(*pair) for pair in zip(z, posterior.parts, strict=True)), key=len)
     num_draw_axes = z.ndim - len(posterior.shape)

@@ -10,6 +10,8 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
+from vae_jax.distributions import _check_key
+
 __all__ = [
     "Batch",
     "Metrics",
@@ -82,10 +84,20 @@ def init_state(
       params: from `VAE.init`.
       optimizer: the same one as is given to `make_train_step`.
       average: keep an exponential moving average of the parameters too.
+
+    Raises:
+      TypeError: the key is not typed.
+
+    >>> init_state(jax.random.key(0), {"w": jnp.ones(2)}, optax.sgd(0.1)).params
+    {'w': Array([1., 1.], dtype=float32)}
     """
-    # Copied: the average is donated beside the parameters, and a buffer can be donated once.
-    copy = jax.tree.map(jnp.copy, params) if average else None
-    return TrainState(jnp.int32(0), key, params, optimizer.init(params), copy)
+    _check_key(key)
+    state = TrainState(
+        jnp.int32(0), key, params, optimizer.init(params), params if average else None
+    )
+    # Copied, for a step donates it: the caller keeps what was passed, and no buffer is in it twice.
+    own: TrainState = jax.tree.map(jnp.copy, state)
+    return own
 
 
 def make_train_step(
@@ -100,6 +112,12 @@ def make_train_step(
 
     Returns:
       (state, batch) -> (state, metrics), each metric a scalar mean over the batch.
+
+    >>> loss = lambda params, key, batch: (jnp.square(params - batch).mean(), batch)
+    >>> step = make_train_step(loss, optax.sgd(0.5))
+    >>> state, metrics = step(init_state(jax.random.key(0), 1.0, optax.sgd(0.5)), jnp.zeros(4))
+    >>> state.params, metrics.loss
+    (Array(0., dtype=float32), Array(1., dtype=float32))
     """
 
     @partial(jax.jit, donate_argnums=0)
@@ -126,6 +144,13 @@ def make_train_epoch(
       (state, dataset, order) -> (state, metrics). `dataset` is a pytree of arrays [N, ...] and
       `order`, [steps, B], the examples of each step, such as an epoch from `shuffle`. Metrics are
       [steps]. Another number of steps or another batch size compiles anew.
+
+    >>> loss = lambda params, key, batch: (jnp.square(params - batch).mean(), None)
+    >>> epoch = make_train_epoch(loss, optax.sgd(0.25))
+    >>> state = init_state(jax.random.key(0), jnp.array(1.0), optax.sgd(0.25))
+    >>> state, metrics = epoch(state, jnp.zeros(4), jnp.array([[0, 1], [2, 3]]))
+    >>> metrics.loss
+    Array([1.  , 0.25], dtype=float32)
     """
 
     @partial(jax.jit, donate_argnums=0)
@@ -153,11 +178,12 @@ def binarize(key: Array, image: Array) -> Array:
       float32 zeros and ones, the shape of `image`.
 
     Raises:
-      TypeError: the image is not uint8.
+      TypeError: the image is not uint8, or the key not typed.
 
     >>> binarize(jax.random.key(0), jnp.array([0, 255], jnp.uint8))
     Array([0., 1.], dtype=float32)
     """
+    _check_key(key)
     if image.dtype != jnp.uint8:
         raise TypeError(f"image has dtype {image.dtype}: pass bytes, uint8 from 0 to 255")
     bits = jax.random.bits(key, image.shape, jnp.uint16)
@@ -181,9 +207,14 @@ def shuffle(key: Array, epoch: ArrayLike, *, num_examples: int, batch_size: int)
     Returns:
       int32 [N // B, B].
 
+    Raises:
+      TypeError: the key is not typed.
+      ValueError: the batch size is not from 1 to N.
+
     >>> shuffle(jax.random.key(0), 0, num_examples=7, batch_size=3).shape
     (2, 3)
     """
+    _check_key(key)
     if not 0 < batch_size <= num_examples:
         raise ValueError(
             f"batch_size is {batch_size}: it must be from 1 to {num_examples} examples"

@@ -1,0 +1,199 @@
+"""The same training in PyTorch, and with pythae's trainer. Contestants as in `rivals`."""
+
+import contextlib
+import io
+import logging
+import tempfile
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.workloads import LEARNING_RATE, Workload
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cuda":
+    torch.set_float32_matmul_precision("high")  # TF32, which is what JAX does on a GPU
+
+
+def _dense(widths: list[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for i, o in pairwise(widths):
+        layers += [nn.Linear(i, o), nn.ReLU()]
+    return layers
+
+
+def encoder_trunk(workload: Workload) -> nn.Sequential:
+    if not workload.channels:
+        return nn.Sequential(*_dense([784, *workload.hidden]))
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, 28, 28))]
+    channels = [1, *workload.channels]
+    for i, o in pairwise(channels):
+        layers += [nn.Conv2d(i, o, 3, stride=2, padding=1), nn.ReLU()]
+    side = 28 // 2 ** len(workload.channels)
+    return nn.Sequential(
+        *layers, nn.Flatten(), *_dense([side * side * channels[-1], *workload.hidden])
+    )
+
+
+def make_decoder(workload: Workload) -> nn.Sequential:
+    widths = [workload.latent_dim, *workload.hidden[::-1]]
+    if not workload.channels:
+        return nn.Sequential(*_dense(widths), nn.Linear(widths[-1], 784))
+    side = 28 // 2 ** len(workload.channels)
+    channels = [*workload.channels[::-1], 1]
+    layers = _dense([*widths, side * side * channels[0]])
+    layers.append(nn.Unflatten(1, (channels[0], side, side)))
+    for i, o in pairwise(channels):
+        layers += [nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
+    return nn.Sequential(*layers[:-1], nn.Flatten())
+
+
+class TorchVAE(nn.Module):
+    def __init__(self, workload: Workload) -> None:
+        super().__init__()
+        self.trunk = encoder_trunk(workload)
+        self.mean = nn.Linear(workload.hidden[-1], workload.latent_dim)
+        self.log_variance = nn.Linear(workload.hidden[-1], workload.latent_dim)
+        self.decoder = make_decoder(workload)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        hidden = self.trunk(x)
+        mean, log_variance = self.mean(hidden), self.log_variance(hidden)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        return self.decoder(z), mean, log_variance
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        """Minus the ELBO, summed over the batch."""
+        logits, mean, log_variance = self(x)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+        kl = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
+        return cross_entropy + kl
+
+
+def torch_dataloader(workload: Workload, batch_size: int, images: np.ndarray) -> Any:
+    """`pytorch/examples/vae`: a DataLoader over examples, and a loss read back at every step."""
+    torch.manual_seed(0)
+    grey = torch.from_numpy(images).float() / 255
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(grey), batch_size, shuffle=True, drop_last=True
+    )
+    model = TorchVAE(workload).to(DEVICE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+
+    def run() -> float:
+        total = 0.0
+        for (batch,) in loader:
+            x = torch.bernoulli(batch.to(DEVICE))
+            optimizer.zero_grad()
+            loss = model.loss(x)
+            loss.backward()
+            total += loss.item()
+            optimizer.step()
+        return total / (len(loader) * batch_size)
+
+    return run
+
+
+def torch_tuned(
+    workload: Workload,
+    batch_size: int,
+    images: np.ndarray,
+    *,
+    compiled: bool,
+    precision: str = "float32",
+) -> Any:
+    """Bytes on the device, indexed; fused Adam; no value read before the epoch's end."""
+    torch.manual_seed(0)
+    data = torch.from_numpy(images.copy()).to(DEVICE)
+    model = TorchVAE(workload).to(DEVICE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+    low = precision == "bfloat16"
+
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+        x = (torch.rand(batch.shape, device=DEVICE) * 255 < batch).float()
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=low):
+            return model.loss(x) / batch_size
+
+    if compiled:
+        # On a GPU this mode replays CUDA graphs; on a CPU it is the default one.
+        loss_of = torch.compile(loss_of, mode="reduce-overhead")
+
+    def run() -> float:
+        order = torch.randperm(len(data), device=DEVICE)
+        total = torch.zeros((), device=DEVICE)
+        steps = len(data) // batch_size
+        for i in range(steps):
+            optimizer.zero_grad()
+            loss = loss_of(data[order[i * batch_size : (i + 1) * batch_size]])
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        return float(total) / steps
+
+    return run
+
+
+def pythae_trainer(workload: Workload, batch_size: int, images: np.ndarray) -> Any:
+    """pythae's own VAE and trainer, with its progress bar and its means of the loss.
+
+    It has no dynamic binarization: its batches are grey, and so are spared that work.
+    """
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = encoder_trunk(workload)
+            self.mean = nn.Linear(workload.hidden[-1], workload.latent_dim)
+            self.log_variance = nn.Linear(workload.hidden[-1], workload.latent_dim)
+
+        def forward(self, x: torch.Tensor) -> ModelOutput:
+            hidden = self.trunk(x)
+            return ModelOutput(
+                embedding=self.mean(hidden), log_covariance=self.log_variance(hidden)
+            )
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = make_decoder(workload)
+
+        def forward(self, z: torch.Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=torch.sigmoid(self.layers(z)))
+
+    logging.disable(logging.INFO)  # its loggers have handlers of their own
+    config = VAEConfig(input_dim=(784,), latent_dim=workload.latent_dim, reconstruction_loss="bce")
+    grey = torch.from_numpy(images).float() / 255
+    trainer = BaseTrainer(
+        VAE(config, Encoder(), Decoder()),
+        BaseDataset(grey, torch.zeros(len(grey))),
+        training_config=BaseTrainerConfig(
+            output_dir=tempfile.mkdtemp(),
+            per_device_train_batch_size=batch_size,
+            learning_rate=LEARNING_RATE,
+        ),
+    )
+    trainer.prepare_training()
+    epoch = 0
+
+    def run() -> float:
+        nonlocal epoch
+        epoch += 1
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            trainer.callback_handler.on_epoch_begin(
+                training_config=trainer.training_config,
+                epoch=epoch,
+                train_loader=trainer.train_loader,
+                eval_loader=None,
+            )
+            return float(trainer.train_step(epoch))
+
+    return run

@@ -1,0 +1,280 @@
+"""Training speed beside that of rivals, and beside what the machine can do.
+
+    python -m benchmarks.throughput [--workloads mlp,conv] [--batch-sizes 128,512] [--rounds N]
+                                    [--only NAME,...] [--examples N] [--json FILE]
+
+Every contestant does the same work: one VAE, MNIST-sized bytes, Adam. They take turns, so that a
+busy minute of the machine falls on all of them.
+"""
+
+import argparse
+import gc
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vae_jax
+from benchmarks import limits, machine, rivals
+from benchmarks.workloads import (
+    NUM_EXAMPLES,
+    PRECISIONS,
+    WORKLOADS,
+    Workload,
+    image_shape,
+    load_images,
+    make_state,
+)
+
+
+class Contestant(NamedTuple):
+    """Somebody who trains.
+
+    Attributes:
+      name: for --only and the tables.
+      precision: of the factors of matrix products.
+      make: see `rivals`.
+      needs: a module that must be installed.
+      share: of the examples that it is timed on; less than 1 for the slow.
+      replicas: models trained at once.
+    """
+
+    name: str
+    precision: str
+    make: Callable[..., rivals.Run]
+    needs: str = "jax"
+    share: float = 1.0
+    replicas: int = 1
+
+
+def _torch(name: str, **options: Any) -> Callable[..., rivals.Run]:
+    def make(workload: Workload, batch_size: int, images: np.ndarray) -> rivals.Run:
+        from benchmarks import rivals_torch
+
+        return getattr(rivals_torch, name)(workload, batch_size, images, **options)
+
+    return make
+
+
+CONTESTANTS = [
+    Contestant("vae_jax", "float32", rivals.vae_jax_epoch),
+    Contestant("vae_jax", "bfloat16", partial(rivals.vae_jax_epoch, precision="bfloat16")),
+    Contestant("vae_jax-step", "float32", rivals.vae_jax_step),
+    Contestant("numpyro", "float32", rivals.numpyro_epoch, "numpyro"),
+    Contestant("flax", "float32", partial(rivals.flax_epoch, jit=False), share=1 / 20),
+    Contestant("flax-jit", "float32", partial(rivals.flax_epoch, jit=True)),
+    Contestant("torch-dataloader", "float32", _torch("torch_dataloader"), "torch"),
+    Contestant("torch-tuned", "float32", _torch("torch_tuned", compiled=False), "torch"),
+    Contestant("torch-compile", "float32", _torch("torch_tuned", compiled=True), "torch"),
+    Contestant(
+        "torch-compile",
+        "bfloat16",
+        _torch("torch_tuned", compiled=True, precision="bfloat16"),
+        "torch",
+    ),
+    Contestant("pythae", "float32", _torch("pythae_trainer"), "pythae"),
+]
+REPLICAS = [
+    Contestant(
+        f"vae_jax-{n}-replicas",
+        precision,
+        partial(rivals.vae_jax_replicas, replicas=n, precision=precision),
+        replicas=n,
+    )
+    for n in (8, 64)
+    for precision in PRECISIONS
+]
+
+
+def measure_limits(workload: Workload, batch_size: int, bandwidth: float) -> dict[str, Any]:
+    """Rates for the products of one training step, and the least time that the step could take."""
+    result: dict[str, Any] = {}
+    for precision in PRECISIONS:
+        state, loss, _ = make_state(workload, precision)
+        batch = vae_jax.Batch(jnp.zeros((batch_size, *image_shape(workload)), jnp.uint8))
+        steps = limits.step_products(loss, state.params, batch)
+        flops = sum(product.flops for product in steps)
+        product_seconds = limits.product_seconds(steps)
+        # Parameters and moments are read and written once, bytes of the batch read once.
+        moved = 2 * limits.num_bytes((state.params, state.opt_state)) + limits.num_bytes(batch)
+        result[precision] = {
+            "flops_per_step": flops,
+            "bytes_per_step": moved,
+            "matmul_flops_per_second": flops / product_seconds,
+            "floor_seconds_per_step": max(product_seconds, moved / bandwidth),
+        }
+    return result
+
+
+def time_contestants(
+    contestants: list[Contestant],
+    workload: Workload,
+    batch_size: int,
+    images: np.ndarray,
+    rounds: int,
+) -> list[dict[str, Any]]:
+    """A row of times for each, per NUM_EXAMPLES examples; the first pass compiles, and is apart."""
+    entrants = []
+    for contestant in contestants:
+        steps = max(1, int(len(images) * contestant.share) // batch_size)
+        start = time.perf_counter()
+        run = contestant.make(workload, batch_size, images[: steps * batch_size])
+        run()
+        first = time.perf_counter() - start
+        print(f"{contestant.name} {contestant.precision}: first pass {first:.1f} s", flush=True)
+        entrants.append((contestant, steps * batch_size * contestant.replicas, run, first, []))
+    losses = {}
+    for _ in range(rounds):
+        for contestant, _, run, _, times in entrants:
+            time.sleep(0.2)  # the threads of the one before may still spin
+            start = time.perf_counter()
+            losses[contestant.name, contestant.precision] = run()
+            times.append(time.perf_counter() - start)
+    return [
+        {
+            "name": contestant.name,
+            "precision": contestant.precision,
+            "batch_size": batch_size,
+            "seconds_per_epoch": float(np.median(times)) * NUM_EXAMPLES / examples,
+            "seconds_per_epoch_least": min(times) * NUM_EXAMPLES / examples,
+            "seconds_per_epoch_most": max(times) * NUM_EXAMPLES / examples,
+            "examples_per_second": examples / float(np.median(times)),
+            "compile_seconds": max(0.0, first - float(np.median(times))),
+            "examples_timed": examples,
+            "loss": losses[contestant.name, contestant.precision],
+        }
+        for contestant, examples, _, first, times in entrants
+    ]
+
+
+def add_limits(row: dict[str, Any], limit: dict[str, Any]) -> dict[str, Any]:
+    own = limit[row["precision"]]
+    steps_per_second = row["examples_per_second"] / row["batch_size"]
+    rate = own["flops_per_step"] * steps_per_second
+    return row | {
+        "fraction_of_matmul_rate": rate / own["matmul_flops_per_second"],
+        "time_over_floor": 1 / (steps_per_second * own["floor_seconds_per_step"]),
+    }
+
+
+def benchmark(
+    workloads: list[str],
+    batch_sizes: list[int],
+    rounds: int,
+    only: list[str] | None,
+    num_examples: int,
+) -> Iterator[dict[str, Any]]:
+    """What goes into the JSON file, anew after each workload and batch size."""
+    on_gpu = jax.default_backend() == "gpu"
+    wanted = [
+        c for c in CONTESTANTS + (REPLICAS if on_gpu else []) if only is None or c.name in only
+    ]
+    present = [c for c in wanted if importlib.util.find_spec(c.needs)]
+    images, source = load_images(num_examples)
+    bandwidth = limits.bandwidth(2**31 if on_gpu else 2**28)
+    result: dict[str, Any] = {
+        "benchmark": "throughput",
+        **machine.describe(),
+        "data": f"{source}, {num_examples} images of 784 bytes",
+        "rounds": rounds,
+        "bandwidth_bytes_per_second": bandwidth,
+        "missing": sorted({c.needs for c in wanted} - {c.needs for c in present}),
+        "limits": [],
+        "rows": [],
+    }
+    for name in workloads:
+        for batch_size in batch_sizes:
+            workload = WORKLOADS[name]
+            limit = measure_limits(workload, batch_size, bandwidth)
+            times = time_contestants(present, workload, batch_size, images, rounds)
+            rows = [{"workload": name} | add_limits(row, limit) for row in times]
+            result["limits"].append({"workload": name, "batch_size": batch_size} | limit)
+            result["rows"] += rows
+            print_table(rows, limit, workload.description)
+            yield result
+            jax.clear_caches()
+            gc.collect()
+
+
+def print_table(rows: list[dict[str, Any]], limit: dict[str, Any], title: str) -> None:
+    rates = ", ".join(
+        f"{precision} {limit[precision]['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s"
+        for precision in PRECISIONS
+    )
+    print(f"\n{title}, batch {rows[0]['batch_size']}; products of these shapes: {rates}")
+    print(f"{'':28}{'s/epoch':>9}{'least':>8}{'most':>8}{'ex/s':>10}{'of rate':>9}{'loss':>9}")
+    for row in sorted(rows, key=lambda row: row["seconds_per_epoch"]):
+        print(
+            f"{row['name'] + ' ' + row['precision']:28}{row['seconds_per_epoch']:9.3f}"
+            f"{row['seconds_per_epoch_least']:8.3f}{row['seconds_per_epoch_most']:8.3f}"
+            f"{row['examples_per_second']:10.0f}{row['fraction_of_matmul_rate']:9.1%}"
+            f"{row['loss']:9.2f}",
+            flush=True,
+        )
+
+
+def _names(known: list[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := set(names) - set(known):
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(sorted(unknown))} not known: choose from {', '.join(known)}"
+            )
+        return names
+
+    return parse
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: give 1 or more")
+    return value
+
+
+def main() -> None:
+    known = list(dict.fromkeys(c.name for c in CONTESTANTS + REPLICAS))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.throughput", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "--workloads",
+        type=_names(list(WORKLOADS)),
+        default=list(WORKLOADS),
+        help=f"of {', '.join(WORKLOADS)}; all of them when not given",
+    )
+    parser.add_argument(
+        "--batch-sizes",
+        type=lambda text: [_positive(item) for item in text.split(",")],
+        help="128,512,2048 when not given, and 8192 on a GPU",
+    )
+    parser.add_argument("--rounds", type=_positive, default=5, help="timed passes of each; 5")
+    parser.add_argument("--only", type=_names(known), help=f"of {', '.join(known)}")
+    parser.add_argument(
+        "--examples", type=_positive, default=NUM_EXAMPLES, help="in a timed pass; 60000"
+    )
+    parser.add_argument("--json", type=Path, help="where the results go")
+    options = parser.parse_args()
+    batch_sizes = options.batch_sizes or [128, 512, 2048] + (
+        [8192] if jax.default_backend() == "gpu" else []
+    )
+    if max(batch_sizes) > options.examples:
+        parser.error(f"a batch of {max(batch_sizes)} needs --examples={max(batch_sizes)} or more")
+    for result in benchmark(
+        options.workloads, batch_sizes, options.rounds, options.only, options.examples
+    ):
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if result["missing"]:
+        print(f"\nnot installed, so not timed: {', '.join(result['missing'])}")
+
+
+if __name__ == "__main__":
+    main()

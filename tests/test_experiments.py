@@ -1,0 +1,319 @@
+"""The commands, run as a user runs them: on scikit-learn's digits, in a folder of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import measure, options
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--hidden=32", "--latent-dim=4", "--num-importance-samples=20", "--accelerator=cpu")
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """Of a process whose compiled programs are kept for the next one."""
+    cache = tmp_path_factory.mktemp("compilation-cache")
+    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def command(environment):
+    """Runs `python -m experiments.NAME ...` to its end."""
+
+    def run(name, *arguments, cwd=ROOT, **extra):
+        return subprocess.run(
+            [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)],
+            cwd=cwd,
+            env={**environment, **extra},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def succeeded(process):
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process
+
+
+def train(command, output, *arguments, **extra):
+    return command("mnist", "--dataset=digits", f"--output={output}", *SMALL, *arguments, **extra)
+
+
+@pytest.fixture(scope="session")
+def finished(command, tmp_path_factory):
+    """A run of 6 epochs, every epoch checkpointed, never interrupted."""
+    output = tmp_path_factory.mktemp("finished") / "run"
+    succeeded(train(command, output, "--epochs=6", "--checkpoint-seconds=0", "--tensorboard"))
+    return output
+
+
+def rows(output):
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(row):
+    return {k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")}
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def results(output):
+    return json.loads((output / "results.json").read_text())
+
+
+def test_a_run_leaves_its_numbers_and_pictures(finished):
+    written = results(finished)
+    expected = {
+        "dataset": "digits",
+        "binarization": "dynamic",
+        "num_train": 1297,
+        "num_validation": 200,
+        "num_test": 300,
+        "seed": 0,
+        "epochs": 6,
+        "latent_dim": 4,
+        "num_importance_samples": 20,
+    }
+    assert expected.items() <= written.items()
+    assert {"python", "jax", "jaxlib", "flax", "optax"} <= written["versions"].keys()
+    assert len(written["kl_per_dimension"]) == 4
+    assert 0 <= written["active_units"] <= 4
+    assert -64 * np.log(2) < written["test_elbo"] < written["test_log_likelihood"] < 0
+    np.testing.assert_allclose(
+        written["test_elbo"], written["test_reconstruction"] - written["test_kl"], rtol=1e-5
+    )
+    np.testing.assert_allclose(sum(written["kl_per_dimension"]), written["test_kl"], rtol=1e-4)
+    assert written["train_seconds"] < written["total_seconds"]
+    for name in ("reconstructions", "samples", "latent", "curves"):
+        assert pixels(finished / f"{name}.png").std() > 10, f"{name}.png is blank"
+    assert list((finished / "tensorboard").glob("events.*"))
+
+
+def test_training_improves_the_validation_bound(finished):
+    epochs = rows(finished)
+    assert [row["epoch"] for row in epochs] == [1, 2, 3, 4, 5, 6]
+    assert epochs[-1]["validation_elbo"] > epochs[0]["validation_elbo"] + 0.4
+    for row in epochs:
+        for split in ("train", "validation"):
+            bound = row[f"{split}_log_likelihood"] - row[f"{split}_kl"]
+            np.testing.assert_allclose(row[f"{split}_elbo"], bound, rtol=1e-5)
+
+
+def test_same_seed_same_numbers_and_another_seed_others(command, finished, tmp_path):
+    succeeded(train(command, tmp_path / "again", "--epochs=6"))
+    succeeded(train(command, tmp_path / "other", "--epochs=6", "--seed=1"))
+    again, other = results(tmp_path / "again"), results(tmp_path / "other")
+    assert again["parameters_sha256"] == results(finished)["parameters_sha256"]
+    assert again["test_log_likelihood"] == results(finished)["test_log_likelihood"]
+    assert [*map(without_times, rows(tmp_path / "again"))] == [*map(without_times, rows(finished))]
+    assert other["parameters_sha256"] != again["parameters_sha256"]
+
+
+def interrupt(environment, output, signum, arguments):
+    """Starts a run, sends it a signal once it has made an epoch, returns how it ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.mnist", f"--output={output}", *SMALL, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = output / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 2:
+            process.send_signal(signum)
+            break
+        time.sleep(0.005)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+# Long enough that the signal finds them under way.
+LONG = ("--dataset=digits", "--epochs=100", "--checkpoint-seconds=0")
+
+
+@pytest.fixture(scope="session")
+def unbroken(command, tmp_path_factory):
+    output = tmp_path_factory.mktemp("unbroken") / "run"
+    succeeded(train(command, output, "--epochs=100"))
+    return output
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_resumes_to_the_unbroken_runs_numbers(
+    command, environment, unbroken, tmp_path, signum
+):
+    output = tmp_path / "run"
+    status, errors = interrupt(environment, output, signum, LONG)
+    if signum == signal.SIGKILL:
+        assert status == -signum
+    else:
+        assert status == 128 + signum, errors
+        assert f"python -m experiments.mnist --output={output} --resume" in errors
+    assert "Traceback" not in errors
+    assert 2 <= len(rows(output)) < 100
+    succeeded(command("mnist", f"--output={output}", "--resume"))
+    assert results(output)["parameters_sha256"] == results(unbroken)["parameters_sha256"]
+    assert results(output)["test_log_likelihood"] == results(unbroken)["test_log_likelihood"]
+    assert [*map(without_times, rows(output))] == [*map(without_times, rows(unbroken))]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(command, tmp_path):
+    output = tmp_path / "run"
+    succeeded(train(command, output, "--epochs=2"))
+    before = sorted(p.name for p in (output / "checkpoints").iterdir())
+    process = command(
+        "mnist", f"--output={output}", "--resume", "--epochs=9", "--learning-rate=1e30"
+    )
+    assert process.returncode == 1
+    assert "the loss of step" in process.stderr
+    assert f"--output={output} --resume --learning-rate=" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert sorted(p.name for p in (output / "checkpoints").iterdir()) == before
+    succeeded(
+        command("mnist", f"--output={output}", "--resume", "--epochs=3", "--learning-rate=1e-3")
+    )
+
+
+def test_two_latent_dimensions_grey_pixels_convolutions_and_an_average(command, tmp_path):
+    process = train(
+        command,
+        tmp_path / "run",
+        "--epochs=2",
+        "--network=conv",
+        "--channels=4",
+        "--latent-dim=2",
+        "--binarization=none",
+        "--average-decay=0.9",
+    )
+    succeeded(process)
+    written = results(tmp_path / "run")
+    assert (written["binarization"], written["likelihood"]) == ("none", "normal")
+    with Image.open(tmp_path / "run" / "latent.png") as picture:
+        width, height = picture.size
+    assert width > 1.5 * height, "no decoded plane beside the means"
+    succeeded(command("generate", tmp_path / "run", f"--output={tmp_path / 'grid.png'}"))
+
+
+def test_generate_and_evaluate_read_a_run(command, finished, tmp_path):
+    picture = tmp_path / "grid.png"
+    succeeded(command("generate", finished, "--num=10", f"--output={picture}", "--seed=3"))
+    first = pixels(picture)
+    succeeded(command("generate", finished, "--num=10", f"--output={picture}", "--seed=4"))
+    assert (pixels(picture) != first).any()
+    succeeded(command("evaluate", finished, "--num-samples=40"))
+    evaluation = json.loads((finished / "evaluation.json").read_text())
+    assert evaluation["num_importance_samples"] == 40
+    assert evaluation["parameters_sha256"] == results(finished)["parameters_sha256"]
+    # The same model and test set; twice the draws, another seed.
+    difference = evaluation["test_log_likelihood"] - results(finished)["test_log_likelihood"]
+    assert abs(difference) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--epoch=3"], 2, "--epochs"),
+        (["--dataset=cifar"], 2, "binarized_mnist"),
+        (["--epochs=0"], 2, "--epochs is 0"),
+        (["--latent-dim=0"], 2, "--latent-dim is 0"),
+        (["--learning-rate=0"], 2, "--learning-rate is 0"),
+        (["--learning-rate=nan"], 2, "--learning-rate is nan"),
+        (["--batch-size=5000", "--dataset=digits"], 2, "1297 training examples"),
+        (["--num-importance-samples=1"], 2, "--num-importance-samples is 1"),
+        (["--resume"], 2, "--resume needs --output"),
+        (["--resume", "--output=/nonexistent"], 2, "/nonexistent holds no run"),
+        (["--output=/proc/run", "--dataset=digits"], 1, "cannot write /proc/run"),
+        (["--accelerator=tpu", "--dataset=digits"], 1, "jax[tpu]"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(command, tmp_path, arguments, status, said):
+    process = command("mnist", *arguments, cwd=tmp_path)
+    assert process.returncode == status
+    assert said in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+def test_a_run_is_neither_overwritten_nor_turned_into_another(command, finished):
+    before = results(finished)
+    process = train(command, finished, "--epochs=1")
+    assert process.returncode == 2
+    assert "--overwrite" in process.stderr
+    process = command("mnist", f"--output={finished}", "--resume", "--latent-dim=5")
+    assert process.returncode == 2
+    assert "--latent-dim is 5" in process.stderr
+    assert results(finished) == before
+
+
+def test_overwrite_replaces_a_run(command, tmp_path):
+    output = tmp_path / "run"
+    succeeded(train(command, output, "--epochs=2"))
+    succeeded(train(command, output, "--epochs=1", "--overwrite"))
+    assert results(output)["epochs"] == len(rows(output)) == 1
+
+
+def test_a_folder_of_other_files_is_left_alone(command, tmp_path):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    process = train(command, tmp_path, "--epochs=1", "--overwrite")
+    assert process.returncode == 2
+    assert "no run" in process.stderr
+    assert (tmp_path / "thesis.tex").read_text() == "all of it"
+
+
+def test_a_checkpoint_of_another_architecture_is_named(command, finished, tmp_path):
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", finished, copy], check=True)
+    config = json.loads((copy / "config.json").read_text())
+    config["options"]["model"]["latent_dim"] = 5
+    (copy / "config.json").write_text(json.dumps(config))
+    process = command("generate", copy, f"--output={tmp_path / 'grid.png'}")
+    assert process.returncode == 1
+    assert "of another model" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_auto_without_a_network_is_the_digits_said_loudly(command, tmp_path):
+    unreachable = {"https_proxy": "http://127.0.0.1:9", "TFDS_DATA_DIR": str(tmp_path / "tfds")}
+    process = command("mnist", "--epochs=1", *SMALL, cwd=tmp_path, **unreachable)
+    succeeded(process)
+    assert "digits" in "".join(process.stdout.splitlines()[:3])
+    (output,) = (tmp_path / "runs").iterdir()
+    assert output.name.startswith("digits-instead-of-mnist")
+    assert results(output)["dataset"] == "digits"
+    assert "MNIST" in results(output)["notice"]
+
+
+def test_help_says_every_default(command):
+    text = succeeded(command("mnist", "--help")).stdout
+    for name in ("--binarization", "--latent-dim", "--resume", "--accelerator", "(default: 128)"):
+        assert name in text
+
+
+def test_options_survive_json():
+    chosen = options.Options(run=options.Run(output=Path("a/b")))
+    assert options.from_json(json.loads(json.dumps(options.to_json(chosen)))) == chosen
+
+
+def test_the_hash_tells_parameters_apart():
+    params = {"a": np.zeros(3, np.float32), "b": np.ones(2, np.float32)}
+    changed = {**params, "b": np.array([1, 1 + 2**-23], np.float32)}
+    assert measure.sha256(params) == measure.sha256(dict(reversed(params.items())))
+    assert measure.sha256(params) != measure.sha256(changed)
