@@ -41,7 +41,7 @@ class Options:
     """TensorFlow Datasets' folder of prepared data."""
     manual_dir: Path | None = None
     """A folder with the original files, for a machine without a network."""
-    epochs: int = 30
+    epochs: int = 20
     """Passes over the training set; the baseline network takes a third as many."""
     batch_size: int = 128
     """Examples a step."""

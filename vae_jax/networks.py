@@ -241,9 +241,9 @@ class MLP(nn.Module):
         batch = x.shape[: x.ndim - self.event_ndims]
         condition = _embed(self.condition, label, batch, x.dtype)
         x = x.reshape(*batch, -1)
-        dense = partial(nn.Dense, dot_general=_as_dot_general(self.matmul))
         if condition is not None:
             x = jnp.concatenate([x, condition.reshape(*batch, -1)], axis=-1)
+        dense = partial(nn.Dense, dot_general=_as_dot_general(self.matmul))
         for width in self.hidden:
             x = self.activation(dense(width)(x))
         x = dense(math.prod(self.output_shape), use_bias=False)(x)
