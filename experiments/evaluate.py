@@ -1,13 +1,14 @@
-"""log p(x) of a trained run's test set, with as many importance samples as asked for."""
+"""log p(x), or log p(x|c), of a trained run's test set, with as many draws as asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 import tyro
 
-from experiments import command, data, folder, measure, options
+from experiments import command, conditional, data, folder, measure, options
 from experiments.model import observe
 from experiments.restore import restore
 
@@ -31,12 +32,17 @@ def main() -> None:
     trained = restore(chosen.run)
     stored = trained.options.data
     dataset = data.load(trained.dataset, data_dir=stored.data_dir, manual_dir=stored.manual_dir)
+    label = None
+    if trained.options.model.conditional:
+        dataset = conditional.labelled(dataset)
+        label = jnp.asarray(dataset.test.labels)
     x = measure.observed(observe(trained.binarization), dataset.test.images, "test")
     key = jax.random.key(chosen.seed)
-    test = measure.measure(key, trained.model, trained.params, x, None, chosen.num_samples)
+    test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,
+        "conditional": trained.options.model.conditional,
         "num_test": len(x),
         "seed": chosen.seed,
         "step": trained.step,

@@ -27,8 +27,11 @@ def grid(images: Any, columns: int) -> Image.Image:
 
 
 def reconstructions(x: Any, reconstructed: Any, columns: int = 16) -> Image.Image:
-    """Rows of images, each above a row of their reconstructions."""
-    shape = np.shape(x)[1:]
+    """Rows of images, each above a row of their reconstructions; grey where the last is short."""
+    num, *shape = np.shape(x)
+    columns = min(num, columns)
+    padding = [(0, -num % columns), (0, 0), (0, 0), (0, 0)]
+    x, reconstructed = (np.pad(a, padding, constant_values=0.5) for a in (x, reconstructed))
     pairs = np.stack([np.reshape(a, (-1, columns, *shape)) for a in (x, reconstructed)], axis=1)
     return grid(pairs.reshape(-1, *shape), columns)
 

@@ -1,25 +1,33 @@
-"""Images from a trained run: draws from the prior, decoded."""
+"""Images from a trained run: draws from the prior, of a class, or test images in another class."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 import tyro
 
 import vae_jax
-from experiments import command, folder, options
-from experiments.restore import restore
+from experiments import command, conditional, data, figures, folder, measure, options
+from experiments.model import observe
+from experiments.restore import Trained, restore
 
 
 @dataclass(frozen=True)
 class Options:
-    """Draws images from the prior of a trained run and writes them as one picture."""
+    """Draws images from a trained run and writes them as one picture."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder that experiments.mnist wrote."""
     num: int = 64
-    """How many images."""
+    """How many images; of each class, with --label=all, where 16 make a picture."""
+    label: str | None = None
+    """Of a conditional run: the class to draw, or all for a row of each class, in which a column
+    is a style."""
+    reconstruct_as: str | None = None
+    """Of a conditional run: take the first test images and change their class to this one, in the
+    style that they have; each stands above its change."""
     output: Path = Path("grid.png")
     """The picture; PNG, or what else its name's ending says."""
     seed: int = 0
@@ -31,15 +39,63 @@ def main() -> None:
     if chosen.num < 1:
         raise options.UsageError(f"--num is {chosen.num}: it must be 1 or more")
     folder.check_picture(chosen.output)
+    check_label(chosen, folder.read_config(chosen.run))
     trained = restore(chosen.run)
-    key = jax.random.key(chosen.seed)
-    likelihood = vae_jax.generate(key, trained.model, trained.params, chosen.num)
-
-    from experiments import figures
-
+    key, model, params = jax.random.key(chosen.seed), trained.model, trained.params
     columns = min(chosen.num, round(chosen.num**0.5))
-    folder.save_picture(figures.grid(likelihood.mean, columns), chosen.output)
-    print(f"{chosen.num} images: {chosen.output}")
+    if chosen.reconstruct_as is not None:
+        picture = reconstructed_as(int(chosen.reconstruct_as), chosen.num, trained)
+    elif chosen.label == "all":
+        images = conditional.by_class(key, model, params, trained.num_classes, chosen.num)
+        picture = figures.grid(images, chosen.num)
+    else:
+        label = None if chosen.label is None else jnp.int32(chosen.label)
+        likelihood = vae_jax.generate(key, model, params, chosen.num, label)
+        picture = figures.grid(likelihood.mean, columns)
+    folder.save_picture(picture, chosen.output)
+    print(f"picture: {chosen.output}")
+
+
+def check_label(chosen: Options, config: dict) -> None:
+    """Raises UsageError for a label that the run cannot use, before anything is compiled."""
+    asked = {"--label": chosen.label, "--reconstruct-as": chosen.reconstruct_as}
+    given = {option: label for option, label in asked.items() if label is not None}
+    classes = f"a class from 0 to {config['num_classes'] - 1}"
+    if not config["options"]["model"].get("conditional"):
+        for option, label in given.items():
+            raise options.UsageError(
+                f"{option} is {label} but {chosen.run} is an unconditional run: leave it out, or "
+                "train one with --conditional"
+            )
+    elif not given:
+        raise options.UsageError(
+            f"{chosen.run} is a conditional run: give --label, {classes} or all, or "
+            f"--reconstruct-as, {classes}"
+        )
+    if len(given) == 2:
+        raise options.UsageError(
+            "--label draws new images and --reconstruct-as changes those of the test set: give one "
+            "of them"
+        )
+    for option, label in given.items():
+        is_class = label.isdecimal() and int(label) < config["num_classes"]
+        if not is_class and (option, label) != ("--label", "all"):
+            also = " or all" if option == "--label" else ""
+            raise options.UsageError(f"{option} is {label}: give {classes}{also}")
+
+
+def reconstructed_as(label: int, num: int, trained: Trained):
+    """The first test images, each above itself as another class."""
+    stored = trained.options.data
+    dataset = conditional.labelled(
+        data.load(trained.dataset, data_dir=stored.data_dir, manual_dir=stored.manual_dir)
+    )
+    num = min(num, len(dataset.test.images))
+    # All are binarised, so that each is as the run's results have it.
+    x = measure.observed(observe(trained.binarization), dataset.test.images, "test")[:num]
+    own = jnp.asarray(dataset.test.labels[:num])
+    likelihood = vae_jax.transfer(trained.model, trained.params, x, own, jnp.full_like(own, label))
+    return figures.reconstructions(x, likelihood.mean)
 
 
 if __name__ == "__main__":

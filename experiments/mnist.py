@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from experiments import command, data, folder, measure, options, training
+from experiments import command, conditional, data, folder, measure, options, training
 from experiments.model import make_loss, make_model, mean_pixel, observe
 
 PROG = "python -m experiments.mnist"
@@ -46,6 +46,8 @@ def run(chosen: options.Options) -> None:
     dataset = data.load(
         chosen.data.dataset, data_dir=chosen.data.data_dir, manual_dir=chosen.data.manual_dir
     )
+    if chosen.model.conditional:
+        dataset = conditional.labelled(dataset)
     num_train = len(dataset.train.images)
     if chosen.training.batch_size > num_train:
         raise options.UsageError(
@@ -86,11 +88,21 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
 
     see = observe(binarization)
     model = make_model(
-        chosen.model, image_shape, binarization, mean_pixel(dataset.train.images, binarization)
+        chosen.model,
+        image_shape,
+        binarization,
+        mean_pixel(dataset.train.images, binarization),
+        dataset.num_classes,
+    )
+    # The label of each image, for a model that is conditional on it.
+    train_label, validation_label, test_label = (
+        jnp.asarray(split.labels) if chosen.model.conditional else None
+        for split in (dataset.train, dataset.validation, dataset.test)
     )
     key = jax.random.key(chosen.training.seed)
     init_key, train_key, evaluate_key, picture_key = jax.random.split(key, 4)
-    params = jax.jit(model.init)(init_key, jnp.zeros((1, *image_shape)))
+    first_label = None if train_label is None else train_label[:1]
+    params = jax.jit(model.init)(init_key, jnp.zeros((1, *image_shape)), first_label)
     calls, steps = training.split_epoch(len(dataset.train.images), chosen.training.batch_size)
     optimizer = training.make_optimizer(chosen.training, chosen.training.epochs * calls * steps)
     state = vae_jax.init_state(
@@ -102,11 +114,11 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
 
     @jax.jit
     def validate(params: Any) -> vae_jax.Bound:
-        posterior = model.encode(params, validation_x)
+        posterior = model.encode(params, validation_x, validation_label)
         z = vae_jax.sample(validation_key, posterior)
-        bound = vae_jax.elbo(
-            validation_x, z, posterior, model.prior(params), model.decode(params, z)
-        )
+        prior = model.prior(params, validation_label)
+        likelihood = model.decode(params, z, validation_label)
+        bound = vae_jax.elbo(validation_x, z, posterior, prior, likelihood)
         return jax.tree.map(jnp.mean, bound)
 
     with logging_to(output / "tensorboard" if chosen.run.tensorboard else None) as log:
@@ -114,7 +126,7 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
             state,
             loss,
             optimizer,
-            vae_jax.Batch(jnp.asarray(dataset.train.images)),
+            vae_jax.Batch(jnp.asarray(dataset.train.images), train_label),
             validate,
             chosen.training,
             config,
@@ -134,10 +146,32 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
         model,
         params,
         test_x,
-        None,
+        test_label,
         chosen.evaluation.num_importance_samples,
     )
-    draw_pictures(output, picture_key, model, params, test_x, dataset, test["means"], trained.rows)
+    of_classes: dict[str, Any] = {}
+    if test_label is not None:
+        of_classes = conditional.measure(
+            jax.random.fold_in(evaluate_key, 2),
+            model,
+            params,
+            test_x,
+            dataset,
+            test["estimate"],
+            chosen.evaluation.num_class_samples,
+        )
+        draw_classes(output, picture_key, model, params, test_x, test_label, dataset.num_classes)
+    draw_pictures(
+        output,
+        picture_key,
+        model,
+        params,
+        test_x,
+        test_label,
+        dataset,
+        test["means"],
+        trained.rows,
+    )
     train_seconds = sum(row["seconds"] for row in trained.rows)
     results = {
         "dataset": dataset.name,
@@ -151,7 +185,9 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
         "seed": chosen.training.seed,
         "epochs": chosen.training.epochs,
         "latent_dim": chosen.model.latent_dim,
+        "conditional": chosen.model.conditional,
         **measure.reported(test),
+        **of_classes,
         "compile_seconds": trained.compile_seconds,
         "train_seconds": train_seconds,
         "total_seconds": time.perf_counter() - start,
@@ -163,7 +199,7 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
         "options": options.to_json(chosen),
     }
     folder.write_json(output / "results.json", results)
-    print(measure.summary(results))
+    print(measure.summary(results) + (conditional.summary(results) if of_classes else ""))
     print(f"pictures and numbers: {output}")
 
 
@@ -173,6 +209,7 @@ def draw_pictures(
     model: vae_jax.VAE,
     params: Any,
     test_x: jax.Array,
+    test_label: jax.Array | None,
     dataset: data.Dataset,
     means: np.ndarray,
     rows: list[dict[str, Any]],
@@ -181,12 +218,14 @@ def draw_pictures(
     from experiments import figures
 
     first = test_x[:64]
-    likelihood = vae_jax.reconstruct(model, params, first)
+    label = None if test_label is None else test_label[:64]
+    likelihood = vae_jax.reconstruct(model, params, first, label)
     figures.reconstructions(first, likelihood.mean).save(output / "reconstructions.png")
-    samples = vae_jax.generate(key, model, params, 64)
+    # With labels, one image for each of the first test labels.
+    samples = vae_jax.generate(key, model, params, 64 if label is None else (), label)
     figures.grid(samples.mean, 8).save(output / "samples.png")
     manifold = None
-    if means.shape[1] == 2:
+    if means.shape[1] == 2 and label is None:
         # The cell (i, j) of the plane is decoded at the prior's quantiles: equal prior mass each.
         quantiles = jax.scipy.special.ndtri((jnp.arange(20) + 0.5) / 20)
         z = jnp.stack(jnp.meshgrid(quantiles, -quantiles), axis=-1).reshape(-1, 2)
@@ -194,6 +233,26 @@ def draw_pictures(
     labels = dataset.test.labels if dataset.num_classes else None
     figures.latent(output / "latent.png", means, labels, manifold)
     figures.curves(output / "curves.png", rows)
+
+
+def draw_classes(
+    output: Path,
+    key: jax.Array,
+    model: vae_jax.VAE,
+    params: Any,
+    test_x: jax.Array,
+    test_label: jax.Array,
+    num_classes: int,
+) -> None:
+    """Writes samples_by_class.png and style_transfer.png."""
+    from experiments import figures
+
+    samples = conditional.by_class(key, model, params, num_classes, 16)
+    figures.grid(samples, 16).save(output / "samples_by_class.png")
+    # The first test image of each class.
+    first = np.unique(test_label, return_index=True)[1]
+    pictures = conditional.transferred(model, params, test_x[first], test_label[first], num_classes)
+    figures.grid(pictures, 1 + num_classes).save(output / "style_transfer.png")
 
 
 @contextlib.contextmanager

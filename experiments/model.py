@@ -33,7 +33,9 @@ def mean_pixel(images: np.ndarray, binarization: str) -> np.ndarray:
     return (images.mean(axis=0, dtype=np.float64) / 255).astype(np.float32)
 
 
-def make_model(options: Model, image_shape: tuple[int, ...], binarization: str, mean: Any) -> Any:
+def make_model(
+    options: Model, image_shape: tuple[int, ...], binarization: str, mean: Any, num_classes: int
+) -> vae_jax.VAE:
     """The VAE that the options name.
 
     Args:
@@ -41,12 +43,21 @@ def make_model(options: Model, image_shape: tuple[int, ...], binarization: str, 
       image_shape: (H, W, C).
       binarization: "none" for a Normal likelihood, else Bernoulli.
       mean: [H, W, C], the mean of x over the training set, where the output bias starts.
+      num_classes: of the labels, for a conditional model.
     """
     grey = binarization == "none"
     bias_init = networks.constant_bias(mean if grey else networks.logit(mean))
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
-    shared: dict[str, Any] = {"activation": nn.silu, "matmul": matmul}
     statistics = (2 * options.latent_dim,)
+    condition = prior = None
+    if options.conditional:
+        condition = networks.ClassCondition(num_classes, options.embedding_dim)
+        prior = networks.StandardPrior(options.latent_dim)
+        if options.prior == "conditional":
+            prior = networks.Encoder(
+                nn.Sequential([condition.clone(), networks.MLP(statistics, (100,))])
+            )
+    shared: dict[str, Any] = {"activation": nn.silu, "matmul": matmul, "condition": condition}
     if options.network == "mlp":
         encoder: nn.Module = networks.MLP(statistics, options.hidden, event_ndims=3, **shared)
         decoder: nn.Module = networks.MLP(
@@ -59,7 +70,7 @@ def make_model(options: Model, image_shape: tuple[int, ...], binarization: str, 
         )
     decoder_type = networks.NormalDecoder if grey else networks.BernoulliDecoder
     return vae_jax.make_vae(
-        networks.Encoder(encoder), decoder_type(decoder, event_ndims=3), options.latent_dim
+        networks.Encoder(encoder), decoder_type(decoder, event_ndims=3), options.latent_dim, prior
     )
 
 

@@ -42,6 +42,12 @@ class Model:
     """Widths of the MLP's hidden layers; the decoder has them in reverse."""
     channels: tuple[int, ...] = (32, 64)
     """Channels of the convolutions; each halves height and width."""
+    conditional: bool = False
+    """Learn p(x|c), c the label, whose embedding goes into the encoder and the decoder."""
+    prior: Literal["conditional", "standard"] = "conditional"
+    """With --conditional: p(z|c), learned, or N(0, I) for every class."""
+    embedding_dim: int = 16
+    """Size of a label's embedding; it changes little, as ten classes need few dimensions."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ class Evaluation:
 
     num_importance_samples: int = 500
     """Draws for each test image's log p(x); the literature's 5000 take ten times as long."""
+    num_class_samples: int = 50
+    """With --conditional: draws for each test image under each of the classes, for Bayes' rule."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +112,17 @@ class Options:
 def check(options: Options) -> None:
     """Raises UsageError for the first option whose value cannot be used."""
     model, training = options.model, options.training
-    _check_at_least(1, latent_dim=model.latent_dim)
+    _check_at_least(1, latent_dim=model.latent_dim, embedding_dim=model.embedding_dim)
+    if model.conditional and options.data.dataset == "binarized_mnist":
+        raise UsageError(
+            "--conditional needs labels, which binarized_mnist does not have: choose another "
+            "--dataset"
+        )
     if training.epochs is not None:
         _check_at_least(1, epochs=training.epochs)
     _check_at_least(1, batch_size=training.batch_size, keep=options.run.keep)
     _check_at_least(0, seed=training.seed)
-    _check_at_least(2, num_importance_samples=options.evaluation.num_importance_samples)
+    _check_at_least(2, **dataclasses.asdict(options.evaluation))
     for name, widths in ("hidden", model.hidden), ("channels", model.channels):
         if not widths or min(widths) < 1:
             raise UsageError(f"--{name} is {widths}: give one positive width or more")

@@ -23,6 +23,7 @@ class Trained(NamedTuple):
     options: Options
     dataset: str
     binarization: str
+    num_classes: int
 
 
 def restore(run: Path) -> Trained:
@@ -38,12 +39,15 @@ def restore(run: Path) -> Trained:
     image_shape = tuple(config["image_shape"])
     # The mean only initialises the output bias, which the checkpoint replaces.
     mean = np.full(image_shape, 0.5, np.float32)
-    model = make_model(options.model, image_shape, config["binarization"], mean)
+    model = make_model(
+        options.model, image_shape, config["binarization"], mean, config["num_classes"]
+    )
+    label = jnp.zeros(1, jnp.int32) if options.model.conditional else None
     optimizer = training.make_optimizer(options.training, total_steps=1)
 
     def fresh() -> vae_jax.TrainState:
         key = jax.random.key(0)
-        params = model.init(key, jnp.zeros((1, *image_shape)))
+        params = model.init(key, jnp.zeros((1, *image_shape)), label)
         average = options.training.average_decay > 0
         return vae_jax.init_state(key, params, optimizer, average=average)
 
@@ -56,4 +60,5 @@ def restore(run: Path) -> Trained:
         options,
         config["dataset"],
         config["binarization"],
+        config["num_classes"],
     )

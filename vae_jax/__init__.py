@@ -22,7 +22,7 @@ from vae_jax.distributions import (
     sample,
 )
 from vae_jax.evaluate import Estimate, active_units, kl_per_dimension, log_likelihood
-from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, traverse
+from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
 from vae_jax.objectives import Bound, autoencode, elbo, iwae
 from vae_jax.train import (
     Batch,
@@ -68,5 +68,6 @@ __all__ = [
     "reconstruct",
     "sample",
     "shuffle",
+    "transfer",
     "traverse",
 ]

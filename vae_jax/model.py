@@ -8,13 +8,13 @@ from jax import Array
 
 from vae_jax.distributions import Normal, sample
 
-__all__ = ["VAE", "generate", "interpolate", "make_vae", "reconstruct", "traverse"]
+__all__ = ["VAE", "generate", "interpolate", "make_vae", "reconstruct", "transfer", "traverse"]
 
 Params = Any
 
 
 class Network(Protocol):
-    """What `make_vae` needs of an encoder or decoder; every Flax Linen module has it."""
+    """What `make_vae` needs of a network; every Flax Linen module has it."""
 
     def init(self, rngs: Any, *args: Any) -> Any: ...
 
@@ -42,9 +42,9 @@ class VAE(NamedTuple):
 
     Attributes:
       init: (key, x, label=None) -> params, from an example batch.
-      encode: (params, x, label=None) -> posterior q(z|x), batch axes those of x.
-      prior: (params, label=None) -> prior p(z), no batch axes when there is no label.
-      decode: (params, z, label=None) -> likelihood p(x|z), batch axes those of z.
+      encode: (params, x, label=None) -> posterior q(z|x) or q(z|x,c), batch axes those of x.
+      prior: (params, label=None) -> prior p(z), without batch axes, or p(z|c).
+      decode: (params, z, label=None) -> likelihood p(x|z) or p(x|z,c), batch axes those of z.
     """
 
     init: InitFn
@@ -53,16 +53,25 @@ class VAE(NamedTuple):
     decode: DecodeFn
 
 
-def make_vae(encoder: Network, decoder: Network, latent_dim: int) -> VAE:
-    """A VAE from an encoder and a decoder, with the prior N(0, I).
+def make_vae(
+    encoder: Network, decoder: Network, latent_dim: int, prior: Network | None = None
+) -> VAE:
+    """A VAE from an encoder and a decoder, with the prior N(0, I); conditional with a label.
+
+    A label goes to the networks as it is, and only where it is given.
 
     Args:
       encoder: [*b, *event] -> q(z|x), such as `networks.Encoder`.
       decoder: [*b, Z] -> p(x|z), such as `networks.BernoulliDecoder`.
       latent_dim: Z.
+      prior: label -> p(z|c) with the label's batch axes (Sohn et al. 2015, section 4.1): an encoder
+        of the label, or `networks.StandardPrior`. None for N(0, I) without batch axes.
 
     Returns:
-      A `VAE` whose params are {"encoder": phi, "decoder": theta}.
+      A `VAE` whose params are {"encoder": phi, "decoder": theta}, and "prior" where there is one.
+
+    Raises:
+      TypeError: when called: a label for unconditional networks, none for conditional ones.
 
     >>> from vae_jax import networks
     >>> encoder = networks.Encoder(networks.MLP((2 * 3,), hidden=(8,)))
@@ -74,23 +83,39 @@ def make_vae(encoder: Network, decoder: Network, latent_dim: int) -> VAE:
     """
 
     def init(key: Array, x: Array, label: Any = None) -> Params:
-        encoder_key, decoder_key = jax.random.split(key)
-        z = jnp.zeros((1, latent_dim), x.dtype)
-        return {
-            "encoder": encoder.init(encoder_key, x)["params"],
-            "decoder": decoder.init(decoder_key, z)["params"],
+        encoder_key, decoder_key, prior_key = jax.random.split(key, 3)
+        z = jnp.zeros((x.shape[0], latent_dim), x.dtype)
+        params = {
+            "encoder": encoder.init(encoder_key, x, *_given(label))["params"],
+            "decoder": decoder.init(decoder_key, z, *_given(label))["params"],
         }
+        if prior is not None:
+            # A prior without parameters has no such collection.
+            params["prior"] = prior.init(prior_key, _known(label)).get("params", {})
+        return params
 
     def encode(params: Params, x: Array, label: Any = None) -> Any:
-        return encoder.apply({"params": params["encoder"]}, x)
+        return encoder.apply({"params": params["encoder"]}, x, *_given(label))
 
-    def prior(params: Params, label: Any = None) -> Normal:
-        return Normal(jnp.zeros(latent_dim), jnp.ones(latent_dim))
+    def prior_of(params: Params, label: Any = None) -> Any:
+        if prior is None:
+            return Normal(jnp.zeros(latent_dim), jnp.ones(latent_dim))
+        return prior.apply({"params": params["prior"]}, _known(label))
 
     def decode(params: Params, z: Array, label: Any = None) -> Any:
-        return decoder.apply({"params": params["decoder"]}, z)
+        return decoder.apply({"params": params["decoder"]}, z, *_given(label))
 
-    return VAE(init, encode, prior, decode)
+    return VAE(init, encode, prior_of, decode)
+
+
+def _given(label: Any) -> tuple[Any, ...]:
+    return () if label is None else (label,)
+
+
+def _known(label: Any) -> Any:
+    if label is None:
+        raise TypeError("label is None but the prior is conditional: pass a label")
+    return label
 
 
 def generate(
@@ -107,7 +132,7 @@ def generate(
       model: the VAE.
       params: its parameters.
       sample_shape: how many draws of z, for each label where there are labels.
-      label: [*b] or None.
+      label: [*b] or None; `model.prior` must have its batch axes.
 
     Returns:
       The likelihood, batch axes [*sample_shape, *b]. Its `.mean` is the picture one shows; `sample`
@@ -143,6 +168,27 @@ def reconstruct(model: VAE, params: Params, x: Array, label: Any = None) -> Any:
     Array([[1., 1., 1.]], dtype=float32)
     """
     return model.decode(params, model.encode(params, x, label).mean, label)
+
+
+def transfer(model: VAE, params: Params, x: Array, label: Any, new_label: Any) -> Any:
+    """x decoded under another label, in the style it has; deterministic.
+
+    The style is where E_q[z|x,c] stands in p(z|c), in standard deviations from its mean; z is put
+    at the same place in p(z|c'). Where both priors are N(0, I), z stays as it is.
+
+    Args:
+      model: a conditional VAE whose priors are `Normal`.
+      params: its parameters.
+      x: [*b, *event].
+      label: [*b], of x.
+      new_label: [*b].
+
+    Returns:
+      The likelihood, batch axes [*b].
+    """
+    old, new = model.prior(params, label), model.prior(params, new_label)
+    style = (model.encode(params, x, label).mean - old.mean) / old.scale
+    return model.decode(params, new.mean + new.scale * style, new_label)
 
 
 def interpolate(

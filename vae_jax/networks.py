@@ -3,6 +3,11 @@
 A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `ConvEncoder`, `ConvDecoder`. `Encoder`,
 `BernoulliDecoder` and `NormalDecoder` wrap one and return a distribution. Nothing else in vae_jax
 imports flax.
+
+A network whose `condition` is a `ClassCondition` or a `FloatCondition` takes a label beside its
+input, and joins the two: flattened and concatenated before a dense layer, as channels before a
+convolution. The label's batch axes are the input's, or the last of them: labels [B] stand for all
+draws z [S, B, Z].
 """
 
 import math
@@ -13,6 +18,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -21,10 +27,13 @@ from vae_jax.distributions import Bernoulli, Normal
 __all__ = [
     "MLP",
     "BernoulliDecoder",
+    "ClassCondition",
     "ConvDecoder",
     "ConvEncoder",
     "Encoder",
+    "FloatCondition",
     "NormalDecoder",
+    "StandardPrior",
     "constant_bias",
     "logit",
     "matmul_bfloat16",
@@ -112,6 +121,99 @@ def _as_dot_general(matmul: Callable[[Array, Array], Array]) -> Callable[..., Ar
     return dot_general
 
 
+class ClassCondition(nn.Module):
+    """A class, int [*b] from 0 to num_classes - 1, as a learned vector [*b, size].
+
+    A class out of range is an error where it is known. Under `jax.jit` it is not, and becomes NaN:
+    a plain gather would take the nearest class, or the last one for -1, and go on.
+
+    Attributes:
+      num_classes: how many there are.
+      size: of the vector.
+
+    >>> condition = ClassCondition(num_classes=10, size=3)
+    >>> params = condition.init(jax.random.key(0), jnp.array([7]))
+    >>> condition.apply(params, jnp.array([0, 9])).shape
+    (2, 3)
+    """
+
+    num_classes: int
+    size: int = 16
+
+    event_ndims = 0
+
+    @nn.compact
+    def __call__(self, label: ArrayLike) -> Array:
+        label = jnp.asarray(label)
+        if not jnp.issubdtype(label.dtype, jnp.integer):
+            raise TypeError(
+                f"label has dtype {label.dtype}: pass classes, integers from 0 to "
+                f"{self.num_classes - 1}"
+            )
+        if not isinstance(label, jax.core.Tracer):
+            # With NumPy: within a trace, jnp's comparisons of a constant are traced too.
+            known = np.asarray(label)
+            wrong = known[(known < 0) | (known >= self.num_classes)]
+            if wrong.size:
+                raise ValueError(
+                    f"label has the value {wrong[0]}: pass classes from 0 to {self.num_classes - 1}"
+                )
+        table = self.param("embedding", nn.initializers.normal(1.0), (self.num_classes, self.size))
+        vector: Array = table.at[label].get(
+            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+        )
+        return vector
+
+
+class FloatCondition(nn.Module):
+    """A condition that goes into the network as it is: a vector, an image, a mask.
+
+    Attributes:
+      shape: of one condition: (C,), or (H, W, C) for the size of the images. Its values are
+        floating-point or bool.
+    """
+
+    shape: Sequence[int]
+
+    @property
+    def event_ndims(self) -> int:
+        return len(self.shape)
+
+    @nn.compact
+    def __call__(self, label: ArrayLike) -> Array:
+        label = jnp.asarray(label)
+        if not (jnp.issubdtype(label.dtype, jnp.floating) or label.dtype == jnp.bool_):
+            raise TypeError(f"label has dtype {label.dtype}: pass floating-point values or bool")
+        if label.shape[max(label.ndim - self.event_ndims, 0) :] != tuple(self.shape):
+            raise ValueError(
+                f"label has shape {label.shape} but one condition has {tuple(self.shape)}: "
+                "give it those last axes"
+            )
+        return label
+
+
+def _embed(condition: Any, label: Any, batch: tuple[int, ...], dtype: Any) -> Array | None:
+    """The label as [*batch, *event] for a network's input; None where there is no condition."""
+    if condition is None:
+        if label is not None:
+            raise TypeError(
+                "a label was given but the network is unconditional: leave it out, or build the "
+                "network with a condition, such as networks.ClassCondition"
+            )
+        return None
+    if label is None:
+        raise TypeError("label is None but the network is conditional: pass a label")
+    embedded = condition(label)
+    label_batch = jnp.shape(label)[: jnp.ndim(label) - condition.event_ndims]
+    if batch[max(len(batch) - len(label_batch), 0) :] != label_batch:
+        raise ValueError(
+            f"label has batch shape {label_batch} but the input has {batch}: give one label for "
+            "each example"
+        )
+    event = embedded.shape[len(label_batch) :]
+    return jnp.broadcast_to(embedded.astype(dtype), (*batch, *event))
+
+
 class MLP(nn.Module):
     """Dense layers over the flattened event.
 
@@ -122,6 +224,7 @@ class MLP(nn.Module):
       activation: between layers.
       bias_init: of the output layer's bias, in `output_shape`.
       matmul: of [*b, I] and [I, O]; `matmul_bfloat16` is the faster, and the less exact.
+      condition: what the label is, None for no label; concatenated to the flattened event.
     """
 
     output_shape: Sequence[int]
@@ -130,12 +233,16 @@ class MLP(nn.Module):
     activation: Callable[[Array], Array] = nn.relu
     bias_init: Initializer = nn.initializers.zeros_init()
     matmul: Callable[[Array, Array], Array] = jnp.matmul
+    condition: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, label: Any = None) -> Array:
         """[*b, *event] -> [*b, *output_shape]."""
         batch = x.shape[: x.ndim - self.event_ndims]
+        condition = _embed(self.condition, label, batch, x.dtype)
         x = x.reshape(*batch, -1)
+        if condition is not None:
+            x = jnp.concatenate([x, condition.reshape(*batch, -1)], axis=-1)
         dense = partial(nn.Dense, dot_general=_as_dot_general(self.matmul))
         for width in self.hidden:
             x = self.activation(dense(width)(x))
@@ -153,6 +260,8 @@ class ConvEncoder(nn.Module):
       hidden: width of the dense layer.
       activation: between layers.
       matmul: of the dense layers; see `MLP`.
+      condition: what the label is, None for no label; concatenated to the image as channels, a
+        vector the same at every pixel.
     """
 
     output_shape: Sequence[int]
@@ -160,10 +269,14 @@ class ConvEncoder(nn.Module):
     hidden: int = 256
     activation: Callable[[Array], Array] = nn.relu
     matmul: Callable[[Array, Array], Array] = jnp.matmul
+    condition: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, label: Any = None) -> Array:
         """[*b, H, W, C] -> [*b, *output_shape]."""
+        condition = _embed(self.condition, label, x.shape[:-3], x.dtype)
+        if condition is not None:
+            x = jnp.concatenate([x, _as_channels(condition, x.shape)], axis=-1)
         for channels in self.channels:
             x = self.activation(nn.Conv(channels, (3, 3), strides=2)(x))
         dense = MLP(
@@ -189,6 +302,7 @@ class ConvDecoder(nn.Module):
       activation: between layers.
       bias_init: of the output's bias, in `output_shape`.
       matmul: of the dense layers; see `MLP`.
+      condition: what the label is, None for no label; concatenated to z, an image flattened.
     """
 
     output_shape: Sequence[int]
@@ -197,19 +311,41 @@ class ConvDecoder(nn.Module):
     activation: Callable[[Array], Array] = nn.relu
     bias_init: Initializer = nn.initializers.zeros_init()
     matmul: Callable[[Array, Array], Array] = jnp.matmul
+    condition: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, z: Array) -> Array:
+    def __call__(self, z: Array, label: Any = None) -> Array:
         """[*b, Z] -> [*b, *output_shape]."""
         height, width, output_channels = self.output_shape
         shrink = 2 ** len(self.channels)
         low = (-(-height // shrink), -(-width // shrink), self.channels[0])
-        x = MLP(low, (self.hidden,), activation=self.activation, matmul=self.matmul)(z)
+        dense = MLP(
+            low,
+            (self.hidden,),
+            activation=self.activation,
+            matmul=self.matmul,
+            condition=self.condition,
+        )
+        x = dense(z, label)
         for channels in (*self.channels[1:], output_channels):
             x = nn.Conv(4 * channels, (3, 3))(self.activation(x))
             x = _depth_to_space(x)
         x = x[..., :height, :width, :]
         return x + _bias(self, x)
+
+
+def _as_channels(condition: Array, shape: tuple[int, ...]) -> Array:
+    """A vector [*b, C] or an image [*b, H, W, C] beside an image of shape [*b, H, W, _]."""
+    *batch, height, width, _ = shape
+    if condition.ndim == len(batch) + 1:
+        condition = condition[..., None, None, :]
+        condition = jnp.broadcast_to(condition, (*batch, height, width, condition.shape[-1]))
+    if condition.shape[:-1] != shape[:-1]:
+        raise ValueError(
+            f"one condition has shape {condition.shape[len(batch) :]} but the image is "
+            f"{height} x {width}: make the condition of that size, or a vector"
+        )
+    return condition
 
 
 def _depth_to_space(x: Array) -> Array:
@@ -228,6 +364,10 @@ def _bias(module: MLP | ConvDecoder, x: Array) -> Array:
 class Encoder(nn.Module):
     """q(z|x) = N(mean(x), diag(scale(x)^2)) from a network with twice as many outputs as latents.
 
+    A conditional prior p(z|c) is an encoder of the condition alone, such as
+    `Encoder(nn.Sequential([ClassCondition(10), MLP((2 * Z,))]))` for classes and
+    `Encoder(MLP((2 * Z,), event_ndims=3))` for images.
+
     The log-scale is bounded smoothly, to (-10, 10): exp of an unbounded one overflows, and a hard
     clip would end its gradient.
 
@@ -237,8 +377,8 @@ class Encoder(nn.Module):
 
     network: nn.Module
 
-    def __call__(self, x: Array) -> Normal:
-        mean, log_scale = jnp.split(self.network(x), 2, axis=-1)
+    def __call__(self, x: Array, label: Any = None) -> Normal:
+        mean, log_scale = jnp.split(_apply(self.network, x, label), 2, axis=-1)
         return Normal(mean, jnp.exp(_bounded(log_scale)))
 
 
@@ -253,8 +393,8 @@ class BernoulliDecoder(nn.Module):
     network: nn.Module
     event_ndims: int = 1
 
-    def __call__(self, z: Array) -> Bernoulli:
-        return Bernoulli(self.network(z), event_ndims=self.event_ndims)
+    def __call__(self, z: Array, label: Any = None) -> Bernoulli:
+        return Bernoulli(_apply(self.network, z, label), event_ndims=self.event_ndims)
 
 
 class NormalDecoder(nn.Module):
@@ -272,11 +412,33 @@ class NormalDecoder(nn.Module):
     event_ndims: int = 1
 
     @nn.compact
-    def __call__(self, z: Array) -> Normal:
+    def __call__(self, z: Array, label: Any = None) -> Normal:
         log_scale = self.param("log_scale", nn.initializers.zeros_init(), ())
-        mean = self.network(z)
+        mean = _apply(self.network, z, label)
         scale = jnp.exp(_bounded(log_scale)).astype(mean.dtype)
         return Normal(mean, scale, event_ndims=self.event_ndims)
+
+
+class StandardPrior(nn.Module):
+    """p(z|c) = N(0, I) for every label, with the label's batch axes.
+
+    Attributes:
+      latent_dim: Z.
+      label_ndims: number of axes of one label, 0 for a class.
+    """
+
+    latent_dim: int
+    label_ndims: int = 0
+
+    def __call__(self, label: ArrayLike) -> Normal:
+        batch = jnp.shape(label)[: jnp.ndim(label) - self.label_ndims]
+        return Normal(jnp.zeros((*batch, self.latent_dim)), jnp.ones(()))
+
+
+def _apply(network: Any, x: Array, label: Any) -> Array:
+    """Gives the label only where there is one: a network without labels need not know of them."""
+    output: Array = network(x) if label is None else network(x, label)
+    return output
 
 
 def _bounded(log_scale: Array) -> Array:

@@ -1,0 +1,62 @@
+"""A small classifier, trained on real images: the judge of generated ones."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+import vae_jax
+from experiments.data import Split
+from vae_jax import networks
+
+_STEPS, _BATCH = 5000, 128
+
+Classify = Callable[[jax.Array], jax.Array]
+"""Grey images [N, H, W, C] in [0, 1] -> classes [N]."""
+
+
+def train(key: jax.Array, split: Split, num_classes: int) -> Classify:
+    """A multilayer perceptron on the images' greys, each shifted at random when it is seen.
+
+    The shifts, by up to a fourteenth of the width, are worth about half of its errors on MNIST.
+    """
+    reach = split.images.shape[2] // 14
+    network = networks.MLP((num_classes,), hidden=(500, 500), event_ndims=3)
+
+    def shift(image: jax.Array, by: jax.Array) -> jax.Array:
+        padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)))
+        return jax.lax.dynamic_slice(padded, (by[0], by[1], 0), image.shape)
+
+    def loss(params, key, batch):
+        by = jax.random.randint(key, (len(batch.image), 2), 0, 2 * reach + 1)
+        image = jax.vmap(shift)(batch.image, by).astype(jnp.float32) / 255
+        logits = network.apply(params, image)
+        return -vae_jax.Categorical(logits).log_prob(batch.label).mean(), None
+
+    init_key, train_key = jax.random.split(key)
+    params = network.init(init_key, jnp.zeros((1, *split.images.shape[1:])))
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, _STEPS))
+    state = vae_jax.init_state(train_key, params, optimizer)
+    dataset = vae_jax.Batch(jnp.asarray(split.images), jnp.asarray(split.labels))
+    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
+    batch_size = min(_BATCH, len(split.images))
+    order = [
+        np.asarray(
+            vae_jax.shuffle(train_key, epoch, num_examples=len(split.images), batch_size=batch_size)
+        )
+        for epoch in range(-(-_STEPS // (len(split.images) // batch_size)))
+    ]
+    # Calls of one length, whatever the length of an epoch, compile once.
+    for steps in tqdm(
+        np.concatenate(order)[:_STEPS].reshape(10, -1, batch_size), desc="classifier", disable=None
+    ):
+        state, _ = train_epoch(state, dataset, jnp.asarray(steps))
+
+    @jax.jit
+    def classify(images: jax.Array) -> jax.Array:
+        return network.apply(state.params, images).argmax(axis=-1)
+
+    return classify

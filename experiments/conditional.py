@@ -1,0 +1,216 @@
+"""What a model of p(x|c) is worth, c the class: bounds, Bayes' rule, and the classes it draws."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from tqdm import tqdm
+
+import vae_jax
+from experiments import classifier
+from experiments.data import DataError, Dataset, Split
+
+NUM_GENERATED = 10_000
+_BATCH = 500
+
+
+def labelled(dataset: Dataset) -> Dataset:
+    """The rows that have a label: those with -1, for none, are dropped from every split.
+
+    Marginalising over the missing label instead would train on log sum_c p(c) exp(ELBO(x, c)), at
+    num_classes times the cost of every step, for rows that say nothing of p(x|c) but through the
+    model's own guess at c.
+
+    Raises:
+      DataError: a label is no class, or a split has no labelled row.
+    """
+    splits = {}
+    for name in ("train", "validation", "test"):
+        images, labels = getattr(dataset, name)
+        wrong = labels[(labels < -1) | (labels >= dataset.num_classes)]
+        if wrong.size:
+            raise DataError(
+                f"the {name} split of {dataset.name} has the label {wrong[0]}: its classes are 0 "
+                f"to {dataset.num_classes - 1}, and -1 is for an image without one"
+            )
+        known = labels >= 0
+        if not known.any():
+            raise DataError(
+                f"the {name} split of {dataset.name} has no labels: leave --conditional out"
+            )
+        splits[name] = Split(images[known], labels[known])
+    return dataset._replace(**splits)
+
+
+def log_likelihoods(
+    key: jax.Array,
+    model: vae_jax.VAE,
+    params: Any,
+    x: jax.Array,
+    num_classes: int,
+    num_samples: int,
+) -> vae_jax.Estimate:
+    """log p(x|c) of every image under every class, by importance sampling, [N, num_classes]."""
+
+    @jax.jit
+    def batch(key: jax.Array, x: jax.Array) -> vae_jax.Estimate:
+        def under(label: jax.Array) -> vae_jax.Estimate:
+            return vae_jax.log_likelihood(
+                jax.random.fold_in(key, label),
+                x,
+                model.encode(params, x, label),
+                model.prior(params, label),
+                lambda z: model.decode(params, z, label),
+                num_samples=num_samples,
+            )
+
+        return jax.lax.map(under, jnp.arange(num_classes))
+
+    batches = []
+    bar = tqdm(
+        total=len(x), unit="image", desc=f"log p(x|c), all c, {num_samples} draws", disable=None
+    )
+    with bar:
+        for i, start in enumerate(range(0, len(x), _BATCH)):
+            # The last batch is filled up with the first images, or it would compile anew.
+            index = np.arange(start, start + min(_BATCH, len(x))) % len(x)
+            batches.append(jax.device_get(batch(jax.random.fold_in(key, i), x[index])))
+            bar.update(min(_BATCH, len(x) - start))
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, : len(x)].T, *batches)
+
+
+def measure(
+    key: jax.Array,
+    model: vae_jax.VAE,
+    params: Any,
+    x: jax.Array,
+    dataset: Dataset,
+    own: vae_jax.Estimate,
+    num_samples: int,
+) -> dict[str, Any]:
+    """The conditional_ fields of results.json.
+
+    Args:
+      key: of all draws, and of the classifier.
+      model: of p(x|c).
+      params: its parameters.
+      x: the test images as the model sees them.
+      dataset: with labels for all rows.
+      own: log p(x|c) of the test images under their own labels.
+      num_samples: importance samples under each class.
+    """
+    class_key, shuffle_key, classifier_key, draw_key = jax.random.split(key, 4)
+    labels, num_classes = dataset.test.labels, dataset.num_classes
+    rows = np.arange(len(labels))
+    counts = np.bincount(dataset.train.labels, minlength=num_classes)
+    with np.errstate(divide="ignore"):  # a class that training never shows has probability 0
+        log_prior = np.log(counts) - np.log(counts.sum())
+
+    under = log_likelihoods(class_key, model, params, x, num_classes, num_samples)
+    correct = (under.value + log_prior).argmax(axis=1) == labels
+
+    # Each p(x|c) is estimated without bias whatever its draws, and so is their sum.
+    value, error = np.array(under.value), np.array(under.standard_error)
+    value[rows, labels], error[rows, labels] = own
+    marginal = scipy.special.logsumexp(value + log_prior, axis=1)
+    share = np.exp(value + log_prior - marginal[:, None])
+
+    shuffled = labels[np.asarray(jax.random.permutation(shuffle_key, len(labels)))]
+    cost = under.value[rows, labels] - under.value[rows, shuffled]
+
+    classify = classifier.train(classifier_key, dataset.train, num_classes)
+    recognised = classify(jnp.asarray(dataset.test.images) / 255) == labels
+    agreed = _agreement(draw_key, model, params, num_classes, classify)
+    return {
+        "conditional_log_likelihood": float(own.value.mean()),
+        "conditional_log_likelihood_standard_error": _combined(own.standard_error),
+        "conditional_marginal_log_likelihood": float(marginal.mean()),
+        "conditional_marginal_log_likelihood_standard_error": _combined(
+            np.sqrt(np.square(share * error).sum(axis=1))
+        ),
+        "conditional_num_class_samples": num_samples,
+        **_mean("conditional_bayes_accuracy", correct),
+        **_mean("conditional_shuffled_labels_cost", cost),
+        **_mean("conditional_classifier_agreement", agreed),
+        **_mean("conditional_classifier_test_accuracy", recognised),
+        "conditional_num_generated": len(agreed),
+        "conditional_protocol": {
+            "log_likelihood": "log p(x|c) under the test labels; its standard error is that of the "
+            "draws, num_importance_samples for each image",
+            "marginal_log_likelihood": "log sum_c p(c) p(x|c), p(c) the classes' shares of the "
+            "training set; num_importance_samples draws under the test label, num_class_samples "
+            "under each other class; standard error of the draws",
+            "bayes_accuracy": "argmax_c p(c) p(x|c) against the test label, num_class_samples "
+            "draws under every class; standard error over the test images, as below",
+            "shuffled_labels_cost": "log p(x|c) under the test labels less that under the same "
+            "labels permuted, num_class_samples draws for both, nats",
+            "classifier_agreement": "share of num_generated images E[x|z,c], z from p(z|c), all "
+            "classes alike, that the classifier takes for c",
+            "classifier_test_accuracy": "of the classifier, a perceptron trained on the training "
+            "images, on the real test images, both grey",
+        },
+    }
+
+
+def _agreement(key, model, params, num_classes, classify) -> np.ndarray:
+    """For each generated image, whether it is taken for the class that was asked for."""
+
+    @jax.jit
+    def batch(key: jax.Array, label: jax.Array) -> jax.Array:
+        return classify(vae_jax.generate(key, model, params, (), label).mean) == label
+
+    labels = jnp.arange(NUM_GENERATED).reshape(-1, _BATCH) % num_classes
+    return np.concatenate([batch(jax.random.fold_in(key, i), c) for i, c in enumerate(labels)])
+
+
+def _combined(errors: np.ndarray) -> float:
+    """The standard error of the mean of independent estimates."""
+    return float(np.sqrt(np.square(errors).sum()) / len(errors))
+
+
+def _mean(name: str, values: Any) -> dict[str, float]:
+    values = np.asarray(values, np.float64)
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return {name: float(values.mean()), f"{name}_standard_error": float(error)}
+
+
+def by_class(key: jax.Array, model: vae_jax.VAE, params: Any, num_classes: int, num: int) -> Any:
+    """Images [num_classes * num, H, W, C]: a row for each class, a style for each column.
+
+    A style is one draw of noise, put at the same place in every class's prior.
+    """
+    label = jnp.arange(num_classes)
+    prior = model.prior(params, label)
+    style = jax.random.normal(key, (num, 1, prior.mean.shape[-1]))
+    z = prior.mean + prior.scale * style
+    images = model.decode(params, z, label).mean
+    return images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
+
+
+def transferred(
+    model: vae_jax.VAE, params: Any, x: jax.Array, label: jax.Array, num_classes: int
+) -> Any:
+    """Images [N * (1 + num_classes), H, W, C]: each x, then its style under every class."""
+
+    def to(new: jax.Array) -> jax.Array:
+        return vae_jax.transfer(model, params, x, label, jnp.full_like(label, new)).mean
+
+    images = jax.vmap(to, out_axes=1)(jnp.arange(num_classes))
+    return jnp.concatenate([x[:, None], images], axis=1).reshape(-1, *x.shape[1:])
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The lines that a conditional run adds."""
+    return "".join(
+        f"\n{title:32s}{results[name]:9.{digits}f}{unit} +- "
+        f"{results[f'{name}_standard_error']:.{digits + 1}f}"
+        for title, name, digits, unit in (
+            ("log p(x), labels summed out", "conditional_marginal_log_likelihood", 2, " nats"),
+            ("shuffled labels cost", "conditional_shuffled_labels_cost", 2, " nats"),
+            ("Bayes' rule, accuracy", "conditional_bayes_accuracy", 4, ""),
+            ("generated digits as asked", "conditional_classifier_agreement", 4, ""),
+            ("classifier, real test images", "conditional_classifier_test_accuracy", 4, ""),
+        )
+    )
