@@ -55,7 +55,7 @@ class Training:
     """How it learns."""
 
     epochs: int | None = None
-    """Passes over the training set; 20, or 200 for the small digits, when not given."""
+    """Passes over the training set; 16, or 200 for the small digits, when not given."""
     batch_size: int = 128
     """Examples a step."""
     learning_rate: float = 2e-3
@@ -168,6 +168,8 @@ def to_json(options: Options) -> dict[str, Any]:
         return None if value == math.inf else value  # JSON has no infinity
 
     groups = dataclasses.asdict(options)
+    for name in "resume", "overwrite":  # of one command, not of the run
+        del groups["run"][name]
     return {name: {k: plain(v) for k, v in group.items()} for name, group in groups.items()}
 
 

@@ -16,7 +16,7 @@ COMMAND = re.compile(r"-m ((?:experiments|benchmarks)\.[\w.]+)([^&|;>\n]*)")
 
 
 def program():
-    """The Python blocks in order, with blank lines for the prose: tracebacks point into README.md."""
+    """The Python blocks in order, blank lines for the prose: tracebacks point into README.md."""
     lines = [""] * TEXT.count("\n")
     for block in BLOCK.finditer(TEXT):
         if block[1] == "python":
