@@ -12,20 +12,21 @@ import vae_jax
 from experiments.data import Split
 from vae_jax import networks
 
-_STEPS, _BATCH = 3000, 128
+_STEPS, _BATCH = 5000, 128
 
 Classify = Callable[[jax.Array], jax.Array]
 """Grey images [N, H, W, C] in [0, 1] -> classes [N]."""
 
 
 def train(key: jax.Array, split: Split, num_classes: int) -> Classify:
-    """Two convolutions and a dense layer on the greys of a split.
+    """A multilayer perceptron on the greys of a split.
 
     Each image is shifted at random when it is seen, by up to a fourteenth of the width: 2 pixels of
-    MNIST's 28.
+    MNIST's 28. Convolutions are better by 0.3 % there, agree with the generated digits no more
+    often, and take five times as long on a CPU.
     """
     reach = split.images.shape[2] // 14
-    network = networks.ConvEncoder((num_classes,), channels=(16, 32), hidden=256)
+    network = networks.MLP((num_classes,), hidden=(500, 500), event_ndims=3)
 
     def shift(image: jax.Array, by: jax.Array) -> jax.Array:
         padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)))

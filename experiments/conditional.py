@@ -148,8 +148,8 @@ def measure(
             "labels permuted, num_class_samples draws for both, nats",
             "classifier_agreement": "share of num_generated images E[x|z,c], z from p(z|c), all "
             "classes alike, that the classifier takes for c",
-            "classifier_test_accuracy": "of the classifier, a convolutional one trained on the "
-            "training images, on the real test images, both grey",
+            "classifier_test_accuracy": "of the classifier, a perceptron trained on the training "
+            "images, on the real test images, both grey",
         },
     }
 
