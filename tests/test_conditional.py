@@ -529,6 +529,7 @@ def test_a_conditional_run_leaves_its_numbers_and_pictures(standard):
         assert pixels(output / f"{name}.png").std() > 10, f"{name}.png is blank"
 
 
+@pytest.mark.long
 def test_convolutions_with_a_conditional_prior(tmp_path):
     small = ("--channels", 8, 16, "--num-importance-samples=4", "--num-class-samples=4")
     results = train(tmp_path / "run", "--conditional", "--network=conv", "--epochs=15", *small)
