@@ -19,9 +19,11 @@ Classify = Callable[[jax.Array], jax.Array]
 
 
 def train(key: jax.Array, split: Split, num_classes: int) -> Classify:
-    """A multilayer perceptron on the images' greys, each shifted at random when it is seen.
+    """A multilayer perceptron on the greys of a split.
 
-    The shifts, by up to a fourteenth of the width, are worth about half of its errors on MNIST.
+    Each image is shifted at random when it is seen, by up to a fourteenth of the width: 2 pixels of
+    MNIST's 28. Convolutions are better by 0.3 % there, agree with the generated digits no more
+    often, and take five times as long on a CPU.
     """
     reach = split.images.shape[2] // 14
     network = networks.MLP((num_classes,), hidden=(500, 500), event_ndims=3)

@@ -184,7 +184,7 @@ def by_class(key: jax.Array, model: vae_jax.VAE, params: Any, num_classes: int, 
     label = jnp.arange(num_classes)
     prior = model.prior(params, label)
     style = jax.random.normal(key, (num, 1, prior.mean.shape[-1]))
-    z = prior.mean + prior.scale * style
+    z = prior.mean[None] + prior.scale[None] * style
     images = model.decode(params, z, label).mean
     return images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
 

@@ -20,8 +20,8 @@ class Options:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder that experiments.mnist wrote."""
-    num: int = 64
-    """How many images; of each class, with --label=all, where 16 make a picture."""
+    num: int | None = None
+    """How many images; with --label=all, how many of each class. 64, and 16, when not given."""
     label: str | None = None
     """Of a conditional run: the class to draw, or all for a row of each class, in which a column
     is a style."""
@@ -36,22 +36,22 @@ class Options:
 
 def main() -> None:
     chosen = command.parse(Options, prog="python -m experiments.generate")
-    if chosen.num < 1:
-        raise options.UsageError(f"--num is {chosen.num}: it must be 1 or more")
+    num = (16 if chosen.label == "all" else 64) if chosen.num is None else chosen.num
+    if num < 1:
+        raise options.UsageError(f"--num is {num}: it must be 1 or more")
     folder.check_picture(chosen.output)
     check_label(chosen, folder.read_config(chosen.run))
     trained = restore(chosen.run)
     key, model, params = jax.random.key(chosen.seed), trained.model, trained.params
-    columns = min(chosen.num, round(chosen.num**0.5))
     if chosen.reconstruct_as is not None:
-        picture = reconstructed_as(int(chosen.reconstruct_as), chosen.num, trained)
+        picture = reconstructed_as(int(chosen.reconstruct_as), num, trained)
     elif chosen.label == "all":
-        images = conditional.by_class(key, model, params, trained.num_classes, chosen.num)
-        picture = figures.grid(images, chosen.num)
+        images = conditional.by_class(key, model, params, trained.num_classes, num)
+        picture = figures.grid(images, num)
     else:
         label = None if chosen.label is None else jnp.int32(chosen.label)
-        likelihood = vae_jax.generate(key, model, params, chosen.num, label)
-        picture = figures.grid(likelihood.mean, columns)
+        likelihood = vae_jax.generate(key, model, params, num, label)
+        picture = figures.grid(likelihood.mean, min(num, round(num**0.5)))
     folder.save_picture(picture, chosen.output)
     print(f"picture: {chosen.output}")
 

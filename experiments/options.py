@@ -74,7 +74,7 @@ class Evaluation:
 
     num_importance_samples: int = 500
     """Draws for each test image's log p(x); the literature's 5000 take ten times as long."""
-    num_class_samples: int = 50
+    num_class_samples: int = 20
     """With --conditional: draws for each test image under each of the classes, for Bayes' rule."""
 
 

@@ -310,8 +310,9 @@ def test_class_out_of_range_is_an_error_or_nan_but_never_another_class(label):
     params = CLASS.init(jax.random.key(0), jnp.array(0))
     with pytest.raises(ValueError, match=rf"label has the value {label}: pass classes from 0 to 9"):
         CLASS.apply(params, jnp.array([3, label]))
+    # A constant is looked at even where all else is traced.
     with pytest.raises(ValueError, match=rf"label has the value {label}"):
-        jax.jit(lambda params: CLASS.apply(params, jnp.array([3, label])))(params)
+        jax.jit(lambda params: CLASS.apply(params, np.array([3, label])))(params)
     traced = jax.jit(CLASS.apply)(params, jnp.array([3, label]))
     assert np.isnan(traced).all(axis=-1).tolist() == [False, True]
 
@@ -453,7 +454,7 @@ assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (params, results
 """
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("network", ["mlp", pytest.param("conv", marks=pytest.mark.long)])
 def test_a_step_on_two_devices_is_the_step_on_one(network):
     flags = f"--xla_force_host_platform_device_count=2 {os.environ['XLA_FLAGS']}"
     process = subprocess.run(
@@ -496,8 +497,8 @@ def pixels(path):
 def standard(tmp_path_factory):
     """A run with a standard prior, in which only encoder and decoder see the label."""
     output = tmp_path_factory.mktemp("standard") / "run"
-    draws = ("--num-importance-samples=20", "--num-class-samples=20")
-    return output, train(output, "--conditional", "--prior=standard", "--epochs=60", *draws)
+    small = ("--hidden", 200, "--num-importance-samples=20", "--num-class-samples=20")
+    return output, train(output, "--conditional", "--prior=standard", "--epochs=60", *small)
 
 
 def test_shuffled_labels_cost_a_model_that_uses_them(standard):
@@ -528,9 +529,10 @@ def test_a_conditional_run_leaves_its_numbers_and_pictures(standard):
         assert pixels(output / f"{name}.png").std() > 10, f"{name}.png is blank"
 
 
+@pytest.mark.long
 def test_convolutions_with_a_conditional_prior(tmp_path):
-    draws = ("--num-importance-samples=4", "--num-class-samples=4")
-    results = train(tmp_path / "run", "--conditional", "--network=conv", "--epochs=15", *draws)
+    small = ("--channels", 8, 16, "--num-importance-samples=4", "--num-class-samples=4")
+    results = train(tmp_path / "run", "--conditional", "--network=conv", "--epochs=15", *small)
     assert results["conditional_bayes_accuracy"] > 0.5
     assert results["conditional_shuffled_labels_cost"] > 1
 
@@ -641,28 +643,23 @@ def test_quadrants_are_those_of_the_tutorial(num_given):
 
 def test_quadrants_of_digits(tmp_path):
     output = tmp_path / "run"
-    arguments = ("--dataset=digits", "--epochs=30", "--hidden=64", "--num-importance-samples=50")
-    process = command("quadrants", *arguments, "--given", 1, 3, f"--output={output}")
+    small = ("--epochs=30", "--hidden=64", "--num-importance-samples=50")
+    process = command("quadrants", "--dataset=digits", "--given", 1, *small, f"--output={output}")
     assert process.returncode == 0, process.stdout + process.stderr
     results = json.loads((output / "results.json").read_text())
-    one, three = results["quadrants"]
-    assert (one["given"], three["given"]) == (1, 3)
-    for row in one, three:
-        # The latent variable tells more than a guess for each pixel, and the bound is one.
-        assert row["baseline_log_likelihood"] < row["log_likelihood"]
-        error = row["log_likelihood_standard_error"]
-        assert row["elbo"] < row["log_likelihood"] + error / 10
-        # Grey pixels have their own entropy, which no prediction can undercut.
+    (row,) = results["quadrants"]
+    assert row["given"] == 1
+    # The latent variable tells more than a guess for each pixel, and the bound is one.
+    assert row["baseline_log_likelihood"] < row["log_likelihood"]
+    assert row["elbo"] < row["log_likelihood"]
+    # Grey pixels have their own entropy, which no prediction can undercut.
     test = quadrants.take(data.load("digits").test.images, quadrants.mask(1, 8, 8))
     missing = np.asarray(test.missing, np.float64)
-    entropy = -(
-        scipy.special.xlogy(missing, missing) + scipy.special.xlog1py(1 - missing, -missing)
-    )
-    assert one["log_likelihood"] < -entropy.sum(axis=1).mean()
-    for num_given in 1, 3:
-        picture = pixels(output / f"completions_{num_given}.png")
-        assert picture.shape == (7 * 9 * 9, 7 * 9 * 16)
-        assert picture.std() > 10
+    entropy = -scipy.special.xlogy(missing, missing) - scipy.special.xlog1py(1 - missing, -missing)
+    assert row["log_likelihood"] < -entropy.sum(axis=1).mean()
+    picture = pixels(output / "completions_1.png")
+    assert picture.shape == (7 * 9 * 9, 7 * 9 * 16)
+    assert picture.std() > 10
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ class ClassCondition(nn.Module):
 
     @nn.compact
     def __call__(self, label: ArrayLike) -> Array:
-        label = jnp.asarray(label)
+        with jax.ensure_compile_time_eval():  # a constant stays one, to be looked at, under jit too
+            label = jnp.asarray(label)
         if not jnp.issubdtype(label.dtype, jnp.integer):
             raise TypeError(
                 f"label has dtype {label.dtype}: pass classes, integers from 0 to "
