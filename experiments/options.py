@@ -55,7 +55,7 @@ class Training:
     """How it learns."""
 
     epochs: int | None = None
-    """Passes over the training set; 16, or 200 for the small digits, when not given."""
+    """Passes over the training set; 18, or 200 for the small digits, when not given."""
     batch_size: int = 128
     """Examples a step."""
     learning_rate: float = 2e-3

@@ -219,6 +219,11 @@ def test_tfrecord_that_tfds_prepared_is_read(tiny, tfds, tmp_path):
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
     assert_same(tiny.load(tmp_path / "data"), expected)
 
+    next(prepared(tmp_path).glob("*.npz")).unlink()
+    next(prepared(tmp_path).glob("mnist-test.tfrecord*")).write_bytes(b"")
+    with pytest.raises(data.DataError, match="test has 0 of its 12 examples"):
+        tiny.load(tmp_path / "data")
+
 
 @pytest.mark.parametrize("variable", ["TFDS_DATA_DIR", "HOME"])
 def test_data_dir_of_tfds_is_the_default(tiny, tmp_path, monkeypatch, variable):

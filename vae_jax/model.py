@@ -185,6 +185,13 @@ def transfer(model: VAE, params: Params, x: Array, label: Any, new_label: Any) -
 
     Returns:
       The likelihood, batch axes [*b].
+
+    >>> encode = lambda params, x, label=None: Normal(x, 1.0)
+    >>> prior = lambda params, label=None: Normal(label, 1.0)
+    >>> decode = lambda params, z, label=None: Normal(z, 1.0)
+    >>> x, label, new_label = jnp.array([3.0]), jnp.array([2.0]), jnp.array([7.0])
+    >>> transfer(VAE(None, encode, prior, decode), None, x, label, new_label).mean
+    Array([8.], dtype=float32)
     """
     old, new = model.prior(params, label), model.prior(params, new_label)
     style = (model.encode(params, x, label).mean - old.mean) / old.scale

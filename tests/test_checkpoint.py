@@ -1,0 +1,181 @@
+"""What is saved comes back bit for bit, and a run goes on from it as if it had never stopped."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import vae_jax
+from vae_jax import checkpoint, networks
+
+NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 20, 4, 5, 2
+DATA = vae_jax.Batch(
+    np.random.default_rng(0).integers(256, size=(NUM_EXAMPLES, NUM_PIXELS), dtype=np.uint8)
+)
+ADAM = optax.adam(optax.cosine_decay_schedule(1e-2, 100))
+
+
+def make_model(hidden=3):
+    return vae_jax.make_vae(
+        networks.Encoder(networks.MLP((2 * LATENT_DIM,), hidden=(hidden,))),
+        networks.BernoulliDecoder(networks.MLP((NUM_PIXELS,), hidden=(hidden,))),
+        LATENT_DIM,
+    )
+
+
+def fresh_state(seed=0, hidden=3, optimizer=ADAM, average=True):
+    init_key, train_key = jax.random.split(jax.random.key(seed))
+    params = jax.jit(make_model(hidden).init)(init_key, jnp.zeros((1, NUM_PIXELS)))
+    with jax.numpy_dtype_promotion("standard"):
+        return vae_jax.init_state(train_key, params, optimizer, average=average)
+
+
+def loss(params, key, batch):
+    model = make_model()
+    binarize_key, draw_key = jax.random.split(key)
+    x = vae_jax.binarize(binarize_key, batch.image)
+    posterior = model.encode(params, x)
+    z = vae_jax.sample(draw_key, posterior)
+    bound = vae_jax.elbo(x, z, posterior, model.prior(params), model.decode(params, z))
+    return -bound.value.mean(), bound
+
+
+train_epoch = vae_jax.make_train_epoch(loss, ADAM, average_decay=0.9)
+
+
+def train(state, num_epochs):
+    """Goes on for some epochs from wherever the state stands."""
+    steps = NUM_EXAMPLES // BATCH_SIZE
+    for _ in range(num_epochs):
+        epoch = state.step // steps
+        order = vae_jax.shuffle(state.key, epoch, num_examples=NUM_EXAMPLES, batch_size=BATCH_SIZE)
+        state, metrics = train_epoch(state, DATA, order)
+    return state, metrics
+
+
+def bits(tree):
+    """Arrays on the host, the words behind a typed key for the key."""
+
+    def of(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        return np.array(leaf)
+
+    return jax.tree.map(of, tree)
+
+
+def assert_equal(tree, other):
+    assert jax.tree.structure(tree) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, bits(tree), bits(other))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A state after two epochs, on the host; each test takes its own copy."""
+    return jax.tree.map(np.array, train(fresh_state(), 2)[0]._replace(key=None))
+
+
+@pytest.fixture
+def state(trained):
+    key = fresh_state().key
+    return jax.tree.map(jnp.array, trained)._replace(key=key)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    with checkpoint.manager(tmp_path / "checkpoints", keep=2) as manager:
+        yield manager
+
+
+def test_restored_is_what_was_saved_though_training_went_on(checkpoints, state):
+    saved = bits(state)
+    checkpoint.save(checkpoints, state, {})
+    train(state, 1)  # donates the buffers that were saved
+    assert state.params["encoder"]["network"]["bias"].is_deleted()
+    restored = checkpoint.restore(checkpoints, fresh_state(seed=9))
+    assert isinstance(restored, vae_jax.TrainState)
+    assert_equal(restored, saved)
+    assert jax.tree.map(lambda x: x.dtype, restored) == jax.tree.map(lambda x: x.dtype, state)
+
+
+def test_typed_key_survives(checkpoints, state):
+    checkpoint.save(checkpoints, state, {})
+    restored = checkpoint.restore(checkpoints, fresh_state(seed=9))
+    assert jnp.issubdtype(restored.key.dtype, jax.dtypes.prng_key)
+    drawn = jax.random.normal(restored.key, 3)
+    np.testing.assert_array_equal(drawn, jax.random.normal(state.key, 3))
+
+
+def test_resumed_is_unbroken(tmp_path):
+    unbroken, unbroken_metrics = train(fresh_state(), 4)
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, train(fresh_state(), 2)[0], {})
+    with checkpoint.manager(tmp_path) as checkpoints:  # as another process would
+        resumed, metrics = train(checkpoint.restore(checkpoints, fresh_state(seed=9)), 2)
+    assert_equal(resumed, unbroken)
+    assert_equal(metrics, unbroken_metrics)
+
+
+def test_restores_into_shapes_alone(checkpoints, state):
+    checkpoint.save(checkpoints, state, {})
+    restored = checkpoint.restore(checkpoints, jax.eval_shape(fresh_state))
+    assert_equal(restored, state)
+
+
+def test_newest_are_kept_and_the_newest_is_restored(checkpoints, state):
+    for step in (3, 7, 11):
+        checkpoint.save(checkpoints, state._replace(step=jnp.int32(step)), {"step": step})
+    assert checkpoints.all_steps() == [7, 11]
+    assert checkpoint.restore(checkpoints, fresh_state()).step == 11
+    assert checkpoint.restore_config(checkpoints) == {"step": 11}
+
+
+def test_config_comes_back(checkpoints, state):
+    config = {"hidden": [500, 500], "dataset": "mnist", "seed": 1, "rate": 1e-3, "clip": None}
+    checkpoint.save(checkpoints, state, config)
+    assert checkpoint.restore_config(checkpoints) == config
+
+
+def test_distributions_among_the_parameters_survive(checkpoints):
+    params = {
+        "prior": vae_jax.MultivariateNormal(jnp.ones(2), 2 * jnp.eye(2)),
+        "mixture": vae_jax.Joint((vae_jax.Normal(jnp.zeros((2, 3, 1)), 0.5, event_ndims=3),)),
+    }
+    state = vae_jax.init_state(jax.random.key(0), params, optax.sgd(0.1))
+    other = vae_jax.init_state(
+        jax.random.key(1), jax.tree.map(jnp.zeros_like, params), optax.sgd(1)
+    )
+    checkpoint.save(checkpoints, state, {})
+    assert_equal(checkpoint.restore(checkpoints, other), state)
+
+
+# Bad input
+
+
+def test_no_checkpoint(checkpoints):
+    for restore in (
+        lambda: checkpoint.restore(checkpoints, fresh_state()),
+        lambda: checkpoint.restore_config(checkpoints),
+    ):
+        with pytest.raises(checkpoint.CheckpointError, match="checkpoints holds no checkpoint"):
+            restore()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"hidden": 4},
+            r"step 8 is of another model or optimizer: params\.encoder\..* has shape "
+            r"\(3, 4\) there and \(4, 4\) here",
+        ),
+        ({"optimizer": optax.sgd(0.1)}, r"opt_state\..* there and absent here"),
+        ({"average": False}, r"average\..* has shape \(\d+,.*\) there and absent here"),
+    ],
+    ids=["hidden", "optimizer", "average"],
+)
+def test_checkpoint_of_another_model(checkpoints, state, other, message):
+    checkpoint.save(checkpoints, state, {})
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        checkpoint.restore(checkpoints, jax.eval_shape(lambda: fresh_state(**other)))

@@ -1,0 +1,217 @@
+"""The promises that hold for the whole library: key first, nothing reduced, light to import."""
+
+import ast
+import doctest
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import vae_jax
+from vae_jax import checkpoint
+
+PACKAGE = Path(vae_jax.__file__).parent
+MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
+PUBLIC = {name: getattr(vae_jax, name) for name in vae_jax.__all__}
+FUNCTIONS = {
+    name: value for name, value in PUBLIC.items() if callable(value) and not inspect.isclass(value)
+}
+BATCH, LATENT_DIM, NUM_PIXELS = 4, 2, 3
+
+
+def calls_and_imports(path):
+    """The dotted names that a module calls, and the modules that it imports."""
+    calls, imports = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            calls.add(ast.unparse(node.func))
+        elif isinstance(node, ast.Import):
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            imports.update(
+                f"vae_jax.{alias.name}" if node.module == "vae_jax" else node.module
+                for alias in node.names
+            )
+    return calls, imports
+
+
+# Keys
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_that_draws_takes_its_key_first(name):
+    parameters = list(inspect.signature(FUNCTIONS[name]).parameters)
+    assert "key" not in parameters[1:]
+    assert not {"rng", "rngs", "seed", "random_state"} & set(parameters)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_key_is_made_inside_the_library(module):
+    calls, imports = calls_and_imports(MODULES[module])
+    made = {call for call in calls if call.split(".")[-1] in {"key", "PRNGKey", "wrap_key_data"}}
+    assert not made
+    assert not {"random", "secrets", "numpy.random"} & imports
+    assert not any("np.random" in call for call in calls)
+
+
+STANDARD = vae_jax.Normal(jnp.zeros(LATENT_DIM), 1.0)
+MODEL = vae_jax.VAE(
+    lambda key, x, label=None: None,
+    lambda params, x, label=None: vae_jax.Normal(x[..., :LATENT_DIM], 1.0),
+    lambda params, label=None: STANDARD,
+    lambda params, z, label=None: vae_jax.Normal(jnp.repeat(z[..., :1], NUM_PIXELS, -1), 1.0),
+)
+
+
+def decode(z):
+    return MODEL.decode(None, z)
+
+
+DRAWS = {
+    "sample": lambda key: vae_jax.sample(key, STANDARD),
+    "autoencode": lambda key: vae_jax.autoencode(
+        key, jnp.zeros(NUM_PIXELS), lambda x: MODEL.encode(None, x), STANDARD, decode
+    ),
+    "generate": lambda key: vae_jax.generate(key, MODEL, None),
+    "log_likelihood": lambda key: vae_jax.log_likelihood(
+        key, jnp.zeros(NUM_PIXELS), STANDARD, STANDARD, decode, num_samples=2
+    ),
+    "binarize": lambda key: vae_jax.binarize(key, jnp.zeros(3, jnp.uint8)),
+    "shuffle": lambda key: vae_jax.shuffle(key, 0, num_examples=3, batch_size=1),
+    "init_state": lambda key: vae_jax.init_state(key, {"w": jnp.zeros(2)}, optax.sgd(0.1)),
+}
+
+
+def test_every_function_with_a_key_is_in_the_table():
+    with_key = {n for n, f in FUNCTIONS.items() if "key" in inspect.signature(f).parameters}
+    assert with_key == set(DRAWS)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("key", [np.zeros(2, np.uint32), 0], ids=["legacy", "seed"])
+def test_a_key_that_is_not_typed(name, key):
+    with pytest.raises(TypeError, match=r"not a typed key: make it with jax\.random\.key\(seed\)"):
+        DRAWS[name](key)
+    if isinstance(key, np.ndarray):
+        with pytest.raises(TypeError, match=r"not a typed key"):
+            jax.jit(DRAWS[name])(key)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_the_same_key_draws_the_same(name):
+    results = [jax.tree.leaves(DRAWS[name](jax.random.key(0))) for _ in range(2)]
+    for a, b in zip(*results, strict=True):
+        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(a, b)
+
+
+# Per example
+
+
+def per_example(x):
+    """Every function that gives a figure for each example, of a batch or of one."""
+    posterior = vae_jax.Normal(x[..., :LATENT_DIM], jnp.exp(x[..., 1:]))
+    z = posterior.mean + posterior.scale
+    draws = jnp.stack([z, posterior.mean])
+    return {
+        "log_prob": vae_jax.log_prob(posterior, z),
+        "kl_divergence": vae_jax.kl_divergence(posterior, STANDARD),
+        "elbo": tuple(vae_jax.elbo(x, z, posterior, STANDARD, decode(z))),
+        "iwae": tuple(vae_jax.iwae(x, draws, posterior, STANDARD, decode(draws))),
+        "kl_per_dimension": vae_jax.kl_per_dimension(posterior, STANDARD).sum(-1),
+        "reconstruct": vae_jax.reconstruct(MODEL, None, x).log_prob(x),
+    }
+
+
+def test_nothing_is_reduced_over_the_batch():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, NUM_PIXELS)), jnp.float32)
+    together = jax.jit(per_example)(x)
+    one_by_one = [jax.jit(per_example)(one) for one in x]
+    assert {a.shape for a in jax.tree.leaves(together)} == {(BATCH,)}
+    expected = jax.tree.map(lambda *rows: np.stack(rows), *one_by_one)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), together, expected)
+    posterior = vae_jax.Normal(x[:, :LATENT_DIM], 1.0)
+    estimate = vae_jax.log_likelihood(
+        jax.random.key(0), x, posterior, STANDARD, decode, num_samples=2
+    )
+    assert {a.shape for a in estimate} == {(BATCH,)}
+
+
+# Imports
+
+
+def test_importing_the_library_imports_nothing_heavy():
+    program = "import sys, vae_jax; print(*{name.partition('.')[0] for name in sys.modules})"
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(result.stdout.split())
+    assert {"vae_jax", "jax", "flax", "optax"} <= loaded
+    heavy = {"tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "tyro", "tqdm", "sklearn"}
+    foreign = {"distrax", "numpyro", "tensorflow_probability", "chex", "torch"}
+    assert not loaded & (heavy | foreign)
+
+
+@pytest.mark.parametrize(
+    ("package", "module"), [("flax", "networks"), ("optax", "train"), ("orbax", "checkpoint")]
+)
+def test_each_framework_has_one_room(package, module):
+    for name, path in MODULES.items():
+        _, imports = calls_and_imports(path)
+        used = any(i.partition(".")[0] == package for i in imports)
+        assert used == (name == module), name
+
+
+FLOORS = [
+    {"foreign"},
+    {"distributions"},
+    {"objectives", "networks"},
+    {"model"},
+    {"train", "evaluate"},
+    {"checkpoint"},
+    {"__init__"},
+]
+
+
+def test_modules_import_only_from_floors_below():
+    floor_of = {name: i for i, floor in enumerate(FLOORS) for name in floor}
+    assert set(floor_of) == set(MODULES)
+    for name, path in MODULES.items():
+        _, imports = calls_and_imports(path)
+        below = {i.split(".")[1] for i in imports if i.startswith("vae_jax.")}
+        assert all(floor_of[other] < floor_of[name] for other in below), (name, below)
+
+
+# Documentation
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented_and_functions_have_an_example(name):
+    value = PUBLIC[name]
+    docstring = inspect.getdoc(value)
+    assert docstring
+    assert docstring != inspect.getdoc(tuple)
+    if name in FUNCTIONS:
+        assert doctest.DocTestParser().get_examples(docstring), "no doctest"
+
+
+def test_the_front_door_lists_what_it_opens():
+    public = {
+        name
+        for name, value in vars(vae_jax).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert public | {"networks"} == set(vae_jax.__all__)
+    assert len(set(vae_jax.__all__)) == len(vae_jax.__all__)
+    for name in checkpoint.__all__:
+        assert inspect.getdoc(getattr(checkpoint, name))

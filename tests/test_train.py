@@ -1,0 +1,338 @@
+"""Steps and epochs against NumPy, against each other, and against the best model there is."""
+
+import functools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import vae_jax
+from vae_jax import networks
+
+NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 50, 6, 8, 2
+IMAGES = np.random.default_rng(0).integers(256, size=(NUM_EXAMPLES, NUM_PIXELS), dtype=np.uint8)
+MODEL = vae_jax.make_vae(
+    networks.Encoder(networks.MLP((2 * LATENT_DIM,), hidden=(5,))),
+    networks.BernoulliDecoder(networks.MLP((NUM_PIXELS,), hidden=(5,))),
+    LATENT_DIM,
+)
+ADAM = optax.adam(optax.cosine_decay_schedule(1e-2, 100))
+
+
+def vae_loss(params, key, batch):
+    binarize_key, draw_key = jax.random.split(key)
+    x = vae_jax.binarize(binarize_key, batch.image)
+    posterior = MODEL.encode(params, x)
+    z = vae_jax.sample(draw_key, posterior)
+    bound = vae_jax.elbo(x, z, posterior, MODEL.prior(params), MODEL.decode(params, z))
+    return -bound.value.mean(), bound
+
+
+train_step = vae_jax.make_train_step(vae_loss, ADAM, average_decay=0.9)
+train_epoch = vae_jax.make_train_epoch(vae_loss, ADAM, average_decay=0.9)
+init = jax.jit(MODEL.init)
+
+
+def fresh_state(seed=0):
+    init_key, train_key = jax.random.split(jax.random.key(seed))
+    params = init(init_key, jnp.zeros((1, NUM_PIXELS)))
+    with jax.numpy_dtype_promotion("standard"):
+        return vae_jax.init_state(train_key, params, ADAM, average=True)
+
+
+def order(key, epoch, batch_size=BATCH_SIZE):
+    return vae_jax.shuffle(key, epoch, num_examples=NUM_EXAMPLES, batch_size=batch_size)
+
+
+def assert_equal(tree, other):
+    """Bit for bit, typed keys too."""
+    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
+def squared_error(params, key, batch):
+    """Half the squared distance; its gradient is params minus the mean of the batch."""
+    error = params["w"][None] - batch
+    return 0.5 * jnp.square(error).sum(-1).mean(), {"error": error}
+
+
+# One step
+
+
+def test_step_is_gradient_descent():
+    data = np.random.default_rng(1).normal(size=(3, 4, 2)).astype(np.float32)
+    optimizer = optax.sgd(0.1)
+    state = vae_jax.init_state(jax.random.key(0), {"w": jnp.ones(2)}, optimizer)
+    step = vae_jax.make_train_step(squared_error, optimizer)
+    w = np.ones(2)
+    for i, batch in enumerate(data):
+        state, metrics = step(state, batch)
+        np.testing.assert_allclose(metrics.loss, 0.5 * np.square(w - batch).sum(-1).mean(), 1e-5)
+        np.testing.assert_allclose(metrics.aux["error"], np.mean(w - batch), rtol=1e-4, atol=1e-6)
+        w -= 0.1 * (w - batch.mean(0))
+        np.testing.assert_allclose(state.params["w"], w, rtol=1e-5)
+        assert state.step == i + 1
+        assert state.step.dtype == jnp.int32
+
+
+def test_schedule_and_clipping_are_optaxs():
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.sgd(optax.piecewise_constant_schedule(0.1, {1: 0.5}))
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        state = vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optimizer)
+    step = vae_jax.make_train_step(squared_error, optimizer)
+    batch = np.full((4, 2), 100.0, np.float32)  # gradients far longer than 1
+    for travelled in (0.1, 0.15, 0.2):
+        state, _ = step(state, batch)
+        np.testing.assert_allclose(state.params["w"], travelled / math.sqrt(2), rtol=1e-5)
+
+
+def test_average_is_exponential():
+    state = fresh_state()
+    expected = jax.tree.map(np.asarray, state.params)
+    assert_equal(state.average, expected)
+    for _ in range(3):
+        state, _ = train_step(state, vae_jax.Batch(IMAGES[:BATCH_SIZE]))
+        expected = jax.tree.map(lambda a, p: 0.9 * a + 0.1 * np.asarray(p), expected, state.params)
+        for a, e in zip(jax.tree.leaves(state.average), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-7)
+    no_average = vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optax.sgd(0.1))
+    assert no_average.average is None
+
+
+def test_state_is_donated_and_the_callers_arrays_are_not():
+    key, params = jax.random.key(0), {"w": jnp.ones(2)}
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    state = vae_jax.init_state(key, params, optimizer, average=True)
+    vae_jax.make_train_step(squared_error, optimizer)(state, jnp.zeros((4, 2)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(state.params["w"])
+    np.testing.assert_array_equal(params["w"], np.ones(2))
+    jax.random.normal(key)
+
+
+def test_noise_follows_from_the_key_and_the_step_alone():
+    def loss(params, key, batch):
+        return 0 * params["w"].sum(), jax.random.normal(key)
+
+    optimizer = optax.sgd(0.1)
+    step = vae_jax.make_train_step(loss, optimizer)
+
+    def fresh(seed):
+        return vae_jax.init_state(jax.random.key(seed), {"w": jnp.zeros(2)}, optimizer)
+
+    def noise(state, num):
+        drawn = []
+        for _ in range(num):
+            state, metrics = step(state, jnp.zeros(()))
+            drawn.append(float(metrics.aux))
+        return drawn
+
+    unbroken = noise(fresh(0), 4)
+    assert len(set(unbroken)) == 4
+    assert noise(fresh(0)._replace(step=jnp.int32(2)), 2) == unbroken[2:]
+    assert not set(unbroken) & set(noise(fresh(1), 4))
+
+
+def test_bfloat16_parameters_stay_bfloat16():
+    params = {"w": jnp.ones(2, jnp.bfloat16)}
+    optimizer = optax.adam(0.1)
+    state = vae_jax.init_state(jax.random.key(0), params, optimizer, average=True)
+    step = vae_jax.make_train_step(squared_error, optimizer)
+    state, _ = step(state, jnp.zeros((4, 2), jnp.bfloat16))
+    assert state.params["w"].dtype == state.average["w"].dtype == jnp.bfloat16
+    assert (state.params["w"] < 1).all()
+
+
+# An epoch
+
+
+@pytest.mark.parametrize("label", [None, np.arange(NUM_EXAMPLES)], ids=["no-label", "label"])
+def test_epoch_is_its_steps_in_turn(label):
+    data = vae_jax.Batch(jnp.asarray(IMAGES), None if label is None else jnp.asarray(label))
+    one_by_one, at_once = fresh_state(), fresh_state()
+    for number in range(2):
+        losses = []
+        for index in order(one_by_one.key, number):
+            batch = jax.tree.map(lambda array, index=index: array[index], data)
+            one_by_one, metrics = train_step(one_by_one, batch)
+            losses.append(metrics.loss)
+        at_once, metrics = train_epoch(at_once, data, order(at_once.key, number))
+        np.testing.assert_array_equal(metrics.loss, losses)
+    assert_equal(at_once, one_by_one)
+    assert at_once.step == 2 * (NUM_EXAMPLES // BATCH_SIZE)
+
+
+def test_metrics_are_means_over_the_batch():
+    state = fresh_state()
+    index = order(state.key, 0)
+    _, metrics = train_epoch(state, vae_jax.Batch(jnp.asarray(IMAGES)), index)
+    assert isinstance(metrics.aux, vae_jax.Bound)
+    assert {a.shape for a in jax.tree.leaves(metrics)} == {(len(index),)}
+    np.testing.assert_allclose(metrics.aux.value, -np.asarray(metrics.loss), rtol=1e-6)
+    difference = metrics.aux.log_likelihood - metrics.aux.kl
+    np.testing.assert_allclose(metrics.aux.value, difference, rtol=1e-5)
+
+
+def run(seed, num_epochs=2):
+    state = fresh_state(seed)
+    losses = []
+    for number in range(num_epochs):
+        state, metrics = train_epoch(
+            state, vae_jax.Batch(jnp.asarray(IMAGES)), order(state.key, number)
+        )
+        losses.append(metrics)
+    return state, losses
+
+
+def test_same_seed_same_metrics():
+    first, second = run(0), run(0)
+    assert_equal(first, second)
+    other, _ = run(1)
+    assert not np.array_equal(*(s.params["encoder"]["network"]["bias"] for s in (first[0], other)))
+
+
+@pytest.mark.parametrize("make", [vae_jax.make_train_step, vae_jax.make_train_epoch])
+def test_one_trace_per_shape(make):
+    data = vae_jax.Batch(jnp.asarray(IMAGES))
+
+    def arguments(epoch, batch_size):
+        index = order(jax.random.key(0), epoch, batch_size)
+        if make is vae_jax.make_train_epoch:
+            return data, index
+        return (vae_jax.Batch(data.image[index[0]]),)
+
+    chex.clear_trace_counter()
+    train = make(chex.assert_max_traces(vae_loss, n=1), ADAM)
+    state = fresh_state()
+    for epoch in range(3):
+        state, _ = train(state, *arguments(epoch, BATCH_SIZE))
+    smaller = arguments(0, BATCH_SIZE // 2)
+    with pytest.raises(AssertionError, match="traced"):
+        train(state, *smaller)
+
+
+def test_linear_vae_learns_the_maximum_of_the_likelihood():
+    """A linear VAE's best ELBO is the likelihood of probabilistic PCA (Lucas et al. 2019).
+
+    That maximum is in the eigenvalues of the data's covariance (Tipping & Bishop 1999, equation 3
+    with 7 and 8): the largest are kept, the mean of the others is the variance of the noise.
+    """
+    num, dim = 400, 5
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(num, 2)) @ rng.normal(size=(2, dim)) + 0.5 * rng.normal(size=(num, dim))
+    values = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
+    noise = values[2:].mean()
+    best = -0.5 * (
+        dim * math.log(2 * math.pi) + np.log(values[:2]).sum() + (dim - 2) * np.log(noise) + dim
+    )
+    model = vae_jax.make_vae(
+        networks.Encoder(networks.MLP((2 * LATENT_DIM,), hidden=())),
+        networks.NormalDecoder(networks.MLP((dim,), hidden=())),
+        LATENT_DIM,
+    )
+
+    def loss(params, key, batch):
+        posterior = model.encode(params, batch)
+        z = vae_jax.sample(key, posterior, 4)
+        bound = vae_jax.elbo(batch, z, posterior, model.prior(params), model.decode(params, z))
+        return -bound.value.mean(), bound
+
+    steps = 1500
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.03, steps))
+    data = jnp.asarray(x, jnp.float32)
+    init_key, train_key = jax.random.split(jax.random.key(0))
+    params = jax.jit(model.init)(init_key, data[:1])
+    with jax.numpy_dtype_promotion("standard"):
+        state = vae_jax.init_state(train_key, params, optimizer)
+    everything = jnp.broadcast_to(jnp.arange(num), (steps, num))
+    state, _ = vae_jax.make_train_epoch(loss, optimizer)(state, data, everything)
+    z_key = jax.random.key(1)
+    posterior = model.encode(state.params, data)
+    z = vae_jax.sample(z_key, posterior, 200)
+    bound = vae_jax.elbo(
+        data, z, posterior, model.prior(state.params), model.decode(state.params, z)
+    )
+    error = np.asarray(bound.value.mean(axis=1)).std(ddof=1) / math.sqrt(200)
+    assert bound.value.mean() <= best + 4 * error
+    np.testing.assert_allclose(bound.value.mean(), best, atol=0.01)
+
+
+# The order of an epoch
+
+
+def test_shuffle_shows_every_example_at_most_once():
+    key = jax.random.key(0)
+    first, second = (np.asarray(order(key, epoch)) for epoch in (0, 1))
+    for index in (first, second):
+        assert index.shape == (NUM_EXAMPLES // BATCH_SIZE, BATCH_SIZE)
+        assert index.dtype == np.int32
+        assert len(np.unique(index)) == index.size
+        assert index.min() >= 0
+        assert index.max() < NUM_EXAMPLES
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(order(jax.random.key(0), 0), first)
+    assert not np.array_equal(order(jax.random.key(1), 0), first)
+    whole = order(key, 0, NUM_EXAMPLES)
+    np.testing.assert_array_equal(np.sort(whole), np.arange(NUM_EXAMPLES)[None])
+
+
+def test_shuffle_puts_each_example_in_each_place_equally_often():
+    shuffle = functools.partial(vae_jax.shuffle, jax.random.key(0), num_examples=7, batch_size=3)
+    index = np.asarray(jax.vmap(shuffle)(jnp.arange(2000))).reshape(2000, 6)
+    frequency = (index[..., None] == np.arange(7)).mean(axis=0)
+    error = math.sqrt(1 / 7 * 6 / 7 / 2000)
+    assert (np.abs(frequency - 1 / 7) <= 4 * error).all()
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 51])
+def test_shuffle_of_a_batch_size_that_cannot_be(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}: it must be from 1 to 50"):
+        order(jax.random.key(0), 0, batch_size)
+
+
+# Binarization
+
+
+def test_binarize_is_exact_at_the_ends():
+    key, other = jax.random.split(jax.random.key(0))
+    size = 2**18  # four times as many as there are thresholds
+    assert not vae_jax.binarize(key, jnp.zeros(size, jnp.uint8)).any()
+    assert vae_jax.binarize(other, jnp.full(size, 255, jnp.uint8)).all()
+
+
+def test_binarize_has_the_grey_value_as_frequency():
+    num = 2000
+    image = jnp.broadcast_to(jnp.arange(256, dtype=jnp.uint8), (num, 256))
+    x = vae_jax.binarize(jax.random.key(0), image)
+    assert x.dtype == jnp.float32
+    assert set(np.unique(x)) == {0.0, 1.0}
+    p = np.arange(256) / 255
+    z = (np.mean(x, axis=0) - p)[1:-1] / np.sqrt(p * (1 - p) / num)[1:-1]
+    assert np.abs(z).max() <= 4.5  # the largest of 254
+    # Their squares sum to a chi-squared of 254 degrees of freedom.
+    assert abs(np.square(z).sum() - 254) <= 4 * math.sqrt(2 * 254)
+
+
+def test_binarize_draws_pixels_independently_and_anew():
+    image = jnp.full((2000, 4), 128, jnp.uint8)
+    keys = jax.random.split(jax.random.key(0))
+    x, y = (np.asarray(vae_jax.binarize(key, image)) for key in keys)
+    bound = 4 / math.sqrt(2000)
+    correlation = np.corrcoef(np.concatenate([x, y], axis=1).T)
+    assert np.abs(correlation - np.eye(8)).max() <= bound
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])
+def test_binarize_takes_bytes_only(dtype):
+    for binarize in (vae_jax.binarize, jax.jit(vae_jax.binarize)):
+        with pytest.raises(TypeError, match=f"image has dtype {dtype}: pass bytes, uint8"):
+            binarize(jax.random.key(0), jnp.zeros(3, dtype))
