@@ -5,6 +5,7 @@ import math
 
 import chex
 import jax
+import jax.extend.random
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,6 +13,7 @@ import pytest
 
 import vae_jax
 from vae_jax import networks
+from vae_jax.train import _threefry
 
 NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 50, 6, 8, 2
 IMAGES = np.random.default_rng(0).integers(256, size=(NUM_EXAMPLES, NUM_PIXELS), dtype=np.uint8)
@@ -336,3 +338,16 @@ def test_binarize_takes_bytes_only(dtype):
     for binarize in (vae_jax.binarize, jax.jit(vae_jax.binarize)):
         with pytest.raises(TypeError, match=f"image has dtype {dtype}: pass bytes, uint8"):
             binarize(jax.random.key(0), jnp.zeros(3, dtype))
+
+
+def test_the_generator_of_binarize_is_threefry():
+    key, first, second = (
+        jax.random.bits(jax.random.key(i), (num,)) for i, num in enumerate((2, 500, 500))
+    )
+    oracle = jax.extend.random.threefry_2x32(key, jnp.concatenate([first, second]))
+    words = jnp.concatenate(_threefry(key, first, second))
+    np.testing.assert_array_equal(words, oracle)
+    # The known answer that Random123 publishes for these digits of pi.
+    key = jnp.array([0x13198A2E, 0x03707344], jnp.uint32)
+    words = _threefry(key, jnp.uint32(0x243F6A88), jnp.uint32(0x85A308D3))
+    assert [int(word) for word in words] == [0xC4923A9C, 0x483DF7A0]

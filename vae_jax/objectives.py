@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vae_jax import foreign
-from vae_jax.distributions import Joint, kl_divergence, sample
+from vae_jax.distributions import Joint, _accurate, kl_divergence, sample
 
 __all__ = ["Bound", "autoencode", "elbo", "iwae"]
 
@@ -164,8 +164,7 @@ def _kl(latents: _Latents, leading: tuple[int, ...]) -> Array:
 
 
 def _log_prob(distribution: Any, value: Array, leading: tuple[int, ...]) -> Array:
-    term = distribution.log_prob(value)
-    term = term.astype(jnp.promote_types(term.dtype, jnp.float32))
+    term = _accurate(distribution.log_prob(value))
     # Where the library knows no event, its axes come back after the leading ones.
     total: Array = term.sum(axis=tuple(range(len(leading), term.ndim)))
     return total
