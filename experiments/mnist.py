@@ -6,6 +6,7 @@ importance samples; see README.md.
 
 import contextlib
 import dataclasses
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,10 @@ def main() -> None:
 def run(chosen: options.Options) -> None:
     start = time.perf_counter()
     folder.check_writable(chosen.run.output)
+    if chosen.run.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise command.RunError(
+            'no tensorboardX for --tensorboard: pip install -e ".[tensorboard]", or leave it out'
+        )
     command.use_accelerator(chosen.run.accelerator)
     command.use_compilation_cache()
     dataset = data.load(

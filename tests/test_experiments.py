@@ -301,6 +301,16 @@ def test_auto_without_a_network_is_the_digits_said_loudly(command, tmp_path):
     assert "MNIST" in results(output)["notice"]
 
 
+def test_tensorboard_that_is_not_installed_is_named(command, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['tensorboardX'] = None")
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    process = train(command, tmp_path / "run", "--tensorboard", PYTHONPATH=path)
+    assert process.returncode == 1
+    assert '".[tensorboard]"' in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_says_every_default(command):
     text = succeeded(command("mnist", "--help")).stdout
     for name in ("--binarization", "--latent-dim", "--resume", "--accelerator", "(default: 128)"):
