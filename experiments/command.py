@@ -33,10 +33,11 @@ class Interrupted(Exception):
 
 def parse(options: type[Any], *, prog: str, default: Any = None) -> Any:
     """The options of the command line, over `default` where it is given."""
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    flat = tyro.conf.OmitArgPrefixes
     if default is None:
-        return tyro.cli(options, prog=prog, config=config)
-    return tyro.cli(options, prog=prog, config=config, default=default)
+        return tyro.cli(options, prog=prog, config=(flat, tyro.conf.FlagCreatePairsOff))
+    # A flag that is on by default must still be accepted: both --flag and --no-flag are.
+    return tyro.cli(options, prog=prog, config=(flat,), default=default)
 
 
 def option_value(arguments: list[str], name: str) -> str | None:

@@ -29,6 +29,7 @@ def main() -> None:
     chosen = command.parse(Options, prog="python -m experiments.evaluate")
     if chosen.num_samples < 2:
         raise options.UsageError(f"--num-samples is {chosen.num_samples}: it must be 2 or more")
+    options.check_seed(chosen.seed)
     trained = restore(chosen.run)
     stored = trained.options.data
     dataset = data.load(trained.dataset, data_dir=stored.data_dir, manual_dir=stored.manual_dir)

@@ -71,7 +71,7 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
 def check_writable(output: Path | None) -> None:
     """Raises RunError where a folder for results cannot be made, before anything is downloaded."""
     path = (output or Path("runs")).absolute()
-    existing = next(p for p in (path, *path.parents) if p.exists())
+    existing = next(p for p in (path, *path.parents) if os.path.exists(p))  # never raises
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise RunError(f"cannot write {path}: {existing} is not a writable folder; name another")
 
@@ -150,8 +150,10 @@ def read_metrics(folder: Path, epochs: int) -> list[dict[str, Any]]:
 
 def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Writes all rows of metrics.jsonl."""
-    with _writing(folder), (folder / "metrics.jsonl").open("w") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+    partial = folder / ".metrics.jsonl.partial"
+    with _writing(folder):
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        os.replace(partial, folder / "metrics.jsonl")
 
 
 def append_metrics(folder: Path, row: dict[str, Any]) -> None:

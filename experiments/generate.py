@@ -41,6 +41,7 @@ def main() -> None:
         raise options.UsageError(f"--num is {num}: it must be 1 or more")
     folder.check_picture(chosen.output)
     check_label(chosen, folder.read_config(chosen.run))
+    options.check_seed(chosen.seed)
     trained = restore(chosen.run)
     key, model, params = jax.random.key(chosen.seed), trained.model, trained.params
     if chosen.reconstruct_as is not None:

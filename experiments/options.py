@@ -121,7 +121,7 @@ def check(options: Options) -> None:
     if training.epochs is not None:
         _check_at_least(1, epochs=training.epochs)
     _check_at_least(1, batch_size=training.batch_size, keep=options.run.keep)
-    _check_at_least(0, seed=training.seed)
+    check_seed(training.seed)
     _check_at_least(2, **dataclasses.asdict(options.evaluation))
     for name, widths in ("hidden", model.hidden), ("channels", model.channels):
         if not widths or min(widths) < 1:
@@ -138,6 +138,12 @@ def check(options: Options) -> None:
         raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
     if options.run.resume and options.run.overwrite:
         raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them")
+
+
+def check_seed(seed: int) -> None:
+    """Raises UsageError for a seed that JAX does not take."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed is {seed}: it must be from 0 to 2^63 - 1")
 
 
 def _check_at_least(least: int, **values: int) -> None:

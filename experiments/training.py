@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from tqdm import tqdm
@@ -14,7 +15,7 @@ from tqdm import tqdm
 import vae_jax
 from experiments import folder
 from experiments.command import Interrupted, RunError, StopRequest
-from experiments.options import Training
+from experiments.options import Training, UsageError
 from vae_jax import checkpoint
 
 # An epoch of more steps is cut into calls of at most so many, so that a stop need not wait long.
@@ -106,6 +107,11 @@ def train(
         if resume and checkpoints.latest_step() is not None:
             state = checkpoint.restore(checkpoints, state)
             parts = checkpoint.restore_config(checkpoints)["parts"]
+            if int(state.step) > options.epochs * calls * steps:
+                raise UsageError(
+                    f"--epochs is {options.epochs} but the run has made "
+                    f"{int(state.step) // (calls * steps)}: give as many or more"
+                )
             rows = folder.read_metrics(run, int(state.step) // (calls * steps))
             folder.write_metrics(run, rows)
 
@@ -135,7 +141,7 @@ def train(
                     start = time.perf_counter()
                     first_step = epoch * calls * steps + call * steps
                     state, metrics = train_epoch(state, dataset, order[call])
-                    _check_finite(np.asarray(metrics.loss), first_step, run, continue_command)
+                    _check_finite(metrics.loss, state.params, first_step, run, continue_command)
                     means = {k: float(v.mean()) for k, v in _terms(metrics.aux).items()}
                     parts.append({**means, "seconds": time.perf_counter() - start})
                     bar.update(steps * options.batch_size)
@@ -194,12 +200,24 @@ def evaluation_params(state: vae_jax.TrainState) -> Any:
     return state.params if state.average is None else state.average
 
 
-def _check_finite(losses: np.ndarray, first_step: int, run: Path, continue_command: str) -> None:
-    if np.isfinite(losses).all():
+@jax.jit
+def _finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _check_finite(
+    loss: jax.Array, params: Any, first_step: int, run: Path, continue_command: str
+) -> None:
+    losses = np.asarray(loss)
+    infinite = np.flatnonzero(~np.isfinite(losses))
+    if infinite.size:
+        what = f"the loss of step {first_step + infinite[0] + 1} is {losses[infinite[0]]}"
+    elif not _finite(params):  # a finite loss can have a gradient that is not
+        what = f"the parameters after step {first_step + len(losses)} are not finite"
+    else:
         return
-    at = int(np.flatnonzero(~np.isfinite(losses))[0])
     raise RunError(
-        f"the loss of step {first_step + at + 1} is {losses[at]}; the checkpoints in "
+        f"{what}; the checkpoints in "
         f"{run / 'checkpoints'} are from before it. Go on from the newest with a smaller step:\n"
         f"  {continue_command} --learning-rate=... --clip-norm=..."
     )

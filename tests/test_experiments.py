@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import measure, options
+from experiments import measure, options, training
+from experiments.command import RunError
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--hidden=32", "--latent-dim=4", "--num-importance-samples=20", "--accelerator=cpu")
@@ -192,6 +193,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
     )
 
 
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint():
+    finite = {"a": np.ones(2, np.float32)}
+    broken = {"a": np.array([1, np.nan], np.float32)}
+    where = (np.ones(3, np.float32), 7, Path("run"), "continue")
+    training._check_finite(where[0], finite, *where[1:])
+    with pytest.raises(RunError, match="the parameters after step 10 are not finite"):
+        training._check_finite(where[0], broken, *where[1:])
+
+
+def test_a_finished_run_is_not_resumed_to_fewer_epochs(command, finished):
+    process = command("mnist", f"--output={finished}", "--resume", "--tensorboard", "--epochs=3")
+    assert process.returncode == 2
+    assert "the run has made 6" in process.stderr
+    succeeded(command("mnist", f"--output={finished}", "--resume", "--epochs=6"))
+
+
 def test_two_latent_dimensions_grey_pixels_convolutions_and_an_average(command, tmp_path):
     process = train(
         command,
@@ -238,6 +255,7 @@ def test_generate_and_evaluate_read_a_run(command, finished, tmp_path):
         (["--learning-rate=nan"], 2, "--learning-rate is nan"),
         (["--batch-size=5000", "--dataset=digits"], 2, "1297 training examples"),
         (["--num-importance-samples=1"], 2, "--num-importance-samples is 1"),
+        (["--seed=9223372036854775808"], 2, "--seed is 9223372036854775808"),
         (["--resume"], 2, "--resume needs --output"),
         (["--resume", "--output=/nonexistent"], 2, "/nonexistent holds no run"),
         (["--output=/proc/run", "--dataset=digits"], 1, "cannot write /proc/run"),
