@@ -92,6 +92,13 @@ def test_decoder_image_is_cut_from_the_larger_one_at_its_far_edges():
     np.testing.assert_allclose(jax.jit(small.apply)(cut, z), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_logit():
+    p = np.array([0.0, 1e-4, 0.1, 0.5, 0.9, 1.0], np.float32)
+    expected = special.logit(np.clip(p.astype(np.float64), 1e-3, 1 - 1e-3))
+    np.testing.assert_allclose(networks.logit(p), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(networks.logit(p, smoothing=0.2)[0], special.logit(0.2), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "shape"),
     [
