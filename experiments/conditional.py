@@ -118,7 +118,8 @@ def measure(
     share = np.exp(value + log_prior - marginal[:, None])
 
     shuffled = labels[np.asarray(jax.random.permutation(shuffle_key, len(labels)))]
-    cost = under.value[rows, labels] - under.value[rows, shuffled]
+    under_shuffled = under.value[rows, shuffled]
+    cost = under.value[rows, labels] - under_shuffled
 
     classify = classifier.train(classifier_key, dataset.train, num_classes)
     recognised = classify(jnp.asarray(dataset.test.images) / 255) == labels
@@ -132,6 +133,10 @@ def measure(
         ),
         "conditional_num_class_samples": num_samples,
         **_mean("conditional_bayes_accuracy", correct),
+        "conditional_shuffled_log_likelihood": float(under_shuffled.mean()),
+        "conditional_shuffled_log_likelihood_standard_error": _combined(
+            under.standard_error[rows, shuffled]
+        ),
         **_mean("conditional_shuffled_labels_cost", cost),
         **_mean("conditional_classifier_agreement", agreed),
         **_mean("conditional_classifier_test_accuracy", recognised),
@@ -144,8 +149,10 @@ def measure(
             "under each other class; standard error of the draws",
             "bayes_accuracy": "argmax_c p(c) p(x|c) against the test label, num_class_samples "
             "draws under every class; standard error over the test images, as below",
-            "shuffled_labels_cost": "log p(x|c) under the test labels less that under the same "
-            "labels permuted, num_class_samples draws for both, nats",
+            "shuffled_log_likelihood": "log p(x|c) under the test labels permuted, "
+            "num_class_samples draws; standard error of the draws",
+            "shuffled_labels_cost": "log p(x|c) under the test labels less that under the permuted "
+            "ones, num_class_samples draws for both; standard error over the test images",
             "classifier_agreement": "share of num_generated images E[x|z,c], z from p(z|c), all "
             "classes alike, that the classifier takes for c",
             "classifier_test_accuracy": "of the classifier, a perceptron trained on the training "

@@ -106,9 +106,10 @@ def reported(test: dict[str, Any]) -> dict[str, Any]:
 
 def summary(results: dict[str, Any]) -> str:
     """The lines that a run ends with."""
+    name = "log p(x|c)" if results["conditional"] else "log p(x)"
     return (
         f"test ELBO        {results['test_elbo']:9.2f} nats\n"
-        f"test log p(x)    {results['test_log_likelihood']:9.2f} nats, +- "
+        f"test {name:12s}{results['test_log_likelihood']:9.2f} nats, +- "
         f"{results['test_log_likelihood_standard_error']:.3f} over "
         f"{results['num_importance_samples']} draws\n"
         f"active units     {results['active_units']:6d} of {len(results['kl_per_dimension'])}"

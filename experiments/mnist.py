@@ -172,7 +172,8 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
             test["estimate"],
             chosen.evaluation.num_class_samples,
         )
-        draw_classes(output, picture_key, model, params, test_x, test_label, dataset.num_classes)
+        picture_key, class_key = jax.random.split(picture_key)
+        draw_classes(output, class_key, model, params, test_x, test_label, dataset.num_classes)
     draw_pictures(
         output,
         picture_key,

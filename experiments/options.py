@@ -118,6 +118,11 @@ def check(options: Options) -> None:
             "--conditional needs labels, which binarized_mnist does not have: choose another "
             "--dataset"
         )
+    if options.data.dataset == "binarized_mnist" and options.data.binarization != "dynamic":
+        raise UsageError(
+            f"--binarization is {options.data.binarization} but binarized_mnist is binary as it "
+            "comes: leave it out"
+        )
     if training.epochs is not None:
         _check_at_least(1, epochs=training.epochs)
     _check_at_least(1, batch_size=training.batch_size, keep=options.run.keep)

@@ -16,7 +16,7 @@ import scipy.stats
 from PIL import Image
 
 import vae_jax
-from experiments import conditional, data, generate, measure, options, quadrants
+from experiments import conditional, data, generate, measure, mnist, options, quadrants
 from vae_jax import networks
 
 ROOT = Path(__file__).parents[1]
@@ -398,6 +398,11 @@ def test_log_likelihoods_of_every_class_and_what_is_made_of_them(monkeypatch):
     }
     for name, value in expected.items():
         np.testing.assert_allclose(fields[f"conditional_{name}"], value, rtol=1e-4, err_msg=name)
+    shuffled = fields["conditional_shuffled_log_likelihood"]
+    cost = fields["conditional_shuffled_labels_cost"]
+    np.testing.assert_allclose(shuffled + cost, expected["log_likelihood"], rtol=1e-5)
+    assert cost != 0
+    assert fields["conditional_shuffled_log_likelihood_standard_error"] < 1e-5
 
 
 def test_rows_without_a_label_are_dropped_from_every_split():
@@ -520,13 +525,27 @@ def test_a_conditional_run_leaves_its_numbers_and_pictures(standard):
     assert results["conditional_classifier_agreement"] > 0.8
     assert results["conditional_classifier_test_accuracy"] > 0.95
     names = [name for name in results if f"{name}_standard_error" in results]
-    assert len(names) == 7
+    assert len(names) == 8
     assert all(0 < results[f"{name}_standard_error"] < 5 for name in names)
     # Borders of a pixel, images of 8 x 8, enlarged sevenfold.
     assert pixels(output / "samples_by_class.png").shape == (7 * 9 * 10, 7 * 9 * 16)
     assert pixels(output / "style_transfer.png").shape == (7 * 9 * 10, 7 * 9 * 11)
     for name in ("samples_by_class", "style_transfer", "samples", "reconstructions"):
         assert pixels(output / f"{name}.png").std() > 10, f"{name}.png is blank"
+
+
+def test_a_run_drops_the_rows_without_a_label(tmp_path, monkeypatch):
+    digits = data.load("digits")
+    labels = np.where(np.arange(len(digits.train.labels)) % 3, digits.train.labels, -1)
+    train = data.Split(digits.train.images, labels.astype(np.int32))
+    monkeypatch.setattr(data, "load", lambda *_, **__: digits._replace(train=train))
+    arguments = ("--epochs=1", "--hidden", "16", "--num-importance-samples=2")
+    arguments += ("--num-class-samples=2", f"--output={tmp_path / 'run'}")
+    monkeypatch.setattr(sys, "argv", ["mnist", "--dataset=digits", "--conditional", *arguments])
+    mnist.main()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["num_train"] == (labels >= 0).sum()
+    assert np.isfinite(results["test_elbo"])
 
 
 @pytest.mark.long

@@ -135,6 +135,7 @@ def test_weights_of_zero_are_minus_infinity_and_not_nan():
         jax.random.key(0), x, proposal, proposal, decode, num_samples=2000, chunk_size=500
     )
     np.testing.assert_allclose(value[:2], [-np.inf, np.log(0.5)], rtol=1e-5)
+    assert error[0] == np.inf
     np.testing.assert_allclose(error[1], 0, atol=1e-3)
     assert np.abs(value[2] - np.log(0.25)) <= 4 * error[2]
 
@@ -216,3 +217,9 @@ def test_kl_per_dimension_sums_to_the_kl(batch):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
     total = vae_jax.kl_divergence(distribution, prior)
     np.testing.assert_allclose(actual.sum(-1), total, rtol=1e-5)
+
+
+def test_kl_per_dimension_is_of_diagonal_gaussians():
+    normal = Normal(jnp.zeros(2), 1.0)
+    with pytest.raises(TypeError, match=r"prior is a Categorical: pass a vae_jax\.Normal"):
+        vae_jax.kl_per_dimension(normal, Categorical(jnp.zeros(2)))

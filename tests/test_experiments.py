@@ -256,6 +256,11 @@ def test_generate_and_evaluate_read_a_run(command, finished, tmp_path):
         (["--batch-size=5000", "--dataset=digits"], 2, "1297 training examples"),
         (["--num-importance-samples=1"], 2, "--num-importance-samples is 1"),
         (["--seed=9223372036854775808"], 2, "--seed is 9223372036854775808"),
+        (
+            ["--dataset=binarized_mnist", "--binarization=none"],
+            2,
+            "binarized_mnist is binary",
+        ),
         (["--resume"], 2, "--resume needs --output"),
         (["--resume", "--output=/nonexistent"], 2, "/nonexistent holds no run"),
         (["--output=/proc/run", "--dataset=digits"], 1, "cannot write /proc/run"),

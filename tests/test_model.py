@@ -100,6 +100,8 @@ def test_one_example_and_any_batch_axes():
     x = jnp.asarray(X)
     assert vae_jax.reconstruct(MODEL, PARAMS, x[0]).mean.shape == (NUM_PIXELS,)
     assert vae_jax.interpolate(MODEL, PARAMS, x[0], x[1], 6).mean.shape == (6, NUM_PIXELS)
+    with pytest.raises(ValueError, match=r"num is 1: .* 2 points at least"):
+        vae_jax.interpolate(MODEL, PARAMS, x[0], x[1], 1)
     folded = x.reshape(2, 2, NUM_PIXELS)
     actual = vae_jax.traverse(MODEL, PARAMS, folded, jnp.zeros(3))
     assert actual.mean.shape == (LATENT_DIM, 3, 2, 2, NUM_PIXELS)

@@ -56,7 +56,8 @@ def log_likelihood(
 
     Returns:
       An `Estimate` with arrays [*b]. The standard error is by the delta method,
-      std(w) / (mean(w) sqrt(S)); where a few of the weights carry all, it is too small.
+      std(w) / (mean(w) sqrt(S)); where a few of the weights carry all, it is too small. Where
+      every weight is 0, the value is -inf and its error infinite.
 
     Raises:
       TypeError: the key is not typed.
@@ -98,7 +99,7 @@ def log_likelihood(
     value = sums.shift + jnp.log(sums.first) - math.log(num_samples)
     relative_variance = num_samples * sums.second / jnp.square(sums.first) - 1
     standard_error = jnp.sqrt(jnp.maximum(relative_variance, 0) / (num_samples - 1))
-    return Estimate(value, standard_error)
+    return Estimate(value, jnp.where(sums.first > 0, standard_error, jnp.inf))
 
 
 class _Sums(NamedTuple):
@@ -134,10 +135,19 @@ def kl_per_dimension(posterior: Normal, prior: Normal) -> Array:
       posterior: a diagonal Gaussian.
       prior: a diagonal Gaussian.
 
+    Raises:
+      TypeError: one of them is another distribution.
+
     >>> from vae_jax import Normal
     >>> kl_per_dimension(Normal(jnp.array([1.0, 0.0]), 1.0), Normal(jnp.zeros(2), 1.0))
     Array([0.5, 0. ], dtype=float32)
     """
+    for name, distribution in ("posterior", posterior), ("prior", prior):
+        if not isinstance(distribution, Normal):
+            raise TypeError(
+                f"{name} is a {type(distribution).__name__}: pass a vae_jax.Normal, whose KL is a "
+                "sum over dimensions"
+            )
     return kl_divergence(
         dataclasses.replace(posterior, event_ndims=0), dataclasses.replace(prior, event_ndims=0)
     )

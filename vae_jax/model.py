@@ -214,12 +214,17 @@ def interpolate(
     Returns:
       The likelihood, batch axes [num, *b].
 
+    Raises:
+      ValueError: num is less than 2.
+
     >>> encode = lambda params, x, label=None: Normal(x / params, 1.0)
     >>> decode = lambda params, z, label=None: Normal(z * params, 1.0)
     >>> model = VAE(None, encode, None, decode)
     >>> interpolate(model, 2.0, jnp.array([0.0]), jnp.array([1.0]), num=3).mean
     Array([[0. ], [0.5], [1. ]], dtype=float32)
     """
+    if num < 2:
+        raise ValueError(f"num is {num}: a line with both its ends has 2 points at least")
     start = model.encode(params, x_from, label).mean
     end = model.encode(params, x_to, label).mean
     z = jnp.linspace(start, end, num)
