@@ -82,6 +82,14 @@ def step_products(loss: Any, params: Any, batch: Any) -> list[Product]:
     return products(jax.make_jaxpr(gradient)(params, jax.random.key(0), batch).jaxpr)
 
 
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds of one call, after a pause in which the threads of the one before stop spinning."""
+    time.sleep(0.2)
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start
+
+
 def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
     """Median time of a call, the first one left out."""
     jax.block_until_ready(run())
@@ -93,8 +101,10 @@ def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
     return float(np.median(times))
 
 
-def product_seconds(steps: list[Product], target_seconds: float = 0.3) -> float:
-    """Time of these products, one after another, and of nothing else.
+def product_loop(
+    steps: list[Product], target_seconds: float = 0.3
+) -> tuple[Callable[[], Any], int]:
+    """A call that forms these products, one after another, and nothing else; how often it does.
 
     One number of each factor is taken from the product before: so no product can be moved out of
     the loop, or run beside another.
@@ -127,7 +137,7 @@ def product_seconds(steps: list[Product], target_seconds: float = 0.3) -> float:
 
     once = seconds(lambda: loop(10, factors), repeats=1) / 10
     repeats = max(1, int(target_seconds / once))
-    return seconds(lambda: loop(repeats, factors)) / repeats
+    return lambda: loop(repeats, factors), repeats
 
 
 def bandwidth(num_bytes: int = 2**28) -> float:

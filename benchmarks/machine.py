@@ -1,5 +1,6 @@
 """What a measurement was made on."""
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -38,3 +39,11 @@ def _processor() -> str:
     flags = fields.get("flags", "").split()
     special = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
     return f"{fields.get('model name', platform.processor())} ({' '.join(special)})"
+
+
+def positive(text: str) -> int:
+    """For argparse: a number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: give 1 or more")
+    return value

@@ -137,16 +137,11 @@ def torch_tuned(
     return run
 
 
-def pythae_trainer(workload: Workload, batch_size: int, images: np.ndarray) -> Any:
-    """pythae's own VAE and trainer, with its progress bar and its means of the loss.
-
-    It has no dynamic binarization: its batches are grey, and so are spared that work.
-    """
-    from pythae.data.datasets import BaseDataset
+def make_pythae(workload: Workload) -> Any:
+    """pythae's own VAE of these widths, with a Bernoulli likelihood."""
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
-    from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
@@ -171,9 +166,20 @@ def pythae_trainer(workload: Workload, batch_size: int, images: np.ndarray) -> A
 
     logging.disable(logging.INFO)  # its loggers have handlers of their own
     config = VAEConfig(input_dim=(784,), latent_dim=workload.latent_dim, reconstruction_loss="bce")
+    return VAE(config, Encoder(), Decoder())
+
+
+def pythae_trainer(workload: Workload, batch_size: int, images: np.ndarray) -> Any:
+    """pythae's trainer of its own VAE, with its progress bar and its means of the loss.
+
+    It has no dynamic binarization: its batches are grey, and so are spared that work.
+    """
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
     grey = torch.from_numpy(images).float() / 255
     trainer = BaseTrainer(
-        VAE(config, Encoder(), Decoder()),
+        make_pythae(workload),
         BaseDataset(grey, torch.zeros(len(grey))),
         training_config=BaseTrainerConfig(
             output_dir=tempfile.mkdtemp(),

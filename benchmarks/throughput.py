@@ -93,24 +93,28 @@ REPLICAS = [
 ]
 
 
-def measure_limits(workload: Workload, batch_size: int, bandwidth: float) -> dict[str, Any]:
-    """Rates for the products of one training step, and the least time that the step could take."""
-    result: dict[str, Any] = {}
-    for precision in PRECISIONS:
-        state, loss, _ = make_state(workload, precision)
-        batch = vae_jax.Batch(jnp.zeros((batch_size, *image_shape(workload)), jnp.uint8))
-        steps = limits.step_products(loss, state.params, batch)
-        flops = sum(product.flops for product in steps)
-        product_seconds = limits.product_seconds(steps)
-        # Parameters and moments are read and written once, bytes of the batch read once.
-        moved = 2 * limits.num_bytes((state.params, state.opt_state)) + limits.num_bytes(batch)
-        result[precision] = {
-            "flops_per_step": flops,
-            "bytes_per_step": moved,
-            "matmul_flops_per_second": flops / product_seconds,
-            "floor_seconds_per_step": max(product_seconds, moved / bandwidth),
-        }
-    return result
+class Limit(NamedTuple):
+    """The least that a training step must do, in one precision.
+
+    Attributes:
+      flops: of the matrix products of the loss and its gradient, counted from their jaxpr.
+      bytes: parameters and moments read and written once, and the batch's bytes read.
+      run: forms the products alone, `repeats` times.
+      repeats: of a call of `run`.
+    """
+
+    flops: int
+    bytes: int
+    run: Callable[[], Any]
+    repeats: int
+
+
+def make_limit(workload: Workload, batch_size: int, precision: str) -> Limit:
+    state, loss, _ = make_state(workload, precision)
+    batch = vae_jax.Batch(jnp.zeros((batch_size, *image_shape(workload)), jnp.uint8))
+    steps = limits.step_products(loss, state.params, batch)
+    moved = 2 * limits.num_bytes((state.params, state.opt_state)) + limits.num_bytes(batch)
+    return Limit(sum(p.flops for p in steps), moved, *limits.product_loop(steps))
 
 
 def time_contestants(
@@ -119,8 +123,14 @@ def time_contestants(
     batch_size: int,
     images: np.ndarray,
     rounds: int,
-) -> list[dict[str, Any]]:
-    """A row of times for each, per NUM_EXAMPLES examples; the first pass compiles, and is apart."""
+    bandwidth: float,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A row for each, and the limits. All take their turn in each round, the limits too.
+
+    Times are per NUM_EXAMPLES examples; the first pass compiles, and is apart.
+    """
+    limit = {precision: make_limit(workload, batch_size, precision) for precision in PRECISIONS}
+    limit_times: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     entrants = []
     for contestant in contestants:
         steps = max(1, int(len(images) * contestant.share) // batch_size)
@@ -132,36 +142,41 @@ def time_contestants(
         entrants.append((contestant, steps * batch_size * contestant.replicas, run, first, []))
     losses = {}
     for _ in range(rounds):
+        for precision, least in limit.items():
+            limit_times[precision].append(limits.timed(least.run) / least.repeats)
         for contestant, _, run, _, times in entrants:
-            time.sleep(0.2)  # the threads of the one before may still spin
-            start = time.perf_counter()
-            losses[contestant.name, contestant.precision] = run()
-            times.append(time.perf_counter() - start)
-    return [
-        {
-            "name": contestant.name,
-            "precision": contestant.precision,
-            "batch_size": batch_size,
-            "seconds_per_epoch": float(np.median(times)) * NUM_EXAMPLES / examples,
-            "seconds_per_epoch_least": min(times) * NUM_EXAMPLES / examples,
-            "seconds_per_epoch_most": max(times) * NUM_EXAMPLES / examples,
-            "examples_per_second": examples / float(np.median(times)),
-            "compile_seconds": max(0.0, first - float(np.median(times))),
-            "examples_timed": examples,
-            "loss": losses[contestant.name, contestant.precision],
+            name = contestant.name, contestant.precision
+            times.append(limits.timed(lambda run=run, name=name: losses.__setitem__(name, run())))
+    measured = {}
+    for precision, least in limit.items():
+        product_seconds = float(np.median(limit_times[precision]))
+        measured[precision] = {
+            "flops_per_step": least.flops,
+            "bytes_per_step": least.bytes,
+            "matmul_flops_per_second": least.flops / product_seconds,
+            "floor_seconds_per_step": max(product_seconds, least.bytes / bandwidth),
         }
-        for contestant, examples, _, first, times in entrants
-    ]
-
-
-def add_limits(row: dict[str, Any], limit: dict[str, Any]) -> dict[str, Any]:
-    own = limit[row["precision"]]
-    steps_per_second = row["examples_per_second"] / row["batch_size"]
-    rate = own["flops_per_step"] * steps_per_second
-    return row | {
-        "fraction_of_matmul_rate": rate / own["matmul_flops_per_second"],
-        "time_over_floor": 1 / (steps_per_second * own["floor_seconds_per_step"]),
-    }
+    rows = []
+    for contestant, examples, _, first, times in entrants:
+        median, own = float(np.median(times)), measured[contestant.precision]
+        rate = own["flops_per_step"] * examples / batch_size / median
+        rows.append(
+            {
+                "name": contestant.name,
+                "precision": contestant.precision,
+                "batch_size": batch_size,
+                "seconds_per_epoch": median * NUM_EXAMPLES / examples,
+                "seconds_per_epoch_least": min(times) * NUM_EXAMPLES / examples,
+                "seconds_per_epoch_most": max(times) * NUM_EXAMPLES / examples,
+                "examples_per_second": examples / median,
+                "fraction_of_matmul_rate": rate / own["matmul_flops_per_second"],
+                "time_over_floor": median * batch_size / examples / own["floor_seconds_per_step"],
+                "compile_seconds": max(0.0, first - median),
+                "examples_timed": examples,
+                "loss": losses[contestant.name, contestant.precision],
+            }
+        )
+    return rows, measured
 
 
 def benchmark(
@@ -192,11 +207,9 @@ def benchmark(
     for name in workloads:
         for batch_size in batch_sizes:
             workload = WORKLOADS[name]
-            limit = measure_limits(workload, batch_size, bandwidth)
-            times = time_contestants(present, workload, batch_size, images, rounds)
-            rows = [{"workload": name} | add_limits(row, limit) for row in times]
+            rows, limit = time_contestants(present, workload, batch_size, images, rounds, bandwidth)
             result["limits"].append({"workload": name, "batch_size": batch_size} | limit)
-            result["rows"] += rows
+            result["rows"] += [{"workload": name} | row for row in rows]
             print_table(rows, limit, workload.description)
             yield result
             jax.clear_caches()
@@ -232,13 +245,6 @@ def _names(known: list[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: give 1 or more")
-    return value
-
-
 def main() -> None:
     known = list(dict.fromkeys(c.name for c in CONTESTANTS + REPLICAS))
     parser = argparse.ArgumentParser(
@@ -252,13 +258,15 @@ def main() -> None:
     )
     parser.add_argument(
         "--batch-sizes",
-        type=lambda text: [_positive(item) for item in text.split(",")],
+        type=lambda text: [machine.positive(item) for item in text.split(",")],
         help="128,512,2048 when not given, and 8192 on a GPU",
     )
-    parser.add_argument("--rounds", type=_positive, default=5, help="timed passes of each; 5")
+    parser.add_argument(
+        "--rounds", type=machine.positive, default=5, help="timed passes of each; 5"
+    )
     parser.add_argument("--only", type=_names(known), help=f"of {', '.join(known)}")
     parser.add_argument(
-        "--examples", type=_positive, default=NUM_EXAMPLES, help="in a timed pass; 60000"
+        "--examples", type=machine.positive, default=NUM_EXAMPLES, help="in a timed pass; 60000"
     )
     parser.add_argument("--json", type=Path, help="where the results go")
     options = parser.parse_args()

@@ -1,0 +1,120 @@
+"""Time and memory of `experiments.mnist` from the start of the process to its first training step.
+
+    python -m benchmarks.startup [--rounds N] [--dataset NAME] [--data-dir DIR] [--json FILE]
+
+Cold has an empty compilation cache; warm has what the run before has put there.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import machine
+
+# The run's own program, but its first call makes one step, says when, and ends the process.
+_FIRST_STEP = """
+import json, os, resource, sys, time
+import jax
+import vae_jax
+from experiments import command, mnist
+
+make = vae_jax.make_train_epoch
+
+
+class FirstStep:
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def lower(self, state, dataset, order):
+        self.epoch = self.epoch.lower(state, dataset, order[:1])
+        return self
+
+    def compile(self):
+        self.epoch = self.epoch.compile()
+        return self
+
+    def __call__(self, state, dataset, order):
+        jax.block_until_ready(self.epoch(state, dataset, order[:1]))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps({"end": time.time(), "peak_kilobytes": memory}), flush=True)
+        os._exit(0)
+
+
+vae_jax.make_train_epoch = lambda *args, **kwargs: FirstStep(make(*args, **kwargs))
+command.run(mnist.main)
+"""
+
+
+def first_step(arguments: list[str], cache: str) -> dict[str, float]:
+    """Seconds from the start of a process to the end of its first step, and its peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.time()
+        process = subprocess.run(
+            [sys.executable, "-c", _FIRST_STEP, *arguments, f"--output={folder}/run"],
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache},
+            capture_output=True,
+            text=True,
+        )
+    if process.returncode:
+        raise SystemExit(process.stderr)
+    said = json.loads(process.stdout.splitlines()[-1])
+    return {"seconds": said["end"] - start, "peak_bytes": 1024 * said["peak_kilobytes"]}
+
+
+def benchmark(rounds: int, dataset: str, data_dir: str | None) -> dict[str, Any]:
+    arguments = [f"--dataset={dataset}"] + ([f"--data-dir={data_dir}"] if data_dir else [])
+    measured: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            measured["cold"].append(first_step(arguments, cache))
+            measured["warm"].append(first_step(arguments, cache))
+    rows = [
+        {
+            "name": name,
+            **{
+                field: float(np.median([m[field] for m in of_name]))
+                for field in ("seconds", "peak_bytes")
+            },
+            "seconds_least": min(m["seconds"] for m in of_name),
+            "seconds_most": max(m["seconds"] for m in of_name),
+        }
+        for name, of_name in measured.items()
+    ]
+    return {
+        "benchmark": "startup",
+        **machine.describe(),
+        "data": dataset,
+        "rounds": rounds,
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.startup", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--rounds", type=machine.positive, default=5, help="5 when not given")
+    parser.add_argument("--dataset", default="mnist", help="of experiments.mnist; mnist")
+    parser.add_argument("--data-dir", help="of experiments.mnist, where it is prepared")
+    parser.add_argument("--json", type=Path, help="where the results go")
+    options = parser.parse_args()
+    result = benchmark(options.rounds, options.dataset, options.data_dir)
+    for row in result["rows"]:
+        print(
+            f"{row['name']}: {row['seconds']:.2f} s ({row['seconds_least']:.2f} to "
+            f"{row['seconds_most']:.2f}), peak memory {row['peak_bytes'] / 1e6:.0f} MB"
+        )
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
