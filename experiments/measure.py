@@ -20,7 +20,7 @@ _BATCH = 500
 def observed(observe: Any, images: np.ndarray, split: str) -> jax.Array:
     """The images as the model sees them, binarised once, from a key that all runs share."""
     key = jax.random.fold_in(jax.random.key(0), {"validation": 0, "test": 1}[split])
-    return observe(key, jnp.asarray(images))
+    return jax.jit(observe)(key, jnp.asarray(images))
 
 
 def measure(
