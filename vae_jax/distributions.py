@@ -480,9 +480,9 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
         if known is not None:
             # [*b] from a library that knows the event, [*b, *event] from one that does not.
             return _sum_event(_accurate(known), known.ndim - (len(shape) - event_ndims))
-        first, second = (_as_gaussian(d, shape, event_ndims) for d in (posterior, prior))
-        if first is not None and second is not None:
-            return _CLOSED_FORMS[type(first), type(second)](first, second)
+        p, q = (_as_gaussian(d, shape, event_ndims) for d in (posterior, prior))
+        if p is not None and q is not None:
+            return _CLOSED_FORMS[type(p), type(q)](p, q)
     raise TypeError(
         f"no closed form is known for KL({type(posterior).__name__} || {type(prior).__name__}): "
         "estimate it from the draws, elbo(..., analytic_kl=False)"
@@ -524,7 +524,9 @@ def _as_gaussian(
             return MultivariateNormal(inner.mean(), inner.scale.to_dense())
         case _:
             return None
-    return Normal(jnp.broadcast_to(mean, shape), jnp.broadcast_to(scale, shape), event_ndims)
+    # Accurate, as NumPyro takes integers: Normal(0, 1).
+    mean, scale = (_accurate(jnp.broadcast_to(a, shape)) for a in (mean, scale))
+    return Normal(mean, scale, event_ndims)
 
 
 def _check_pair(posterior: Any, prior: Any) -> tuple[int, ...]:

@@ -27,7 +27,6 @@ class VAE(nnx.Module):
             nnx.tanh,
             nnx.Linear(hidden, x_dim, rngs=rngs),
         )
-        self.prior = vae_jax.Normal(jnp.zeros(latent_dim), 1.0)
 
     def encode(self, x):
         mean, log_scale = jnp.split(self.encoder(x), 2, axis=-1)
@@ -35,6 +34,10 @@ class VAE(nnx.Module):
 
     def decode(self, z):
         return vae_jax.Bernoulli(self.decoder(z))
+
+    @property
+    def prior(self):
+        return vae_jax.Normal(jnp.zeros(self.decoder.layers[0].in_features), 1.0)
 
 
 def main(epochs: int = 200, seed: int = 0) -> float:
@@ -45,10 +48,10 @@ def main(epochs: int = 200, seed: int = 0) -> float:
         for split in (digits.train, digits.test)
     )
     # Split once: inside jit the parameters are a pytree like any other, and a step costs no more.
-    graph, params, rest = nnx.split(VAE(train.shape[-1], rngs=nnx.Rngs(seed)), nnx.Param, ...)
+    graph, params = nnx.split(VAE(train.shape[-1], rngs=nnx.Rngs(seed)))
 
     def loss(params, key, image):
-        model = nnx.merge(graph, params, rest)
+        model = nnx.merge(graph, params)
         binarize_key, draw_key = jax.random.split(key)
         x = vae_jax.binarize(binarize_key, image)
         bound = vae_jax.autoencode(draw_key, x, model.encode, model.prior, model.decode)
@@ -56,7 +59,7 @@ def main(epochs: int = 200, seed: int = 0) -> float:
 
     @jax.jit
     def test_nll(params, key):
-        model = nnx.merge(graph, params, rest)
+        model = nnx.merge(graph, params)
         binarize_key, draw_key = jax.random.split(key)
         x = vae_jax.binarize(binarize_key, test)
         estimate = vae_jax.log_likelihood(
