@@ -1,5 +1,6 @@
 """Networks: shapes, their state at initialisation, and bounds that keep all values finite."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -91,24 +92,63 @@ def test_decoder_image_is_cut_from_the_larger_one_at_its_far_edges():
     np.testing.assert_allclose(jax.jit(small.apply)(cut, z), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_depth_to_space():
-    x = np.arange(2 * 3 * 4 * 8, dtype=np.float32).reshape(2, 3, 4, 8)
-    expected = np.zeros((2, 6, 8, 2), np.float32)
-    for row in range(6):
-        for column in range(8):
-            block = 2 * (row % 2) + column % 2
-            expected[:, row, column] = x[:, row // 2, column // 2, 2 * block : 2 * block + 2]
-    np.testing.assert_array_equal(networks._depth_to_space(jnp.asarray(x)), expected)
-
-
-# Values at initialisation
-
-
 def test_logit():
     p = np.array([0.0, 1e-4, 0.1, 0.5, 0.9, 1.0], np.float32)
     expected = special.logit(np.clip(p.astype(np.float64), 1e-3, 1 - 1e-3))
     np.testing.assert_allclose(networks.logit(p), expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(networks.logit(p, smoothing=0.2)[0], special.logit(0.2), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "shape"),
+    [
+        (
+            networks.StridedConv(5),
+            nn.Conv(5, (3, 3), strides=2, padding=((0, 1), (0, 1))),
+            (2, 3, 14, 10, 4),
+        ),
+        (
+            networks.StridedConv(5),
+            nn.Conv(5, (3, 3), strides=2, padding=((0, 2), (0, 1))),
+            (2, 7, 4, 1),
+        ),
+        (
+            networks.TransposedConv(5),
+            nn.ConvTranspose(5, (3, 3), strides=(2, 2), transpose_kernel=True),
+            (2, 3, 7, 5, 4),
+        ),
+    ],
+    ids=["strided", "strided, odd", "transposed"],
+)
+def test_convolutions_equal_those_of_flax(ours, theirs, shape):
+    """Values, and gradients in input and parameters."""
+    x, params = noise(0, *shape), ours.init(jax.random.key(1), jnp.zeros(shape))
+    params = jax.tree.map(lambda p: p + noise(2, *p.shape), params)
+    weights = noise(3, *ours.apply(params, x).shape)
+
+    def gradients(module):
+        return jax.value_and_grad(
+            lambda params, x: (module.apply(params, x) * weights).sum(), (0, 1)
+        )(params, x)
+
+    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), 1e-4, 1e-4)
+    chex.assert_trees_all_close(gradients(ours), gradients(theirs), rtol=1e-4, atol=1e-4)
+
+
+def test_convolutions_in_bfloat16_have_float32_sums_and_gradients():
+    x = noise(0, 3, 14, 14, 8)
+    for module in (networks.StridedConv, networks.TransposedConv):
+        low, full = module(16, networks.matmul_bfloat16), module(16)
+        params = full.init(jax.random.key(1), x)
+
+        def loss(params, module):
+            return jnp.square(module.apply(params, x)).mean()
+
+        for value in (lambda m, p: m.apply(p, x), lambda m, p: jax.grad(loss)(p, m)):
+            got, expected = jax.jit(value, static_argnums=0)(low, params), value(full, params)
+            for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+                assert a.dtype == jnp.float32
+                assert 0 < jnp.linalg.norm(a - b) < 0.01 * jnp.linalg.norm(b)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
