@@ -177,6 +177,19 @@ def test_iwae_and_log_likelihood(library, values):
     assert (np.abs(estimate.value - ours.value) < 5 * error).all()
 
 
+@pytest.mark.parametrize("analytic_kl", [True, False])
+def test_integer_parameters_are_numbers_too(values, analytic_kl):
+    """NumPyro takes Normal(0, 1)."""
+    dist = pytest.importorskip("numpyro.distributions")
+    v = values
+    posterior, _, likelihood = own(v)
+    standard = vae_jax.Normal(jnp.zeros(Z), 1.0)
+    want = vae_jax.elbo(v["x"], v["z"], posterior, standard, likelihood, analytic_kl=analytic_kl)
+    for prior in dist.Normal(0, 1), dist.Normal(jnp.zeros(Z), 1).to_event(1):
+        got = vae_jax.elbo(v["x"], v["z"], posterior, prior, likelihood, analytic_kl=analytic_kl)
+        assert_close(got.kl, want.kl)
+
+
 def test_sample_moments_shape_and_gradient(library, values):
     mean, scale = values["mean"], values["scale"]
 
