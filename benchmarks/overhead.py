@@ -2,9 +2,9 @@
 
     python -m benchmarks.overhead
 
-The two take turns, so that a busy second of the machine falls on both; the figure is the median over
-the rounds of the ratio within a round. Two copies of the loss by hand say what the machine's own
-noise is.
+The two take turns, so that a busy second of the machine falls on both; the figure is the median
+over the rounds of the ratio within a round. A second copy of the loss by hand says what the
+machine's own noise is.
 """
 
 import time

@@ -7,16 +7,16 @@ import pytest
 # Each is run in its author's settings, not in this repository's strict ones.
 pytestmark = pytest.mark.relax
 
-# A short run, and what it must reach: above where it starts, below the figure of a whole run.
+# Arguments of a short run, and what it must reach: far above where it starts.
 SHORT = {
-    "plain_vae": ({"epochs": 20}, lambda nll: nll < 28),
-    "nnx_vae": ({"epochs": 20}, lambda nll: nll < 28),
-    "equinox_vae": ({"epochs": 20}, lambda nll: nll < 28),
-    "haiku_vae": ({"epochs": 20}, lambda nll: nll < 28),
-    "numpyro_model": ({"epochs": 20}, lambda nll: nll < 28),
-    "sequence_vae": ({"epochs": 10}, lambda elbo: elbo > -30),
-    "classifier": ({"epochs": 40}, lambda accuracy: accuracy > 0.6),
-    "semi_supervised": ({"dataset": "digits", "epochs": 20}, lambda accuracy: accuracy > 0.6),
+    "plain_vae": ({"epochs": 10}, -32),
+    "nnx_vae": ({"epochs": 10}, -32),
+    "equinox_vae": ({"epochs": 10}, -32),
+    "haiku_vae": ({"epochs": 10}, -32),
+    "numpyro_model": ({"epochs": 10}, -32),
+    "sequence_vae": ({"epochs": 10}, -32),
+    "classifier": ({"epochs": 30}, 0.6),
+    "semi_supervised": ({"dataset": "digits", "epochs": 20}, 0.6),
 }
 NEEDS = {
     "equinox_vae": ["equinox"],
@@ -26,11 +26,11 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_a_short_run_learns(name, capsys):
+def test_a_short_run_learns(name):
     for module in NEEDS.get(name, []):
         pytest.importorskip(module)
     program = importlib.import_module(f"experiments.compose.{name}")
-    options, reached = SHORT[name]
+    options, least = SHORT[name]
     figure = program.main(**options)
     print(name, figure)
-    assert reached(figure)
+    assert figure > least

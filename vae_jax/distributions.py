@@ -333,8 +333,9 @@ class Categorical:
       logits: [*b, K], unnormalised; -inf for a class that cannot happen.
 
     Raises:
-      TypeError: the logits are not floating-point, or a value whose probability is asked not integer.
-      ValueError: a known value is not from 0 to K - 1. Under `jax.jit` it is not known: -inf.
+      TypeError: the logits are not floating-point, or a value whose probability is asked is no
+        integer.
+      ValueError: a known value is not from 0 to K - 1; one not known, under `jax.jit`, has -inf.
 
     >>> Categorical(jnp.zeros(4)).log_prob(jnp.array(2)).round(3)
     Array(-1.386, dtype=float32)

@@ -2,7 +2,7 @@
 
     python -m experiments.compose.haiku_vae
 
-Expected: test -log p(x) of FIGURE nats (scikit-learn's digits, binarised, 500 importance samples).
+Expected: test log p(x) of FIGURE nats (scikit-learn's digits, binarised, 500 importance samples).
 """
 
 import distrax
@@ -34,7 +34,7 @@ def decode(z, x_dim):
 
 
 def main(epochs: int = 200, seed: int = 0) -> float:
-    """Trains, and returns the test -log p(x) in nats."""
+    """Trains, and returns the test log p(x) in nats."""
     digits = data.load("digits")
     train, test = (
         jnp.asarray(split.images.reshape(len(split.images), -1))
@@ -52,7 +52,7 @@ def main(epochs: int = 200, seed: int = 0) -> float:
         return -bound.value.mean(), bound
 
     @jax.jit
-    def test_nll(params, key):
+    def test_log_px(params, key):
         binarize_key, draw_key = jax.random.split(key)
         x = vae_jax.binarize(binarize_key, test)
         posterior = encoder.apply(params["encoder"], x)
@@ -61,7 +61,7 @@ def main(epochs: int = 200, seed: int = 0) -> float:
             return decoder.apply(params["decoder"], z)
 
         estimate = vae_jax.log_likelihood(draw_key, x, posterior, PRIOR, decode, num_samples=500)
-        return -estimate.value.mean()
+        return estimate.value.mean()
 
     *init_keys, train_key, test_key = jax.random.split(jax.random.key(seed), 4)
     params = {
@@ -76,9 +76,9 @@ def main(epochs: int = 200, seed: int = 0) -> float:
         state, metrics = train_epoch(state, train, order)
         if epoch % 20 == 19:
             print(f"epoch {epoch + 1}: elbo {metrics.aux.value.mean():.2f} nats")
-    nll = float(test_nll(state.params, test_key))
-    print(f"test -log p(x): {nll:.2f} nats")
-    return nll
+    figure = float(test_log_px(state.params, test_key))
+    print(f"test log p(x): {figure:.2f} nats")
+    return figure
 
 
 if __name__ == "__main__":
