@@ -3,8 +3,8 @@
     python -m experiments.compose.semi_supervised
 
 p(y) p(z) p(x|y,z) with q(y|x) q(z|x,y). An image with its label has the bound on log p(x,y), their
-equation 6; one without has the mean of that bound under q(y|x), all ten classes written out, and the
-entropy of q(y|x), their equation 7; `alpha` times log q(y|x) of the labelled is added, their
+equation 6; one without has the mean of that bound under q(y|x), all ten classes written out, and
+the entropy of q(y|x), their equation 7; `alpha` times log q(y|x) of the labelled is added, their
 equation 9. What is not theirs: q(y|x) is convolutional, and in training it sees each image turned,
 sheared, zoomed and shifted at random, a noise that leaves the class as it is.
 
