@@ -109,6 +109,25 @@ def test_categorical_density():
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("k", [-1, 3])
+@eager_and_jitted
+def test_a_class_out_of_range(jit, k):
+    categorical = Categorical(np.array([0.1, 0.2, 0.7], np.float32))
+    # A constant is known inside jit too.
+    with pytest.raises(ValueError, match=rf"Categorical is {k} .* 3 classes: .* from 0 to 2"):
+        jit(lambda offset: offset + categorical.log_prob(np.array([0, k])))(np.zeros(2))
+
+
+@pytest.mark.parametrize("k", [-1, 0, 2, 3])
+def test_a_class_that_is_traced_may_be_out_of_range(k):
+    p = np.exp([0.1, 0.2, 0.7]) / np.exp([0.1, 0.2, 0.7]).sum()
+    density = stats.rv_discrete(values=(range(3), p))
+    log_prob = jax.jit(lambda logits, k: Categorical(logits).log_prob(k))
+    logits = np.array([0.1, 0.2, 0.7], np.float32)
+    np.testing.assert_allclose(log_prob(logits, k), density.logpmf(k), rtol=1e-5)
+    assert np.isfinite(jax.grad(log_prob)(logits, k)).all()
+
+
 def test_joint_density_is_the_sum_of_its_parts():
     parts = DISTRIBUTIONS["joint"].parts
     x = noise(0, 7, 4, 3), noise(1, 4, 3)

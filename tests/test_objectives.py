@@ -250,6 +250,46 @@ def test_one_example_under_vmap_is_a_scalar():
 
 
 @either_kl
+@pytest.mark.parametrize("leading", [(), (4,), (3, 2, 4)], ids=str)
+def test_leading_axes_are_many_of_one_example(leading, analytic_kl):
+    rng = np.random.default_rng(0)
+    z, mean, raw_scale, x, logits = (
+        jnp.asarray(rng.normal(size=(*leading, size)), jnp.float32) for size in (3, 3, 3, 6, 6)
+    )
+
+    def bound(x, z, mean, scale, logits):
+        arguments = Normal(mean, scale), PRIOR, Bernoulli(logits)
+        return vae_jax.elbo(x, z, *arguments, analytic_kl=analytic_kl)
+
+    arguments = (x > 0).astype(jnp.float32), z, mean, jnp.exp(raw_scale), logits
+    together = jax.jit(bound)(*arguments)
+    for _ in leading:
+        bound = jax.vmap(bound)
+    for got, want in zip(together, jax.jit(bound)(*arguments), strict=True):
+        assert got.shape == leading
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_autoencode_is_the_elbo_of_its_own_draw():
+    posterior, key = ELSEWHERE["diagonal"], jax.random.key(0)
+    got = vae_jax.autoencode(jax.random.clone(key), X, lambda x: posterior, PRIOR, decode, 5)
+    z = vae_jax.sample(key, posterior, 5)
+    want = vae_jax.elbo(X, z, posterior, PRIOR, decode(z))
+    assert got.value.shape == (5, BATCH)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_a_joint_likelihood_observes_a_tuple():
+    posterior = ELSEWHERE["diagonal"]
+    z = vae_jax.sample(jax.random.key(0), posterior)
+    likelihood = decode(z)
+    both = elbo((X, X + 1), z, posterior, PRIOR, Joint((likelihood, likelihood)))
+    one, other = (elbo(x, z, posterior, PRIOR, likelihood) for x in (X, X + 1))
+    want = one.log_likelihood + other.log_likelihood
+    np.testing.assert_allclose(both.log_likelihood, want, rtol=1e-6)
+
+
+@either_kl
 def test_joint_of_blocks_is_the_whole(analytic_kl):
     whole = ELSEWHERE["diagonal"]
     z = vae_jax.sample(jax.random.key(0), whole, 7)
@@ -295,6 +335,21 @@ def test_bfloat16_networks_give_float32_bounds():
     assert iwae(X, z, half, PRIOR, likelihood).value.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_under_x64_a_bound_has_the_dtype_of_its_arguments(dtype):
+    with jax.enable_x64(True):
+        x, zeros = jnp.ones((BATCH, 6), dtype), jnp.zeros((BATCH, LATENT_DIM), dtype)
+        posterior, prior = Normal(zeros, 1.0), Normal(jnp.zeros(LATENT_DIM, dtype), 1.0)
+        z = vae_jax.sample(jax.random.key(0), posterior, 2)
+        weight = jnp.ones((LATENT_DIM, 6), dtype)
+        of = x, z, posterior, prior, Bernoulli(z @ weight)
+        estimate = vae_jax.log_likelihood(
+            jax.random.key(0), x, posterior, prior, lambda z: Bernoulli(z @ weight), num_samples=2
+        )
+        results = z, elbo(*of), elbo(*of, analytic_kl=False), iwae(*of), estimate
+    assert {str(array.dtype) for array in jax.tree.leaves(results)} == {dtype}
+
+
 # Bad input
 
 SHAPES = {
@@ -328,11 +383,27 @@ SHAPES = {
             r"likelihood has shape \(4, 5\) but x .* draws of leading shape \(7,\)",
         ),
         ({"prior": Normal(jnp.zeros(2), 1.0)}, r"\(4, 3\).*\(2,\)"),
+        ({"prior": Normal(jnp.zeros((2, 3)), 1.0)}, r"\(4, 3\) but prior has shape \(2, 3\)"),
+        (
+            {
+                "x": jnp.zeros((BATCH, 2, 5)),
+                "likelihood": Bernoulli(jnp.zeros((BATCH, 2, 5))),
+            },
+            r"\(4, 3\), but likelihood has 1, of \(4, 2, 5\): .*set event_ndims",
+        ),
     ],
 )
 def test_shapes_that_do_not_match(jit, bound, wrong, message):
     with pytest.raises(ValueError, match=message):
         jit(lambda arguments: bound(**arguments))({**SHAPES, **wrong})
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_bytes_are_no_zeros_and_ones(jit):
+    likelihood = Bernoulli(jnp.zeros((BATCH, 5)))
+    wrong = {**SHAPES, "x": jnp.zeros((BATCH, 5), jnp.uint8), "likelihood": likelihood}
+    with pytest.raises(TypeError, match=r"value of a Bernoulli has dtype uint8: pass .*astype"):
+        jit(lambda arguments: vae_jax.elbo(**arguments))(wrong)
 
 
 def test_iwae_needs_an_axis_of_draws():

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -331,6 +332,11 @@ class Categorical:
     Args:
       logits: [*b, K], unnormalised; -inf for a class that cannot happen.
 
+    Raises:
+      TypeError: the logits are not floating-point, or a value whose probability is asked is no
+        integer.
+      ValueError: a known value is not from 0 to K - 1; one not known, under `jax.jit`, has -inf.
+
     >>> Categorical(jnp.zeros(4)).log_prob(jnp.array(2)).round(3)
     Array(-1.386, dtype=float32)
     """
@@ -355,14 +361,29 @@ class Categorical:
         )
 
     def log_prob(self, value: ArrayLike) -> Array:
-        value = jnp.asarray(value)
+        with jax.ensure_compile_time_eval():  # a constant stays one, to be looked at, under jit too
+            value = jnp.asarray(value)
         if not jnp.issubdtype(value.dtype, jnp.integer):
             raise TypeError(f"the value of a Categorical has dtype {value.dtype}: pass integers")
+        num_classes = self.logits.shape[-1]
+        if not isinstance(value, jax.core.Tracer):
+            # With NumPy: within a trace, jnp's comparisons of a constant are traced too.
+            known = np.asarray(value)
+            wrong = known[(known < 0) | (known >= num_classes)]
+            if wrong.size:
+                raise ValueError(
+                    f"the value of a Categorical is {wrong[0]} but its logits have {num_classes} "
+                    f"classes: pass integers from 0 to {num_classes - 1}"
+                )
         log_probs = jax.nn.log_softmax(_accurate(self.logits))
         shape = _aligned_shape(value, self)
-        log_probs = jnp.broadcast_to(log_probs, (*shape, log_probs.shape[-1]))
+        log_probs = jnp.broadcast_to(log_probs, (*shape, num_classes))
         index = jnp.broadcast_to(value, shape)[..., None]
-        return jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
+        taken = jnp.take_along_axis(log_probs, index, axis=-1, mode="clip")[..., 0]
+        # Outside the support a probability is 0, as in scipy.stats.rv_discrete.logpmf; a plain
+        # gather would score the last class for -1.
+        inside = (index[..., 0] >= 0) & (index[..., 0] < num_classes)
+        return jnp.where(inside, taken, jnp.full_like(taken, -jnp.inf))
 
 
 @_pytree
@@ -524,7 +545,9 @@ def _as_gaussian(
             return MultivariateNormal(inner.mean(), inner.scale.to_dense())
         case _:
             return None
-    return Normal(jnp.broadcast_to(mean, shape), jnp.broadcast_to(scale, shape), event_ndims)
+    # Accurate, as NumPyro takes integers: Normal(0, 1).
+    mean, scale = (_accurate(jnp.broadcast_to(a, shape)) for a in (mean, scale))
+    return Normal(mean, scale, event_ndims)
 
 
 def _check_pair(posterior: Any, prior: Any) -> tuple[int, ...]:

@@ -21,6 +21,12 @@ class Estimate(NamedTuple):
     Attributes:
       value: the estimate, in nats.
       standard_error: its standard error over the draws, in nats.
+
+    >>> estimate = Estimate(jnp.array([-86.0, -90.0]), jnp.array([0.3, 0.4]))
+    >>> nll = -estimate.value.mean()
+    >>> standard_error = jnp.sqrt((estimate.standard_error**2).sum()) / 2  # of the mean of two
+    >>> print(f"{nll:.2f} +- {standard_error:.2f} nats")
+    88.00 +- 0.25 nats
     """
 
     value: Array

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 
 def shape(distribution: Any) -> tuple[int, ...]:
@@ -50,6 +50,8 @@ def check(distribution: Any, value: Array) -> None:
       TypeError: an integer value for a Bernoulli: the bytes of a picture are no zeros and ones.
       ValueError: a known scale is not positive.
     """
+    if library(distribution) is None:
+        return
     inner = innermost(distribution)
     name = type(inner).__name__
     if name.startswith("Bernoulli") and jnp.issubdtype(value.dtype, jnp.integer):
@@ -58,16 +60,17 @@ def check(distribution: Any, value: Array) -> None:
             "after scaling pixels to [0, 1]"
         )
     scale = getattr(inner, "scale", None)
-    if isinstance(scale, jax.Array | np.ndarray):  # a linear operator is neither
+    if isinstance(scale, ArrayLike):  # a linear operator is none
         check_positive(f"scale of a {name}", scale)
 
 
-def check_positive(name: str, value: Array | np.ndarray[Any, Any]) -> None:
+def check_positive(name: str, value: ArrayLike) -> None:
     """Raises ValueError where a value is known not to be positive."""
     # Only a concrete value can be looked at; a traced one is the caller's word.
     if isinstance(value, jax.core.Tracer):
         return
     with jax.ensure_compile_time_eval():  # under jit even a comparison of constants is traced
+        value = jnp.asarray(value)
         if not bool((value > 0).all()):
             raise ValueError(f"{name} has a least value of {value.min()}: it must be positive")
 

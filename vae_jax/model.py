@@ -45,6 +45,16 @@ class VAE(NamedTuple):
       encode: (params, x, label=None) -> posterior q(z|x) or q(z|x,c), batch axes those of x.
       prior: (params, label=None) -> prior p(z), without batch axes, or p(z|c).
       decode: (params, z, label=None) -> likelihood p(x|z) or p(x|z,c), batch axes those of z.
+
+    >>> model = VAE(
+    ...     init=lambda key, x, label=None: jax.random.normal(key, x.shape[-1:]),
+    ...     encode=lambda params, x, label=None: Normal(x @ params[:, None], 1.0),
+    ...     prior=lambda params, label=None: Normal(jnp.zeros(1), 1.0),
+    ...     decode=lambda params, z, label=None: Normal(z * params, 1.0),
+    ... )
+    >>> params = model.init(jax.random.key(0), jnp.zeros((4, 3)))
+    >>> model.decode(params, model.encode(params, jnp.zeros((4, 3))).mean).mean.shape
+    (4, 3)
     """
 
     init: InitFn

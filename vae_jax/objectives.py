@@ -22,6 +22,11 @@ class Bound(NamedTuple):
       value: the bound.
       log_likelihood: log p(x|z), under the draws.
       kl: KL(q(z|x) || p(z)), or log q(z|x) - log p(z) under the draws.
+
+    >>> bound = Bound(jnp.array([-90.0, -88.0]), jnp.array([-70.0, -66.0]), jnp.array([20.0, 22.0]))
+    >>> loss = -bound.value.mean()  # the one minus sign
+    >>> loss
+    Array(89., dtype=float32)
     """
 
     value: Array

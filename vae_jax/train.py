@@ -39,6 +39,10 @@ class Batch(NamedTuple):
     Attributes:
       image: [B, *event].
       label: [B] or None.
+
+    >>> batch = Batch(jnp.zeros((4, 3), jnp.uint8), jnp.arange(4))
+    >>> jax.tree.map(lambda array: array[:2].shape, batch)
+    Batch(image=(2, 3), label=(2,))
     """
 
     image: Array
@@ -54,6 +58,11 @@ class TrainState(NamedTuple):
       params: the model's parameters.
       opt_state: the optimizer's.
       average: exponential moving average of params, or None.
+
+    >>> optimizer = optax.sgd(0.1)
+    >>> state = init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optimizer)
+    >>> state.step, state.average
+    (Array(0, dtype=int32), None)
     """
 
     step: Array
@@ -69,6 +78,10 @@ class Metrics(NamedTuple):
     Attributes:
       loss: what was minimised.
       aux: what the loss returned beside it, such as a `Bound`, each leaf averaged over the batch.
+
+    >>> metrics = Metrics(loss=jnp.float32(89.0), aux={"kl": jnp.float32(20.0)})
+    >>> float(metrics.aux["kl"])
+    20.0
     """
 
     loss: Array
