@@ -66,7 +66,7 @@ def run(chosen: Options) -> None:
     from tqdm import tqdm
 
     from experiments import data, measure
-    from experiments.tutorial import page
+    from experiments.tutorial import drawing, page
     from experiments.tutorial.study import Study
 
     dataset = data.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
@@ -75,7 +75,7 @@ def run(chosen: Options) -> None:
     # A name given twice is one chapter; they come in the order of the book.
     names = [name for name in CHAPTERS if name in chosen.chapters or not chosen.chapters]
     chapters = {}
-    with tqdm(names, unit="chapter", disable=None) as bar:
+    with tqdm(names, unit="chapter", disable=None) as bar, drawing.style():
         for name in bar:
             bar.set_description(name)
             chapters[name] = importlib.import_module(f"experiments.tutorial.{name}").run(study)

@@ -37,10 +37,14 @@ STYLE = {
 }
 
 
+def style() -> Any:
+    """A context in which figures have the common look."""
+    return plt.rc_context(STYLE)
+
+
 def panels(rows: int = 1, columns: int = 1, height: float = 3.0, **settings: Any) -> Any:
-    """A figure and its axes, as `plt.subplots` gives them, in the common look."""
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(WIDTH, height), **settings)
+    """A figure and its axes, as `plt.subplots` gives them."""
+    return plt.subplots(rows, columns, figsize=(WIDTH, height), **settings)
 
 
 def images(axes: Any, pictures: Any, columns: int, title: str = "") -> None:

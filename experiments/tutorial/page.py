@@ -24,7 +24,8 @@ import matplotlib.pyplot as plt
 from latex2mathml.converter import convert
 
 _NUMBER = re.compile(r"\[\[([\w.]+)(?::([^\]]+))?\]\]")
-_INLINE = re.compile(r"\$([^$]+)\$|`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*")
+_INLINE = re.compile(r"\$([^$]+)\$|`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\^([^^ ]+)\^")
+_TAGS = ("code", "strong", "em", "sup")
 _FUNCTION_NAME = re.compile(r"(<mi>(?:log|exp)</mi>|<mo>(?:tr|KL|Var)</mo>)(?!<mo stretchy=\"false\">&#x00028;)")
 
 
@@ -78,7 +79,9 @@ def render(chapters: Mapping[str, Chapter], facts: str) -> str:
     contents = "".join(
         f'<li><a href="#{name}">{_inline(c.title, {})}</a></li>' for name, c in chapters.items()
     )
-    body = "\n".join(_chapter(name, chapter) for name, chapter in chapters.items())
+    body = "\n".join(
+        _chapter(name, number, chapter) for number, (name, chapter) in enumerate(chapters.items(), 1)
+    )
     return template.substitute(contents=contents, chapters=body, facts=html.escape(facts))
 
 
@@ -95,13 +98,13 @@ def mathml(latex: str, display: str = "inline") -> str:
     return content[:start] + semantics + content[end:]
 
 
-def _chapter(name: str, chapter: Chapter) -> str:
+def _chapter(name: str, number: int, chapter: Chapter) -> str:
     values = {**chapter.numbers, "seconds": chapter.seconds}
     paragraphs = re.split(r"\n\s*\n", chapter.text.strip())
     blocks = [_paragraph(p.strip(), values, chapter.figures) for p in paragraphs]
     source = "\n\n".join(textwrap.dedent(inspect.getsource(f)).rstrip() for f in chapter.code)
     blocks.append(f"<h3>The code that ran</h3>\n<pre><code>{_highlight(source)}</code></pre>")
-    heading = f'<h2 id="{name}">{_inline(chapter.title, values)}</h2>'
+    heading = f'<h2 id="{name}">{number}. {_inline(chapter.title, values)}</h2>'
     return "<section>" + "\n".join([heading, *blocks]) + "</section>"
 
 
@@ -141,14 +144,18 @@ def _inline(text: str, numbers: Mapping[str, Any]) -> str:
         value: Any = numbers
         for part in match[1].split("."):
             value = value[int(part)] if part.isdecimal() else value[part]
-        return format(value, match[2] or "").replace("-", "\N{MINUS SIGN}")
+        shown = format(value, match[2] or "")
+        mantissa, has_exponent, exponent = shown.partition("e")
+        if has_exponent:
+            shown = f"{mantissa} \N{MULTIPLICATION SIGN} 10^{int(exponent)}^"
+        return shown.replace("-", "\N{MINUS SIGN}")
 
     def mark(match: re.Match[str]) -> str:
-        latex, code, strong, emphasis = match.groups()
+        latex, *marked = match.groups()
         if latex:
             return mathml(html.unescape(latex))
-        tag = "code" if code else "strong" if strong else "em"
-        return f"<{tag}>{code or strong or emphasis}</{tag}>"
+        tag, content = next((t, c) for t, c in zip(_TAGS, marked, strict=True) if c)
+        return f"<{tag}>{content}</{tag}>"
 
     return _INLINE.sub(mark, html.escape(_NUMBER.sub(number, text), quote=False))
 
