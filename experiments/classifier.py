@@ -61,7 +61,9 @@ def train_probabilities(
     ]
     # Calls of one length, whatever the length of an epoch, compile once.
     for steps in tqdm(
-        np.concatenate(order)[:num_steps].reshape(10, -1, batch_size), desc="classifier", disable=None
+        np.concatenate(order)[:num_steps].reshape(10, -1, batch_size),
+        desc="classifier",
+        disable=None,
     ):
         state, _ = train_epoch(state, dataset, jnp.asarray(steps))
 

@@ -183,7 +183,7 @@ def alternate(
       these keys.
 
     Raises:
-      ValueError: when initialised, params with another key.
+      ValueError: when initialised: params with other keys.
 
     >>> optimizer = alternate(optax.sgd(0.5), "theta", "phi")
     >>> step = make_train_step(lambda p, key, x: ((p["theta"] + p["phi"]) * x, None), optimizer)
@@ -193,13 +193,18 @@ def alternate(
     {'phi': Array(1., dtype=float32), 'theta': Array(0.5, dtype=float32)}
     """
 
+    def groups_of(params: Params) -> dict[str, str]:
+        if set(params) != set(groups):
+            raise ValueError(
+                f"the groups are {', '.join(groups)} but params has {', '.join(params)}: name "
+                "each of its keys"
+            )
+        return {group: group for group in groups}
+
     def in_turn(turn: int) -> optax.GradientTransformation:
         return optax.conditionally_mask(optimizer, lambda step, **_: step % len(groups) == turn)
 
-    return optax.partition(
-        {group: in_turn(turn) for turn, group in enumerate(groups)},
-        lambda params: {group: group for group in params},
-    )
+    return optax.partition({group: in_turn(turn) for turn, group in enumerate(groups)}, groups_of)
 
 
 def binarize(key: Array, image: Array) -> Array:

@@ -93,7 +93,8 @@ def run(chosen: Options) -> None:
         "versions": measure.versions(),
     }
     numbers = {
-        name: {**chapter.numbers, "seconds": chapter.seconds} for name, chapter in chapters.items()
+        name: {**chapter.numbers, "seconds": dict(chapter.seconds)}
+        for name, chapter in chapters.items()
     }
     folder.write_json(output / "tutorial.json", {"protocol": protocol, **numbers})
     facts = (
@@ -103,7 +104,7 @@ def run(chosen: Options) -> None:
         + ", ".join(f"{name} {version}" for name, version in protocol["versions"].items())
     )
     with folder.writing(output):
-        (output / "tutorial.html").write_text(page.render(chapters, facts))
+        (output / "tutorial.html").write_text(page.render(chapters, facts, CHAPTERS))
     print(f"page: {output / 'tutorial.html'}")
 
 

@@ -15,9 +15,9 @@ LATENTS = 10
 NUM_DRAWS = 1000
 
 TEXT = r"""
-An **autoencoder** is two networks. The encoder turns an image $x$ into a short code $z$, the decoder
-turns the code back into an image, and both are trained until the image that comes out is the one
-that went in. Written as a probability, it maximises
+An **autoencoder** is two networks. The encoder turns an image $x$ into a short code $z$, the
+decoder turns the code back into an image, and both are trained until the image that comes out is
+the one that went in. Written as a probability, it maximises
 
 $$ \log p_\theta(x \mid z), \qquad z = \mu_\phi(x) $$
 
@@ -32,10 +32,10 @@ evidence lower bound, or ELBO, which chapter 4 derives:
 $$ \mathcal{L}(x) = \mathbb{E}_{q_\phi(z \mid x)}\left[\log p_\theta(x \mid z)\right]
 - \mathrm{KL}\left(q_\phi(z \mid x) \,\|\, p(z)\right) $$
 
-Below are the codes of [[num_test]] test images under both, two dimensions each. The
-autoencoder's lie wherever training has left them: the standard deviation of a coordinate is
-[[code_spread.autoencoder:.1f]]. The VAE's lie where the prior is, with
-[[code_spread.vae:.1f]], around zero and next to each other.
+Below are the codes of [[num_test]] test images under both, two dimensions each. The autoencoder's
+lie wherever training has left them: the standard deviation of a coordinate is
+[[code_spread.autoencoder:.1f]]. The VAE's lie where the prior is, with [[code_spread.vae:.1f]],
+around zero and next to each other.
 
 ![codes]
 
@@ -47,30 +47,31 @@ the VAE the digits on the right.
 
 How many of these are digits? A judge counts: a classifier of its own, trained on real digits and on
 pictures that are none (shuffled pixels, or four quadrants of four digits), and it has never seen a
-generated image. It is sure of an image when it gives one digit a probability of [[sure_at]] or more.
-Of [[num_draws]] draws it is sure about
+generated image. It is sure of an image when it gives one digit a probability of [[sure_at]] or
+more. Of [[num_draws]] draws it is sure about
 
 | codes | autoencoder | VAE |
 | $\mathcal{N}(0, I)$, [[latent_dim]] latents | [[sure.autoencoder:.0%]] | [[sure.vae:.0%]] |
 | a Gaussian fitted to its own codes | [[sure_fitted.autoencoder:.0%]] | [[sure_fitted.vae:.0%]] |
 | far from the data: three times that spread | [[sure_far.autoencoder:.0%]] | [[sure_far.vae:.0%]] |
 | $\mathcal{N}(0, I)$, 2 latents | [[sure_2.autoencoder:.0%]] | [[sure_2.vae:.0%]] |
-| codes of test images, [[latent_dim]] latents | [[sure_reconstructed.autoencoder:.0%]] | [[sure_reconstructed.vae:.0%]] |
+| codes of test images, [[latent_dim]] latents | [[sure_reconstructed.autoencoder:.0%]]
+  | [[sure_reconstructed.vae:.0%]] |
 
-For comparison, it is sure about [[sure_real:.0%]] of real grey test images and [[sure_noise:.1%]] of
-noise. The second row is the fairer question to the autoencoder: even where the codes are drawn from
-a Gaussian with their own mean and covariance, most of the space between them has no meaning. The
-fourth row is as honest: a plane is so crowded that there is little space between the codes, and in
-two dimensions the autoencoder need not be the worse one. In the last row the codes are of real
+For comparison, it is sure about [[sure_real:.0%]] of real grey test images and [[sure_noise:.1%]]
+of noise. The second row is the fairer question to the autoencoder: even where the codes are drawn
+from a Gaussian with their own mean and covariance, most of the space between them has no meaning.
+The fourth row is as honest: a plane is so crowded that there is little space between the codes, and
+in two dimensions the autoencoder need not be the worse one. In the last row the codes are of real
 images; there the autoencoder, which has nothing else to do, reconstructs better:
 [[log_likelihood.autoencoder:.1f]] nats against the VAE's [[log_likelihood.vae:.1f]].
 
 ![far]
 
 The autoencoder is a limit of the VAE. Let the standard deviation of $q_\phi(z \mid x)$ shrink to
-$s$: the first term of the bound becomes $\log p_\theta(x \mid \mu_\phi(x))$, but the divergence grows
-without end, like $-\log s$ for each dimension. Only when it is dropped is the autoencoder left. For the
-trained VAE, with all standard deviations replaced by $s$:
+$s$: the first term of the bound becomes $\log p_\theta(x \mid \mu_\phi(x))$, but the divergence
+grows without end, like $-\log s$ for each dimension. Only when it is dropped is the autoencoder
+left. For the trained VAE, with all standard deviations replaced by $s$:
 
 | $s$ | first term, nats | KL, nats |
 | 1 | [[limit.log_likelihood.0:.2f]] | [[limit.kl.0:.1f]] |
@@ -127,8 +128,7 @@ def run(study: Study) -> page.Chapter:
     noise = jax.random.normal(draw_key, (NUM_DRAWS, LATENTS))
 
     sure: dict[str, dict[str, float]] = {
-        name: {}
-        for name in ("sure", "sure_fitted", "sure_far", "sure_2", "sure_reconstructed")
+        name: {} for name in ("sure", "sure_fitted", "sure_far", "sure_2", "sure_reconstructed")
     }
     likelihoods, spread, drawn, far = {}, {}, {}, {}
     for name in train:
@@ -195,8 +195,8 @@ def draw_codes(model: vae_jax.VAE, params: dict[str, Any], study: Study) -> page
         figure,
         "Two scatter plots of two-dimensional codes coloured by digit. The autoencoder's codes "
         "spread far outside the dashed circle of the prior, the VAE's fill it.",
-        "Codes of the test images, $z = \\mu_\\phi(x)$; a number stands at the median of its digit's "
-        "codes. The dashed circle holds 95 % of $\\mathcal{N}(0, I)$. Note the scales of the axes.",
+        "Codes of the test images, $z = \\mu_\\phi(x)$; a number stands at the median of its "
+        "digit's codes. The dashed circle holds 95 % of $\\mathcal{N}(0, I)$. Note the scales of the axes.",
     )
 
 

@@ -16,12 +16,13 @@ from vae_jax import MultivariateNormal, Normal
 # p(z) = N(0, I), p(x|z) = N(W z, s^2 I): the model in which all is known.
 WEIGHT = ((1.0, 0.9), (0.2, 0.6), (-0.5, -0.3), (0.8, 0.4))
 NOISE, OBSERVED = 0.5, (1.2, 0.3, -0.9, 1.5)
-NUM_IMAGES, IMAGE_DRAWS = 16, 4000
+NUM_IMAGES, IMAGE_DRAWS, GRID = 16, 4000, 481
 TOLERANCE, DIMENSIONS, DECODES_PER_SECOND = 1e-3, (1, 2, 3, 4, 5), 1e6
 SECONDS_A_DAY = 24 * 3600
 
 TEXT = r"""
-Training by maximum likelihood wants $\log p_\theta(x)$, the probability of an image under all codes:
+Training by maximum likelihood wants $\log p_\theta(x)$, the probability of an image under all
+codes:
 
 $$ p_\theta(x) = \int p_\theta(x \mid z)\, p(z)\, dz $$
 
@@ -33,25 +34,29 @@ $$ \log p(x) = \mathcal{L}(x) + \mathrm{KL}\left(q(z \mid x) \,\|\, p(z \mid x)\
 $$ \mathcal{L}(x) = \mathbb{E}_{q(z \mid x)}\left[\log p(x \mid z)\right]
 - \mathrm{KL}\left(q(z \mid x) \,\|\, p(z)\right) $$
 
-No divergence is negative, so $\mathcal{L}(x)$ is a lower bound of $\log p(x)$, and the gap is exactly the
-divergence of $q$ from the true posterior. Raising the bound in $\phi$ closes the gap; raising it in $\theta$
-makes the image more probable. The two KLs are different ones: the one *inside* the bound is to the prior, the
-one that is its *gap* is to the posterior.
+No divergence is negative, so $\mathcal{L}(x)$ is a lower bound of $\log p(x)$, and the gap is
+exactly the divergence of $q$ from the true posterior. Raising the bound in $\phi$ closes the gap;
+raising it in $\theta$ makes the image more probable. The two KLs are different ones: the one
+*inside* the bound is to the prior, the one that is its *gap* is to the posterior.
 
-**Shown exactly.** Where $p(x \mid z)$ is a Gaussian whose mean is linear in $z$, all three terms are known. For
-one observation, and four choices of $q$:
+**Shown exactly.** Where $p(x \mid z)$ is a Gaussian whose mean is linear in $z$, all three terms
+are known. For one observation, and four choices of $q$:
 
 | $q(z \mid x)$ | ELBO | gap | sum |
 | the prior | [[exact.prior.elbo:.4f]] | [[exact.prior.gap:.4f]] | [[exact.prior.sum:.4f]] |
 | in between | [[exact.between.elbo:.4f]] | [[exact.between.gap:.4f]] | [[exact.between.sum:.4f]] |
-| best diagonal | [[exact.diagonal.elbo:.4f]] | [[exact.diagonal.gap:.4f]] | [[exact.diagonal.sum:.4f]] |
-| true posterior | [[exact.posterior.elbo:.4f]] | [[exact.posterior.gap:.4f]] | [[exact.posterior.sum:.4f]] |
+| best diagonal | [[exact.diagonal.elbo:.4f]]
+  | [[exact.diagonal.gap:.4f]] | [[exact.diagonal.sum:.4f]] |
+| true posterior | [[exact.posterior.elbo:.4f]]
+  | [[exact.posterior.gap:.4f]] | [[exact.posterior.sum:.4f]] |
 
-and $\log p(x)$ is [[log_px:.4f]]: the largest disagreement of the four sums is [[largest_error:.0e]] nats.
+and $\log p(x)$ is [[log_px:.4f]]: the largest disagreement of the four sums is
+[[largest_error:.0e]] nats.
 
-**The gap as $q$ improves.** Gradient steps on the bound, from the prior. A full covariance reaches $\log p(x)$.
-A diagonal one stops [[fit.diagonal_gap:.3f]] nats below: the true posterior is correlated, and no diagonal
-Gaussian is. That is the price of the usual encoder, whatever its network.
+**The gap as $q$ improves.** Gradient steps on the bound, from the prior. A full covariance reaches
+$\log p(x)$. A diagonal one stops [[fit.diagonal_gap:.3f]] nats below: the true posterior is
+correlated, and no diagonal Gaussian is. That is the price of the usual encoder, whatever its
+network.
 
 ![improving]
 
@@ -63,12 +68,14 @@ Gaussian is. That is the price of the usual encoder, whatever its network.
 | ELBO, by [[images.num_draws:,]] draws | [[images.elbo:.3f]] ± [[images.elbo_standard_error:.3f]] |
 | gap, $\mathrm{KL}(q \,\|\, p(z \mid x))$, by the grid | [[images.gap:.3f]] |
 | ELBO + gap | [[images.sum:.3f]] |
-| $\log p(x)$, by importance sampling | [[images.importance:.3f]] ± [[images.importance_standard_error:.3f]] |
+| $\log p(x)$, by importance sampling
+  | [[images.importance:.3f]] ± [[images.importance_standard_error:.3f]] |
 
-**Why not always a grid?** Because its cost is a power of the latent dimension. In the linear model a grid needs
-about [[quadrature.nodes.4]] points per dimension for an error below [[quadrature.tolerance]] nats. That many
-in each of 10 dimensions, at a million decoded codes a second, take [[quadrature.days_10:.1f]] days for one
-image; in 20 dimensions, [[quadrature.years_20:.0e]] years.
+**Why not always a grid?** Because its cost is a power of the latent dimension. In the linear model
+a grid needs about [[quadrature.nodes.4]] points per dimension for an error below
+[[quadrature.tolerance]] nats. That many in each of 10 dimensions, at a million decoded codes a
+second, take [[quadrature.days_10:.1f]] days for one image; in 20 dimensions,
+[[quadrature.years_20:.0e]] years.
 
 ![cost]
 
@@ -168,17 +175,20 @@ def improve(x: jax.Array, weight: jax.Array, *, diagonal: bool = False) -> np.nd
     return np.asarray(metrics.aux)
 
 
-def grid_terms(model: vae_jax.VAE, params: Any, x: jax.Array, z: jax.Array) -> dict[str, Any]:
-    """log p(x) and KL(q(z|x) || p(z|x)) of one image by sums over a square grid of codes z."""
-    area = (z[0, 1, 0] - z[0, 0, 0]) ** 2
-    posterior, prior = model.encode(params, x), model.prior(params)
+def grid_terms(model: vae_jax.VAE, params: Any, x: jax.Array) -> dict[str, jax.Array]:
+    """log p(x) and KL(q(z|x) || p(z|x)) of images [N], by sums over a square grid of codes."""
+    line = jnp.linspace(-6.0, 6.0, GRID)
+    z, area = jnp.stack(jnp.meshgrid(line, line), axis=-1), (line[1] - line[0]) ** 2
+
+    def log_likelihood(row: jax.Array) -> jax.Array:
+        return jax.vmap(model.decode(params, row).log_prob)(x)
+
     # Row by row of the grid: all codes at once would not fit in memory.
-    log_likelihood = jax.lax.map(lambda row: model.decode(params, row).log_prob(x), z)
-    log_joint = log_likelihood + prior.log_prob(z)
-    log_px = jax.nn.logsumexp(log_joint) + jnp.log(area)
-    log_q = posterior.log_prob(z)
-    gap = jnp.sum(jnp.exp(log_q) * (log_q - (log_joint - log_px))) * area
-    return {"log_px": log_px, "gap": gap}
+    log_joint = jax.lax.map(log_likelihood, z) + model.prior(params).log_prob(z)[:, None]
+    log_px = jax.nn.logsumexp(log_joint, axis=(0, 2)) + jnp.log(area)
+    log_q = jax.vmap(lambda q: q.log_prob(z), out_axes=1)(model.encode(params, x))
+    to_posterior = log_q - (log_joint - log_px[None, :, None])
+    return {"log_px": log_px, "gap": jnp.sum(jnp.exp(log_q) * to_posterior, axis=(0, 2)) * area}
 
 
 def on_images(study: Study) -> dict[str, Any]:
@@ -186,10 +196,7 @@ def on_images(study: Study) -> dict[str, Any]:
     elbo_key, weight_key = jax.random.split(study.key("bound"))
     model, params = study.make_model(2), trained_vae(study, 2).params
     x = study.x[:NUM_IMAGES]
-    line = jnp.linspace(-6.0, 6.0, 481)
-    z = jnp.stack(jnp.meshgrid(line, line), axis=-1)
-    terms = jax.jit(jax.vmap(lambda x: grid_terms(model, params, x, z)))
-    grid = jax.tree.map(lambda *rows: jnp.concatenate(rows), *(terms(row[None]) for row in x))
+    grid = jax.jit(lambda x: grid_terms(model, params, x))(x)
     posterior, prior = model.encode(params, x), model.prior(params)
 
     def bound(key: jax.Array) -> jax.Array:
@@ -207,7 +214,7 @@ def on_images(study: Study) -> dict[str, Any]:
     return {
         "num": NUM_IMAGES,
         "num_draws": IMAGE_DRAWS,
-        "grid_points": len(line) ** 2,
+        "grid_points": GRID**2,
         "log_px": grid["log_px"].mean(),
         "gap": grid["gap"].mean(),
         "gaps": grid["gap"],
@@ -295,8 +302,8 @@ def draw_improving(curves: dict[str, np.ndarray], log_px: float) -> page.Figure:
         figure,
         "Two curves of the ELBO rise with the steps: with a full covariance to log p(x), with a "
         "diagonal one to a little below it.",
-        "The bound as $q$ is improved from the prior, for one observation of the linear model. What "
-        "is left to $\\log p(x)$ is the divergence from the true posterior.",
+        "The bound as $q$ is improved from the prior, for one observation of the linear model. "
+        "What is left to $\\log p(x)$ is the divergence from the true posterior.",
     )
 
 
@@ -310,7 +317,11 @@ def draw_cost(found: dict[str, Any]) -> page.Figure:
         label=f"{per_dimension} to the power of the dimension",
     )
     axes.plot(found["dimensions"], found["points"], "o", color=drawing.BLUE, label="measured")
-    for seconds, name in ((3600, "an hour"), (3.156e9, "a century"), (4.35e17, "age of the universe")):
+    for seconds, name in (
+        (3600, "an hour"),
+        (3.156e9, "a century"),
+        (4.35e17, "age of the universe"),
+    ):
         axes.axhline(seconds * DECODES_PER_SECOND, color=drawing.ORANGE, linewidth=0.8)
         axes.text(20, 1.5 * seconds * DECODES_PER_SECOND, name, ha="right", fontsize=8)
     axes.set(
@@ -324,6 +335,6 @@ def draw_cost(found: dict[str, Any]) -> page.Figure:
         figure,
         "The number of grid points grows as a power of the latent dimension: at 10 dimensions it "
         "takes longer than an hour, and at 20 it passes the age of the universe.",
-        f"Codes that a grid needs for $\\log p(x)$ within {TOLERANCE} nats in the linear model, and "
-        "how long they take at a million a second.",
+        f"Codes that a grid needs for $\\log p(x)$ within {TOLERANCE} nats in the linear model, "
+        "and how long they take at a million a second.",
     )

@@ -16,7 +16,8 @@ MEAN, LOGVAR = (1.0, -0.5), (-0.8, 0.6)
 NUM_DRAWS = 100_000
 
 FULL = (
-    r"\tfrac{1}{2}\left[\log\frac{|\Sigma_2|}{|\Sigma_1|} - k + \operatorname{tr}(\Sigma_2^{-1}\Sigma_1)"
+    r"\tfrac{1}{2}\left[\log\frac{|\Sigma_2|}{|\Sigma_1|} - k"
+    r" + \operatorname{tr}(\Sigma_2^{-1}\Sigma_1)"
     r" + (\mu_2 - \mu_1)^\top \Sigma_2^{-1} (\mu_2 - \mu_1)\right]"
 )
 DIAGONAL = r"\tfrac{1}{2}\sum_{i=1}^{k}\left(\exp(\ell_i) + \mu_i^2 - 1 - \ell_i\right)"
@@ -31,40 +32,41 @@ It is what one pays, in nats an outcome, for a code made for $Q$ where the outco
 
 ![discrete]
 
-For the two above $\mathrm{{KL}}(P \,\|\, Q)$ is [[discrete.forward:.3f]] and $\mathrm{{KL}}(Q \,\|\, P)$ is
-[[discrete.reverse:.3f]] nats: it is no distance, the order matters. Single terms can be negative, the sum
-cannot; of [[num_random]] random pairs of distributions the smallest divergence was [[least:.3f]], and from a
-distribution to itself it is [[discrete.itself:.0f]].
+For the two above $\mathrm{{KL}}(P \,\|\, Q)$ is [[discrete.forward:.3f]] and
+$\mathrm{{KL}}(Q \,\|\, P)$ is [[discrete.reverse:.3f]] nats: it is no distance, the order matters.
+Single terms can be negative, the sum cannot; of [[num_random]] random pairs of distributions the
+smallest divergence was [[least:.3f]], and from a distribution to itself it is
+[[discrete.itself:.0f]].
 
 **Which way round.** Fit one Gaussian $Q$ to a distribution $P$ with two peaks. The smallest
 $\mathrm{{KL}}(P \,\|\, Q)$ wants $Q$ wherever $P$ is, and covers both peaks. The smallest
-$\mathrm{{KL}}(Q \,\|\, P)$ wants $Q$ nowhere that $P$ is not, and sits on one. A VAE's encoder is fitted in
-the second way.
+$\mathrm{{KL}}(Q \,\|\, P)$ wants $Q$ nowhere that $P$ is not, and sits on one. A VAE's encoder is
+fitted in the second way.
 
 ![fits]
 
-**Between Gaussians** with means $\mu_1, \mu_2$ and covariance matrices $\Sigma_1, \Sigma_2$ in $k$ dimensions there
-is a closed form:
+**Between Gaussians** with means $\mu_1, \mu_2$ and covariance matrices $\Sigma_1, \Sigma_2$ in $k$
+dimensions there is a closed form:
 
 $$ \mathrm{{KL}}(\mathcal{{N}}_1 \,\|\, \mathcal{{N}}_2) = $$
 
 $$ {FULL} $$
 
-For a pair in [[gaussian.dimensions]] dimensions it gives [[gaussian.closed_form:.4f]] nats. The mean of
-$\log \mathcal{{N}}_1(z) - \log \mathcal{{N}}_2(z)$ over [[gaussian.num_draws:,]] draws from $\mathcal{{N}}_1$ is
-[[gaussian.monte_carlo:.4f]] ± [[gaussian.standard_error:.4f]].
+For a pair in [[gaussian.dimensions]] dimensions it gives [[gaussian.closed_form:.4f]] nats. The
+mean of $\log \mathcal{{N}}_1(z) - \log \mathcal{{N}}_2(z)$ over [[gaussian.num_draws:,]] draws from
+$\mathcal{{N}}_1$ is [[gaussian.monte_carlo:.4f]] ± [[gaussian.standard_error:.4f]].
 
 ![monte_carlo]
 
-**The one a VAE needs** has diagonal covariance, and the prior $\mathcal{{N}}(0, I)$. With $\ell_i = \log\sigma_i^2$, the
-*logvar* of most code,
+**The one a VAE needs** has diagonal covariance, and the prior $\mathcal{{N}}(0, I)$. With
+$\ell_i = \log\sigma_i^2$, the *logvar* of most code,
 
 $$ \mathrm{{KL}}(q \,\|\, p) = {DIAGONAL} $$
 
-> Where write-ups slip: the exponential belongs to $\ell_i$ alone, not around the sum; $\Sigma$ is a covariance and
-$\sigma$ a standard deviation, $\Sigma_{{ii}} = \sigma_i^2$; and it is $\Sigma_2$, of the second argument, that is inverted and
-stands on top of the fraction in the logarithm. At $\mu = (1, -0.5)$, $\ell = (-0.8, 0.6)$ only one of these agrees
-with numerical integration:
+> Where write-ups slip: the exponential belongs to $\ell_i$ alone, not around the sum; $\Sigma$ is a
+covariance and $\sigma$ a standard deviation, $\Sigma_{{ii}} = \sigma_i^2$; and it is $\Sigma_2$, of
+the second argument, that is inverted and stands on top of the fraction in the logarithm. At
+$\mu = (1, -0.5)$, $\ell = (-0.8, 0.6)$ only one of these agrees with numerical integration:
 
 | form | nats |
 | numerical integration | [[diagonal.integral:.4f]] |

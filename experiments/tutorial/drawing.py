@@ -1,4 +1,4 @@
-"""The figures' common look: five inches wide, so that a phone shows their text at a legible size."""
+"""The figures' common look: five inches wide, so that a phone shows their text legibly."""
 
 from typing import Any
 

@@ -17,37 +17,38 @@ the width of its loop. The model supposes a code $z$ behind each image, drawn fr
 $p(z) = \mathcal{N}(0, I)$, and an image drawn from $p_\theta(x \mid z)$.
 
 An autoencoder answers the question "which code is behind this image?" with a single value. A VAE
-answers with a distribution, because many codes could be: $q_\phi(z \mid x) =
-\mathcal{N}(\mu, \operatorname{diag}(\sigma^2))$ with a mean $\mu$ and standard deviations $\sigma$ that the
-encoder computes from $x$. (A capital $\Sigma$ is a whole covariance matrix; here it is diagonal, with the
-*squares* of $\sigma$ on its diagonal.)
+answers with a distribution, because many codes could be:
+$q_\phi(z \mid x) = \mathcal{N}(\mu, \operatorname{diag}(\sigma^2))$ with a mean $\mu$ and standard
+deviations $\sigma$ that the encoder computes from $x$. (A capital $\Sigma$ is a whole covariance
+matrix; here it is diagonal, with the *squares* of $\sigma$ on its diagonal.)
 
 ![values]
 
-The ellipses have standard deviations of [[posterior_scale:.2f]] on average, where the prior has 1. Since every
-point of an ellipse must decode to its image, neighbours must look alike, and the space between
-images is filled.
+The ellipses have standard deviations of [[posterior_scale:.2f]] on average, where the prior has 1.
+Since every point of an ellipse must decode to its image, neighbours must look alike, and the space
+between images is filled.
 
-**One dimension at a time.** Of the VAE with [[latent_dim]] latent dimensions: an image is encoded, one
-dimension is set to values from −3 to 3, the others stay, and the result is decoded.
+**One dimension at a time.** Of the VAE with [[latent_dim]] latent dimensions: an image is encoded,
+one dimension is set to values from $-3$ to $3$, the others stay, and the result is decoded.
 
 ![traversal]
 
 The number beside each row is the dimension's divergence from the prior, averaged over the test
-images: what it says of an image, in nats. [[active_units]] of [[latent_dim]] are active (the posterior mean
-moves with the image); the others decode to the same image whatever their value.
+images: what it says of an image, in nats. [[active_units]] of [[latent_dim]] are active (the
+posterior mean moves with the image); the others decode to the same image whatever their value.
 
-**Halfway.** Two images $x_1$ and $x_2$ of different digits; their codes' means $z_1$ and $z_2$. Decoding
-$\tfrac{1}{2}(z_1 + z_2)$ is not the same as averaging pixels, which shows both digits at once.
+**Halfway.** Two images $x_1$ and $x_2$ of different digits; their codes' means $z_1$ and $z_2$.
+Decoding $\tfrac{1}{2}(z_1 + z_2)$ is not the same as averaging pixels, which shows both digits at
+once.
 
 ![interpolation]
 
-Of [[num_pairs]] such pairs the judge of chapter 1 is sure of a digit in [[sure_midpoint.latent:.0%]] of the
-decoded means, and in [[sure_midpoint.pixels:.0%]] of the pixel averages (of the two reconstructions, so that both
-are equally smooth).
+Of [[num_pairs]] such pairs the judge of chapter 1 is sure of a digit in
+[[sure_midpoint.latent:.0%]] of the decoded means, and in [[sure_midpoint.pixels:.0%]] of the pixel
+averages (of the two reconstructions, so that both are equally smooth).
 
-**The whole plane.** With two dimensions everything the model can draw fits on one picture. Each cell is
-decoded at a quantile of the prior, so that every cell has the same probability.
+**The whole plane.** With two dimensions everything the model can draw fits on one picture. Each
+cell is decoded at a quantile of the prior, so that every cell has the same probability.
 
 ![manifold]
 """
@@ -150,7 +151,8 @@ def draw_interpolation(start: jax.Array, middle: dict[str, Any], end: jax.Array)
         figure,
         "Four rows of digits: the first images, the averages of pixels with two digits on top of "
         "each other, the decoded averages of codes with one shape, the second images.",
-        "The first pairs of neighbours in the test set with different digits, all as reconstructions.",
+        "The first pairs of neighbours in the test set with different digits, all as "
+        "reconstructions.",
     )
 
 

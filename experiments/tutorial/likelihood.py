@@ -21,52 +21,63 @@ GAUSSIAN = (
 )
 
 TEXT = rf"""
-The first term of the bound is the decoder's log-likelihood. What a decoder outputs, $\hat{{x}}$, is a parameter of a
-distribution; *which* distribution is a choice, and the choice makes the loss.
+The first term of the bound is the decoder's log-likelihood. What a decoder outputs, $\hat{{x}}$, is
+a parameter of a distribution; *which* distribution is a choice, and the choice makes the loss.
 
-**Gaussian.** For $D$ grey pixels, with mean $\hat{{x}}$ and one standard deviation $\sigma$ for all,
+**Gaussian.** For $D$ grey pixels, with mean $\hat{{x}}$ and one standard deviation $\sigma$ for
+all,
 
 $$ {GAUSSIAN} $$
 
-the squared error, up to $\sigma$ and a constant. For a test image and its reconstruction at $\sigma = 0.3$, the left side
-by the library is [[identity.log_prob:.4f]] nats, and the right side from the squared error,
-[[identity.squared_error:.4f]], is [[identity.from_squared_error:.4f]].
+the squared error, up to $\sigma$ and a constant. For a test image and its reconstruction at
+$\sigma = 0.3$, the left side by the library is [[identity.log_prob:.4f]] nats, and the right side
+from the squared error, [[identity.squared_error:.4f]], is [[identity.from_squared_error:.4f]].
 
-**What sigma does.** A squared error without a factor is the choice $\sigma^2 = \tfrac{{1}}{{2}}$, made without
-thinking. Since the divergence stays in nats, $\sigma$ is the exchange rate between the two: a small one makes every
-pixel dear, a large one makes the code dear. The same VAE, trained with each:
+**What sigma does.** A squared error without a factor is the choice $\sigma^2 = \tfrac{{1}}{{2}}$,
+made without thinking. Since the divergence stays in nats, $\sigma$ is the exchange rate between the
+two: a small one makes every pixel dear, a large one makes the code dear. The same VAE, trained with
+each:
 
 ![balance]
 
 | $\sigma$ | error per pixel | KL, nats | active units | draws sure |
-| 0.05 | [[fixed.0.error:.3f]] | [[fixed.0.kl:.1f]] | [[fixed.0.active_units]] of [[latent_dim]] | [[fixed.0.sure:.0%]] |
-| 0.1 | [[fixed.1.error:.3f]] | [[fixed.1.kl:.1f]] | [[fixed.1.active_units]] of [[latent_dim]] | [[fixed.1.sure:.0%]] |
-| 0.3 | [[fixed.2.error:.3f]] | [[fixed.2.kl:.1f]] | [[fixed.2.active_units]] of [[latent_dim]] | [[fixed.2.sure:.0%]] |
-| 1 | [[fixed.3.error:.3f]] | [[fixed.3.kl:.1f]] | [[fixed.3.active_units]] of [[latent_dim]] | [[fixed.3.sure:.0%]] |
-| learned, [[learned.sigma:.3f]] | [[learned.error:.3f]] | [[learned.kl:.1f]] | [[learned.active_units]] of [[latent_dim]] | [[learned.sure:.0%]] |
+| 0.05 | [[fixed.0.error:.3f]] | [[fixed.0.kl:.1f]]
+  | [[fixed.0.active_units]] of [[latent_dim]] | [[fixed.0.sure:.0%]] |
+| 0.1 | [[fixed.1.error:.3f]] | [[fixed.1.kl:.1f]]
+  | [[fixed.1.active_units]] of [[latent_dim]] | [[fixed.1.sure:.0%]] |
+| 0.3 | [[fixed.2.error:.3f]] | [[fixed.2.kl:.1f]]
+  | [[fixed.2.active_units]] of [[latent_dim]] | [[fixed.2.sure:.0%]] |
+| 1 | [[fixed.3.error:.3f]] | [[fixed.3.kl:.1f]]
+  | [[fixed.3.active_units]] of [[latent_dim]] | [[fixed.3.sure:.0%]] |
+| learned, [[learned.sigma:.3f]] | [[learned.error:.3f]] | [[learned.kl:.1f]]
+  | [[learned.active_units]] of [[latent_dim]] | [[learned.sure:.0%]] |
 
-The error is the root of the mean squared error over pixels and draws, on test images with greys from 0 to 1. At
-$\sigma = 1$ no code pays for itself, and every reconstruction is the mean image. The last row leaves the choice to the
-data: $\sigma$ is a parameter, and the bound is highest where $\sigma^2$ is the mean squared error. Training found
-$\sigma =$ [[learned.sigma:.3f]], and the error on the training images is [[learned.train_error:.3f]].
+The error is the root of the mean squared error over pixels and draws, on test images with greys
+from 0 to 1. At $\sigma = 1$ no code pays for itself, and every reconstruction is the mean image.
+The last row leaves the choice to the data: $\sigma$ is a parameter, and the bound is highest where
+$\sigma^2$ is the mean squared error. Training found $\sigma =$ [[learned.sigma:.3f]], and the error
+on the training images is [[learned.train_error:.3f]].
 
 ![reconstructions]
 
-**Bernoulli.** For pixels that are on or off, the decoder gives the probability $\hat{{x}}_i$ of on, and
+**Bernoulli.** For pixels that are on or off, the decoder gives the probability $\hat{{x}}_i$ of on,
+and
 
-$$ \log p_\theta(x \mid z) = \sum_{{i=1}}^{{D}} x_i\log\hat{{x}}_i + (1 - x_i)\log(1 - \hat{{x}}_i) $$
+$$ \log p_\theta(x \mid z) = \sum_{{i=1}}^{{D}} x_i\log\hat{{x}}_i
++ (1 - x_i)\log(1 - \hat{{x}}_i) $$
 
-minus the cross-entropy. It has no $\sigma$ to choose, and a pixel that is wrong for certain costs without end, where
-the Gaussian stops at a square.
+minus the cross-entropy. It has no $\sigma$ to choose, and a pixel that is wrong for certain costs
+without end, where the Gaussian stops at a square.
 
 ![pixel]
 
-The binary VAE of chapter 1 has a KL of [[bernoulli.kl:.1f]] nats, without a weight having been chosen. Its bound,
-[[bernoulli.elbo:.1f]] nats, cannot be compared with those of this chapter: one is a probability of binary images, the
-others are densities of grey ones.
+The binary VAE of chapter 1 has a KL of [[bernoulli.kl:.1f]] nats, without a weight having been
+chosen. Its bound, [[bernoulli.elbo:.1f]] nats, cannot be compared with those of this chapter: one
+is a probability of binary images, the others are densities of grey ones.
 
-> Where write-ups slip: $\sigma$ is a standard deviation. In the Gaussian's exponent stands $\sigma^2$, in the
-normaliser $D\log\sigma$, which is $\tfrac{{D}}{{2}}\log\sigma^2$; who drops it can no longer learn $\sigma$.
+> Where write-ups slip: $\sigma$ is a standard deviation. In the Gaussian's exponent stands
+$\sigma^2$, in the normaliser $D\log\sigma$, which is $\tfrac{{D}}{{2}}\log\sigma^2$; who drops it
+can no longer learn $\sigma$.
 """
 
 
@@ -99,9 +110,7 @@ def run(study: Study) -> page.Chapter:
     for sigma in (*SCALES, None):
         name = f"grey VAE, sigma {'learned' if sigma is None else sigma}"
         trained[sigma] = study.train(name, model, gaussian_loss(model, sigma)).params
-    measured = {
-        sigma: measure(study, model, params, grey) for sigma, params in trained.items()
-    }
+    measured = {sigma: measure(study, model, params, grey) for sigma, params in trained.items()}
     learned = vae_jax.reconstruct(model, trained[None], grey[:1]).scale.mean()
     train_images = study.batch.image[:5000].astype(jnp.float32) / 255
     example = vae_jax.reconstruct(model, trained[None], grey[:1])
@@ -200,7 +209,7 @@ def draw_pixel() -> page.Figure:
     axes.legend()
     return page.figure(
         figure,
-        "The cost of a pixel that is on against the decoder's output: the Bernoulli's grows without "
-        "end towards zero, the Gaussians' are parabolas.",
+        "The cost of a pixel that is on against the decoder's output: the Bernoulli's grows "
+        "without end towards zero, the Gaussians' are parabolas.",
         "What a pixel with $x_i = 1$ costs, less its least cost.",
     )

@@ -3,7 +3,7 @@
 A chapter's text is plain: paragraphs with blank lines between them, and in a paragraph *emphasis*,
 **strong**, `code`, $mathematics$ in LaTeX, and [[name:.2f]] for the number that tutorial.json has
 under that name. A paragraph can also be an equation in $$...$$, a figure as ![name], a table of
-lines that begin with |, or a warning, which begins with >.
+lines that begin with | (indented ones go on), or a warning, which begins with >.
 """
 
 import base64
@@ -15,6 +15,7 @@ import string
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -26,7 +27,9 @@ from latex2mathml.converter import convert
 _NUMBER = re.compile(r"\[\[([\w.]+)(?::([^\]]+))?\]\]")
 _INLINE = re.compile(r"\$([^$]+)\$|`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\^([^^ ]+)\^")
 _TAGS = ("code", "strong", "em", "sup")
-_FUNCTION_NAME = re.compile(r"(<mi>(?:log|exp)</mi>|<mo>(?:tr|KL|Var)</mo>)(?!<mo stretchy=\"false\">&#x00028;)")
+_FUNCTION_NAME = re.compile(
+    r"(<mi>(?:log|exp)</mi>|<mo>(?:tr|KL|Var)</mo>)(?!<mo stretchy=\"false\">&#x00028;)"
+)
 
 
 class Figure(NamedTuple):
@@ -54,7 +57,7 @@ class Chapter(NamedTuple):
     numbers: dict[str, Any]
     figures: dict[str, Figure]
     code: Sequence[Callable[..., Any]]
-    seconds: dict[str, Any] = {}
+    seconds: Mapping[str, Any] = MappingProxyType({})
 
 
 def figure(picture: Any, alt: str, caption: str) -> Figure:
@@ -68,20 +71,18 @@ def figure(picture: Any, alt: str, caption: str) -> Figure:
     return Figure(buffer.getvalue(), alt, caption)
 
 
-def render(chapters: Mapping[str, Chapter], facts: str) -> str:
+def render(chapters: Mapping[str, Chapter], facts: str, book: Sequence[str]) -> str:
     """The page, one self-contained HTML document.
 
     Args:
       chapters: by name, in order.
       facts: a line that says how the numbers were made.
+      book: the names of all chapters, which give each its number.
     """
     template = string.Template((Path(__file__).parent / "page.html").read_text())
-    contents = "".join(
-        f'<li><a href="#{name}">{_inline(c.title, {})}</a></li>' for name, c in chapters.items()
-    )
-    body = "\n".join(
-        _chapter(name, number, chapter) for number, (name, chapter) in enumerate(chapters.items(), 1)
-    )
+    titles = {name: f"{book.index(name) + 1}. {c.title}" for name, c in chapters.items()}
+    contents = "".join(f'<li><a href="#{n}">{title}</a></li>' for n, title in titles.items())
+    body = "\n".join(_chapter(name, titles[name], c) for name, c in chapters.items())
     return template.substitute(contents=contents, chapters=body, facts=html.escape(facts))
 
 
@@ -98,13 +99,13 @@ def mathml(latex: str, display: str = "inline") -> str:
     return content[:start] + semantics + content[end:]
 
 
-def _chapter(name: str, number: int, chapter: Chapter) -> str:
+def _chapter(name: str, title: str, chapter: Chapter) -> str:
     values = {**chapter.numbers, "seconds": chapter.seconds}
     paragraphs = re.split(r"\n\s*\n", chapter.text.strip())
     blocks = [_paragraph(p.strip(), values, chapter.figures) for p in paragraphs]
     source = "\n\n".join(textwrap.dedent(inspect.getsource(f)).rstrip() for f in chapter.code)
     blocks.append(f"<h3>The code that ran</h3>\n<pre><code>{_highlight(source)}</code></pre>")
-    heading = f'<h2 id="{name}">{number}. {_inline(chapter.title, values)}</h2>'
+    heading = f'<h2 id="{name}">{title}</h2>'
     return "<section>" + "\n".join([heading, *blocks]) + "</section>"
 
 
@@ -114,7 +115,7 @@ def _paragraph(text: str, numbers: Mapping[str, Any], figures: Mapping[str, Figu
     if text.startswith("!["):
         return _figure(figures[text[2:-1]])
     if text.startswith("|"):
-        return _table(text.splitlines(), numbers)
+        return _table(text.replace("\n  ", " ").splitlines(), numbers)
     if text.startswith(">"):
         return f"<aside><p>{_inline(text.removeprefix('>').strip(), numbers)}</p></aside>"
     return f"<p>{_inline(text, numbers)}</p>"
@@ -143,7 +144,7 @@ def _inline(text: str, numbers: Mapping[str, Any]) -> str:
     def number(match: re.Match[str]) -> str:
         value: Any = numbers
         for part in match[1].split("."):
-            value = value[int(part)] if part.isdecimal() else value[part]
+            value = value[int(part)] if isinstance(value, list) else value[part]
         shown = format(value, match[2] or "")
         mantissa, has_exponent, exponent = shown.partition("e")
         if has_exponent:

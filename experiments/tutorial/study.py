@@ -1,6 +1,7 @@
 """What the chapters share: the data, the models that were trained, a judge of pictures."""
 
 import functools
+import time
 import zlib
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -21,10 +22,11 @@ SURE = 0.9
 
 
 class Trained(NamedTuple):
-    """A model's parameters, and what its loss reported at every step."""
+    """A model's parameters, what its loss reported at every step, and how long training took."""
 
     params: Any
     metrics: vae_jax.Metrics
+    seconds: float
 
 
 class Study:
@@ -74,6 +76,8 @@ class Study:
         loss: Callable[..., Any],
         optimizer: optax.GradientTransformation | None = None,
         *,
+        steps: int | None = None,
+        batch_size: int = BATCH_SIZE,
         conditional: bool = False,
     ) -> Trained:
         """Trains a model, or finds it trained under this name.
@@ -83,6 +87,8 @@ class Study:
           model: the VAE.
           loss: (params, key, batch) -> (scalar to minimise, what to report).
           optimizer: Adam with a cosine decay when not given.
+          steps: those of the study when not given.
+          batch_size: images a step.
           conditional: give the labels to `model.init` too.
         """
         if name in self._trained:
@@ -93,23 +99,25 @@ class Study:
         label = self.batch.label[:1] if conditional else None
         params = jax.jit(model.init)(init_key, jnp.zeros((1, *self.image_shape)), label)
         state = vae_jax.init_state(train_key, params, optimizer)
+        orders = self._orders(train_key, steps or self.steps, batch_size)
         train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-        metrics = []
-        for order in tqdm(self.orders(train_key), desc=name, leave=False, disable=None):
+        train_epoch = train_epoch.lower(state, self.batch, orders[0]).compile()
+        start, metrics = time.perf_counter(), []
+        for order in tqdm(orders, desc=name, leave=False, disable=None):
             state, part = train_epoch(state, self.batch, order)
             metrics.append(jax.device_get(part))
         together = jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
-        self._trained[name] = Trained(state.params, together)
+        self._trained[name] = Trained(state.params, together, time.perf_counter() - start)
         return self._trained[name]
 
-    def orders(self, key: jax.Array) -> jax.Array:
-        """Which examples each step sees, [10, steps / 10, BATCH_SIZE]: ten calls of one length."""
+    def _orders(self, key: jax.Array, steps: int, batch_size: int) -> jax.Array:
+        """Which examples each step sees, [10, steps / 10, B]: ten calls of one length."""
         num_examples = len(self.batch.image)
         order = [
-            vae_jax.shuffle(key, epoch, num_examples=num_examples, batch_size=BATCH_SIZE)
-            for epoch in range(-(-self.steps // (num_examples // BATCH_SIZE)))
+            vae_jax.shuffle(key, epoch, num_examples=num_examples, batch_size=batch_size)
+            for epoch in range(-(-steps // (num_examples // batch_size)))
         ]
-        return jnp.concatenate(order)[: self.steps].reshape(10, -1, BATCH_SIZE)
+        return jnp.concatenate(order)[:steps].reshape(10, -1, batch_size)
 
     @functools.cached_property
     def judge(self) -> Callable[[jax.Array], jax.Array]:
