@@ -313,7 +313,7 @@ def test_the_gap_closes_but_for_what_a_diagonal_cannot(numbers):
     found = numbers["bound"]
     weight = np.array(found["weight"])
     precision = np.eye(2) + weight.T @ weight / found["noise"] ** 2
-    # Of the diagonal Gaussians the closest has the precisions on the diagonal (Bishop 2006, 10.1.2).
+    # The closest diagonal Gaussian has the precisions on the diagonal (Bishop 2006, 10.1.2).
     expected = 0.5 * (np.log(np.diag(precision)).sum() - np.log(np.linalg.det(precision)))
     np.testing.assert_allclose(found["fit"]["diagonal_gap"], expected, rtol=0, atol=1e-3)
     np.testing.assert_allclose(found["fit"]["full_gap"], 0, atol=1e-3)
@@ -470,15 +470,20 @@ def test_a_conditional_model_can_be_asked(numbers):
 
 def test_the_notation_of_the_text():
     shown = page.Figure(b"png", 'alt "text"', "caption of $x$")
-    text = "A *b* **c** `d_e` [[n.0:.1f]] [[m:.0e]] <\n\n$$ \\frac{1}{2} $$\n\n![f]\n\n> No.\n\n| a |\n| 1 |"
+    blocks = (
+        "A *b* **c** `d_e` [[n.0:.1f]] [[m:.0e]] <",
+        *(r"$$ \frac{1}{2} $$", "![f]", "> No.", "| a | b |\n| 1\n  | 2 |"),
+    )
+    text = "\n\n".join(blocks)
     chapter = page.Chapter("T", text, {"n": [-1.25], "m": 2e-5}, {"f": shown}, (evaluate,))
     rendered = page.render({"t": chapter}, "facts", ["t"])
     for part in (
-        "<p>A <em>b</em> <strong>c</strong> <code>d_e</code> \N{MINUS SIGN}1.2 2 \N{MULTIPLICATION SIGN} 10<sup>\N{MINUS SIGN}5</sup> &lt;</p>",
+        "<p>A <em>b</em> <strong>c</strong> <code>d_e</code> \N{MINUS SIGN}1.2 2 "
+        "\N{MULTIPLICATION SIGN} 10<sup>\N{MINUS SIGN}5</sup> &lt;</p>",
         "<mfrac>",
         'alt="alt &quot;text&quot;"',
         "<aside><p>No.</p></aside>",
-        "<tbody><tr><td>1</td></tr></tbody>",
+        "<tbody><tr><td>1</td><td>2</td></tr></tbody>",
         '<h2 id="t">1. T</h2>',
     ):
         assert part in rendered

@@ -196,7 +196,8 @@ def draw_codes(model: vae_jax.VAE, params: dict[str, Any], study: Study) -> page
         "Two scatter plots of two-dimensional codes coloured by digit. The autoencoder's codes "
         "spread far outside the dashed circle of the prior, the VAE's fill it.",
         "Codes of the test images, $z = \\mu_\\phi(x)$; a number stands at the median of its "
-        "digit's codes. The dashed circle holds 95 % of $\\mathcal{N}(0, I)$. Note the scales of the axes.",
+        "digit's codes. The dashed circle holds 95 % of $\\mathcal{N}(0, I)$. "
+        "Note the scales of the axes.",
     )
 
 

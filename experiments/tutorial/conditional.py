@@ -163,5 +163,6 @@ def draw_priors(study: Study, model: vae_jax.VAE, params: Any) -> page.Figure:
         "Left, ten ellipses, the prior of each class, which overlap. Right, the codes of test "
         "images, the digits mixed over the same region.",
         "Left, $p_\\theta(z \\mid c)$, one standard deviation, the class at its mean. Right, means "
-        "of $q_\\phi(z \\mid x, c)$. The dashed circle holds 95 % of $\\mathcal{N}(0, I)$, for scale.",
+        "of $q_\\phi(z \\mid x, c)$. The dashed circle holds 95 % of $\\mathcal{N}(0, I)$, for "
+        "scale.",
     )

@@ -21,8 +21,8 @@ TEXT = r"""
 The loss, which is minimised, is the negative of the bound. It has two terms, and each alone fails
 in its own way:
 
-$$ -\mathcal{L}(x)
-= \underbrace{-\mathbb{E}_{q_\phi(z \mid x)}\left[\log p_\theta(x \mid z)\right]}_{\text{data fidelity}}
+$$ -\mathcal{L}(x) = \underbrace{-\mathbb{E}_{q_\phi(z \mid x)}
+\left[\log p_\theta(x \mid z)\right]}_{\text{data fidelity}}
 + \underbrace{\mathrm{KL}\left(q_\phi(z \mid x) \,\|\, p(z)\right)}_{\text{regulariser}} $$
 
 The same networks with two latent dimensions, trained three times:
