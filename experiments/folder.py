@@ -44,7 +44,7 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
       RunError: the folder cannot be written.
     """
     folder = output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with _writing(folder):
+    with writing(folder):
         if folder.is_dir() and any(folder.iterdir()):
             if not (folder / "config.json").exists():
                 raise UsageError(
@@ -77,7 +77,7 @@ def check_writable(output: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -113,7 +113,7 @@ def write_json(path: Path, value: Any) -> None:
       RunError: it cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
-    with _writing(path):
+    with writing(path):
         partial.write_text(json.dumps(value, indent=2) + "\n")
         os.replace(partial, path)
 
@@ -134,7 +134,7 @@ def save_picture(picture: Any, path: Path) -> None:
     Raises:
       RunError: it cannot be written.
     """
-    with _writing(path):
+    with writing(path):
         picture.save(path)
 
 
@@ -151,12 +151,12 @@ def read_metrics(folder: Path, epochs: int) -> list[dict[str, Any]]:
 def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Writes all rows of metrics.jsonl."""
     partial = folder / ".metrics.jsonl.partial"
-    with _writing(folder):
+    with writing(folder):
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(partial, folder / "metrics.jsonl")
 
 
 def append_metrics(folder: Path, row: dict[str, Any]) -> None:
     """Adds a row to metrics.jsonl."""
-    with _writing(folder), (folder / "metrics.jsonl").open("a") as file:
+    with writing(folder), (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")

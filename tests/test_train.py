@@ -154,6 +154,45 @@ def test_bfloat16_parameters_stay_bfloat16():
     assert (state.params["w"] < 1).all()
 
 
+# Steps in turn
+
+
+@pytest.mark.relax("numpy_dtype_promotion")
+def test_alternate_is_adam_on_one_group_at_a_time():
+    """Of a quadratic in three groups, against Adam written in NumPy, each with its own count."""
+    matrix = np.random.default_rng(1).normal(size=(3, 3))
+    groups = ("b", "a", "c")
+
+    def loss(params, key, batch):
+        x = jnp.stack([params[name] for name in sorted(groups)])
+        return jnp.square(jnp.asarray(matrix, jnp.float32) @ x).sum(), None
+
+    optimizer = vae_jax.alternate(optax.adam(0.1), *groups)
+    params = {"a": jnp.float32(1.0), "b": jnp.float32(-2.0), "c": jnp.float32(0.5)}
+    state = vae_jax.init_state(jax.random.key(0), params, optimizer)
+    step = vae_jax.make_train_step(loss, optimizer)
+    x, first, second, count = np.array([1.0, -2.0, 0.5]), np.zeros(3), np.zeros(3), np.zeros(3)
+    for turn in range(7):
+        state, _ = step(state, None)
+        i = sorted(groups).index(groups[turn % 3])
+        gradient = (2 * matrix.T @ matrix @ x)[i]
+        count[i] += 1
+        first[i] = 0.9 * first[i] + 0.1 * gradient
+        second[i] = 0.999 * second[i] + 0.001 * gradient**2
+        mean, square = first[i] / (1 - 0.9 ** count[i]), second[i] / (1 - 0.999 ** count[i])
+        x[i] -= 0.1 * mean / (np.sqrt(square) + 1e-8)
+        np.testing.assert_allclose([state.params[name] for name in "abc"], x, rtol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [("encoder",), ("encoder", "decoder", "prior")])
+def test_alternate_needs_the_groups_that_there_are(groups):
+    optimizer = vae_jax.alternate(optax.sgd(0.1), *groups)
+    with pytest.raises(
+        ValueError, match=r"groups are encoder.* but params has encoder, decoder: name"
+    ):
+        vae_jax.init_state(jax.random.key(0), fresh_state().params, optimizer)
+
+
 # An epoch
 
 

@@ -23,11 +23,12 @@ from vae_jax.distributions import (
 )
 from vae_jax.evaluate import Estimate, active_units, kl_per_dimension, log_likelihood
 from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
-from vae_jax.objectives import Bound, autoencode, elbo, iwae
+from vae_jax.objectives import Bound, autoencode, elbo, iwae, score_function
 from vae_jax.train import (
     Batch,
     Metrics,
     TrainState,
+    alternate,
     binarize,
     init_state,
     make_train_epoch,
@@ -50,6 +51,7 @@ __all__ = [
     "Normal",
     "TrainState",
     "active_units",
+    "alternate",
     "autoencode",
     "binarize",
     "elbo",
@@ -67,6 +69,7 @@ __all__ = [
     "networks",
     "reconstruct",
     "sample",
+    "score_function",
     "shuffle",
     "transfer",
     "traverse",

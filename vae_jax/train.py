@@ -17,6 +17,7 @@ __all__ = [
     "Batch",
     "Metrics",
     "TrainState",
+    "alternate",
     "binarize",
     "init_state",
     "make_train_epoch",
@@ -176,6 +177,47 @@ def make_train_epoch(
         return jax.lax.scan(step, state, order)
 
     return train_epoch
+
+
+def alternate(
+    optimizer: optax.GradientTransformation, *groups: str
+) -> optax.GradientTransformation:
+    """Steps that change one group of the parameters at a time, in turn.
+
+    Coordinate ascent on the bound, as in variational EM: `alternate(adam, "decoder", "encoder")`
+    takes a step in theta, then one in phi. Each group's optimizer counts its own steps only.
+
+    Args:
+      optimizer: any optax transformation; each group has its own state of it.
+      groups: the keys of the parameters, in the order of their turns.
+
+    Returns:
+      A transformation for `init_state` and `make_train_step`, of params that are a dict with just
+      these keys.
+
+    Raises:
+      ValueError: when initialised: params with other keys.
+
+    >>> optimizer = alternate(optax.sgd(0.5), "theta", "phi")
+    >>> step = make_train_step(lambda p, key, x: ((p["theta"] + p["phi"]) * x, None), optimizer)
+    >>> state = init_state(jax.random.key(0), {"theta": 1.0, "phi": 1.0}, optimizer)
+    >>> state, _ = step(state, 1.0)
+    >>> state.params
+    {'phi': Array(1., dtype=float32), 'theta': Array(0.5, dtype=float32)}
+    """
+
+    def groups_of(params: Params) -> dict[str, str]:
+        if set(params) != set(groups):
+            raise ValueError(
+                f"the groups are {', '.join(groups)} but params has {', '.join(params)}: name "
+                "each of its keys"
+            )
+        return {group: group for group in groups}
+
+    def in_turn(turn: int) -> optax.GradientTransformation:
+        return optax.conditionally_mask(optimizer, lambda step, **_: step % len(groups) == turn)
+
+    return optax.partition({group: in_turn(turn) for turn, group in enumerate(groups)}, groups_of)
 
 
 def binarize(key: Array, image: Array) -> Array:

@@ -1,0 +1,213 @@
+"""Chapter 1: an autoencoder and a VAE, of the same networks, and what each makes of new codes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vae_jax
+from experiments.tutorial import drawing, page
+from experiments.tutorial.study import SURE, Study, Trained
+
+LATENTS = 10
+NUM_DRAWS = 1000
+
+TEXT = r"""
+An **autoencoder** is two networks. The encoder turns an image $x$ into a short code $z$, the
+decoder turns the code back into an image, and both are trained until the image that comes out is
+the one that went in. Written as a probability, it maximises
+
+$$ \log p_\theta(x \mid z), \qquad z = \mu_\phi(x) $$
+
+where $\mu_\phi(x)$ is the encoder's output and $p_\theta(x \mid z)$ the decoder's. Nothing in this
+says where the codes shall lie, or what lies between them.
+
+A **variational autoencoder** (VAE) has the same networks, but its encoder answers with a
+distribution, $q_\phi(z \mid x)$: a mean and a standard deviation for every code. It decodes a draw
+from it, and it pays for straying from a fixed prior $p(z) = \mathcal{N}(0, I)$. It maximises the
+evidence lower bound, or ELBO, which chapter 4 derives:
+
+$$ \mathcal{L}(x) = \mathbb{E}_{q_\phi(z \mid x)}\left[\log p_\theta(x \mid z)\right]
+- \mathrm{KL}\left(q_\phi(z \mid x) \,\|\, p(z)\right) $$
+
+Below are the codes of [[num_test]] test images under both, two dimensions each. The autoencoder's
+lie wherever training has left them: the standard deviation of a coordinate is
+[[code_spread.autoencoder:.1f]]. The VAE's lie where the prior is, with [[code_spread.vae:.1f]],
+around zero and next to each other.
+
+![codes]
+
+The use of the prior is to know where to look for new images: draw a code from it and decode. With
+[[latent_dim]] latent dimensions the autoencoder makes of such codes what the left half shows, and
+the VAE the digits on the right.
+
+![draws]
+
+How many of these are digits? A judge counts: a classifier of its own, trained on real digits and on
+pictures that are none (shuffled pixels, or four quadrants of four digits), and it has never seen a
+generated image. It is sure of an image when it gives one digit a probability of [[sure_at]] or
+more. Of [[num_draws]] draws it is sure about
+
+| codes | autoencoder | VAE |
+| $\mathcal{N}(0, I)$, [[latent_dim]] latents | [[sure.autoencoder:.0%]] | [[sure.vae:.0%]] |
+| a Gaussian fitted to its own codes | [[sure_fitted.autoencoder:.0%]] | [[sure_fitted.vae:.0%]] |
+| far from the data: three times that spread | [[sure_far.autoencoder:.0%]] | [[sure_far.vae:.0%]] |
+| $\mathcal{N}(0, I)$, 2 latents | [[sure_2.autoencoder:.0%]] | [[sure_2.vae:.0%]] |
+| codes of test images, [[latent_dim]] latents | [[sure_reconstructed.autoencoder:.0%]]
+  | [[sure_reconstructed.vae:.0%]] |
+
+For comparison, it is sure about [[sure_real:.0%]] of real grey test images and [[sure_noise:.1%]]
+of noise. The second row is the fairer question to the autoencoder: even where the codes are drawn
+from a Gaussian with their own mean and covariance, most of the space between them has no meaning.
+The fourth row is as honest: a plane is so crowded that there is little space between the codes, and
+in two dimensions the autoencoder need not be the worse one. In the last row the codes are of real
+images; there the autoencoder, which has nothing else to do, reconstructs better:
+[[log_likelihood.autoencoder:.1f]] nats against the VAE's [[log_likelihood.vae:.1f]].
+
+![far]
+
+The autoencoder is a limit of the VAE. Let the standard deviation of $q_\phi(z \mid x)$ shrink to
+$s$: the first term of the bound becomes $\log p_\theta(x \mid \mu_\phi(x))$, but the divergence
+grows without end, like $-\log s$ for each dimension. Only when it is dropped is the autoencoder
+left. For the trained VAE, with all standard deviations replaced by $s$:
+
+| $s$ | first term, nats | KL, nats |
+| 1 | [[limit.log_likelihood.0:.2f]] | [[limit.kl.0:.1f]] |
+| 0.1 | [[limit.log_likelihood.1:.2f]] | [[limit.kl.1:.1f]] |
+| 0.01 | [[limit.log_likelihood.2:.2f]] | [[limit.kl.2:.1f]] |
+| 0.001 | [[limit.log_likelihood.3:.2f]] | [[limit.kl.3:.1f]] |
+| $s \to 0$ | [[limit.deterministic:.2f]] | $\infty$ |
+
+> Where write-ups slip: what is maximised is a lower bound of $\log p(x)$; the *loss*, which is
+minimised, is its negative, an upper bound of $-\log p(x)$. Calling the loss a lower bound turns the
+whole argument upside down.
+"""
+
+
+def autoencoder_loss(model: vae_jax.VAE) -> Callable[..., Any]:
+    def loss(params, key, batch):
+        x = vae_jax.binarize(key, batch.image)
+        # One code for each image, the posterior's mean: its scale and the prior play no part.
+        likelihood = vae_jax.reconstruct(model, params, x)
+        return -likelihood.log_prob(x).mean(), None
+
+    return loss
+
+
+def variational_loss(model: vae_jax.VAE) -> Callable[..., Any]:
+    def loss(params, key, batch):
+        binarize_key, draw_key = jax.random.split(key)
+        x = vae_jax.binarize(binarize_key, batch.image)
+        posterior = model.encode(params, x)  # q(z|x)
+        z = vae_jax.sample(draw_key, posterior)  # mean + scale * noise
+        likelihood = model.decode(params, z)  # p(x|z)
+        bound = vae_jax.elbo(x, z, posterior, model.prior(params), likelihood)
+        return -bound.value.mean(), bound
+
+    return loss
+
+
+def trained_autoencoder(study: Study, latent_dim: int) -> Trained:
+    model = study.make_model(latent_dim)
+    return study.train(f"autoencoder, {latent_dim} latents", model, autoencoder_loss(model))
+
+
+def trained_vae(study: Study, latent_dim: int) -> Trained:
+    model = study.make_model(latent_dim)
+    return study.train(f"VAE, {latent_dim} latents", model, variational_loss(model))
+
+
+def run(study: Study) -> page.Chapter:
+    draw_key, noise_key, limit_key = jax.random.split(study.key("autoencoder"), 3)
+    train = {"autoencoder": trained_autoencoder, "vae": trained_vae}
+    model, flat = study.make_model(LATENTS), study.make_model(2)
+    params = {name: trained(study, LATENTS).params for name, trained in train.items()}
+    flat_params = {name: trained(study, 2).params for name, trained in train.items()}
+    noise = jax.random.normal(draw_key, (NUM_DRAWS, LATENTS))
+
+    sure: dict[str, dict[str, float]] = {
+        name: {} for name in ("sure", "sure_fitted", "sure_far", "sure_2", "sure_reconstructed")
+    }
+    likelihoods, spread, drawn, far = {}, {}, {}, {}
+    for name in train:
+        code = model.encode(params[name], study.x).mean
+        centre, factor = code.mean(axis=0), jnp.linalg.cholesky(jnp.cov(code.T))
+
+        def decode(z: jax.Array, name: str = name) -> jax.Array:
+            return model.decode(params[name], z).mean
+
+        drawn[name], far[name] = decode(noise), decode(centre[None] + 3 * noise @ factor.T)
+        sure["sure"][name] = study.sure(drawn[name])
+        sure["sure_fitted"][name] = study.sure(decode(centre[None] + noise @ factor.T))
+        sure["sure_far"][name] = study.sure(far[name])
+        sure["sure_2"][name] = study.sure(flat.decode(flat_params[name], noise[:, :2]).mean)
+        sure["sure_reconstructed"][name] = study.sure(decode(code))
+        likelihoods[name] = model.decode(params[name], code).log_prob(study.x).mean()
+        spread[name] = flat.encode(flat_params[name], study.x).mean.std(axis=0).mean()
+
+    real = jnp.asarray(study.dataset.test.images[:1000], jnp.float32) / 255
+    white = jax.random.bernoulli(noise_key, real.mean(), (NUM_DRAWS, *study.image_shape))
+    numbers = {
+        "num_test": len(study.x),
+        "num_draws": NUM_DRAWS,
+        "latent_dim": LATENTS,
+        "sure_at": SURE,
+        "sure_real": study.sure(real),
+        "sure_noise": study.sure(white.astype(jnp.float32)),
+        **sure,
+        "log_likelihood": likelihoods,
+        "code_spread": spread,
+        "limit": limit(limit_key, model, params["vae"], study.x),
+    }
+    figures = {
+        "codes": draw_codes(flat, flat_params, study),
+        "draws": draw_pictures(drawn, "draws from $N(0, I)$", "codes drawn from N(0, I)"),
+        "far": draw_pictures(far, "far from the data", "codes three times as far out as the data"),
+    }
+    code = (autoencoder_loss, variational_loss)
+    return page.Chapter("Autoencoder and VAE", TEXT, page.plain(numbers), figures, code)
+
+
+def limit(key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array) -> dict[str, Any]:
+    """The two terms of the bound with every posterior scale replaced by s, as s shrinks."""
+    mean, prior = model.encode(params, x).mean, model.prior(params)
+    bounds = []
+    for scale in (1.0, 0.1, 0.01, 0.001):
+        posterior = vae_jax.Normal(mean, scale)
+        z = vae_jax.sample(key, posterior, 20)
+        bounds.append(vae_jax.elbo(x, z, posterior, prior, model.decode(params, z)))
+    return {
+        "log_likelihood": [bound.log_likelihood.mean() for bound in bounds],
+        "kl": [bound.kl.mean() for bound in bounds],
+        "deterministic": model.decode(params, mean).log_prob(x).mean(),
+    }
+
+
+def draw_codes(model: vae_jax.VAE, params: dict[str, Any], study: Study) -> page.Figure:
+    figure, axes = drawing.panels(1, 2, 2.7)
+    for panel, name, title in zip(axes, params, ("autoencoder", "VAE"), strict=True):
+        code = np.asarray(model.encode(params[name], study.x).mean)
+        drawing.plane(panel, title)
+        drawing.scatter(panel, code, study.label)
+    return page.figure(
+        figure,
+        "Two scatter plots of two-dimensional codes coloured by digit. The autoencoder's codes "
+        "spread far outside the dashed circle of the prior, the VAE's fill it.",
+        "Codes of the test images, $z = \\mu_\\phi(x)$; a number stands at the median of its "
+        "digit's codes. The dashed circle holds 95 % of $\\mathcal{N}(0, I)$. "
+        "Note the scales of the axes.",
+    )
+
+
+def draw_pictures(drawn: dict[str, jax.Array], title: str, what: str) -> page.Figure:
+    figure, axes = drawing.panels(1, 2, 2.75)
+    for panel, name, model in zip(axes, drawn, ("autoencoder", "VAE"), strict=True):
+        drawing.images(panel, drawn[name][:36], 6, f"{model}: {title}")
+    return page.figure(
+        figure,
+        f"Two grids of 36 images decoded from {what}: by the autoencoder mostly shapes that are no "
+        "digits, by the VAE more of them like digits.",
+        f"Decoded means for {what}: the first 36 draws, of the same noise for both.",
+    )

@@ -1,0 +1,267 @@
+"""Chapter 7: the gradient of an expectation, by the score function and by reparameterisation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vae_jax
+from experiments.tutorial import drawing, page
+from experiments.tutorial.autoencoder import LATENTS, trained_vae
+from experiments.tutorial.study import Study
+
+DRAWS = {"reparameterised": 10, "score": 30, "score_baseline": 30}
+"""For each estimate. A backward pass costs about two forward ones, which the score function of an
+expectation over z does not need through the decoder: it gets three times as many draws."""
+TITLES = {
+    "score": "score function",
+    "score_baseline": "score function, baseline",
+    "reparameterised": "reparameterised",
+}
+COLOURS = (drawing.ORANGE, drawing.PURPLE, drawing.BLUE)
+NUM_ESTIMATES, NUM_IMAGES = 2000, 8
+
+TEXT = r"""
+The bound's first term is an expectation over $q_\phi(z \mid x)$, estimated with draws. For $\theta$
+that is simple: the gradient of the mean is the mean of the gradients. For $\phi$ it is not, because
+$\phi$ says where the draws come from:
+
+$$ \nabla_\phi\, \mathbb{E}_{q_\phi(z)}\left[f(z)\right]
+\ne \mathbb{E}_{q_\phi(z)}\left[\nabla_\phi f(z)\right] $$
+
+The right-hand side is zero where $f(z) = \log p_\theta(x \mid z)$ has no $\phi$ in it. There are
+two ways out.
+
+**The score function** differentiates the density:
+$\nabla_\phi q_\phi(z) = q_\phi(z)\,\nabla_\phi \log q_\phi(z)$, so
+
+$$ \nabla_\phi\, \mathbb{E}_{q_\phi}\left[f(z)\right] =
+\mathbb{E}_{q_\phi}\left[(f(z) - b)\,\nabla_\phi \log q_\phi(z)\right] $$
+
+for any constant $b$, called a baseline, since the score's own mean is zero. It needs nothing of $f$
+but its values, and so works for discrete $z$ too. But it only hears how good a draw was, never in
+which direction it would have been better.
+
+**The reparameterisation** moves $\phi$ out of the distribution: with noise that has no parameters,
+
+$$ z = \mu_\phi(x) + \sigma_\phi(x) \odot \epsilon, \qquad \epsilon \sim \mathcal{N}(0, I) $$
+
+$$ \nabla_\phi\, \mathbb{E}_{q_\phi}\left[f(z)\right]
+= \mathbb{E}_{\epsilon}\left[\nabla_\phi f(\mu_\phi + \sigma_\phi \odot \epsilon)\right] $$
+
+![graphs]
+
+Both estimate the same gradient. Here it is the one with respect to the mean and the log of the
+standard deviation of a test image's $q_\phi(z \mid x)$, of the VAE with two latent dimensions,
+[[num_estimates]] times with fresh noise. At equal cost: a gradient through the decoder costs about
+as much as three evaluations, so an estimate is of [[draws.reparameterised]] reparameterised draws
+or of [[draws.score]] scored ones. The baseline is the mean of $f$ over the other draws.
+
+![histogram]
+
+Variance, summed over the components of the gradient, as a multiple of the reparameterised one's
+(geometric mean over [[num_images]] test images):
+
+| estimate | 2 latents | [[latent_dim]] latents |
+| reparameterised | 1 | 1 |
+| score function, baseline | [[ratio.2.score_baseline:,.1f]] | [[ratio.10.score_baseline:,.1f]] |
+| score function | [[ratio.2.score:,.0f]] | [[ratio.10.score:,.0f]] |
+
+So many times more draws the score function needs for the same precision. Against the exact
+gradient, from a sum over a grid of codes, the means of all three are right: none is further off
+than [[worst_z:.1f]] of its standard errors, over [[num_compared]] components.
+"""
+
+
+def reparameterised(key, posterior, f, num_draws):
+    """Its gradient goes through the draws."""
+    return f(vae_jax.sample(key, posterior, num_draws)).mean()
+
+
+def score(key, posterior, f, num_draws):
+    """Its gradient goes through log q(z) alone."""
+    z = jax.lax.stop_gradient(vae_jax.sample(key, posterior, num_draws))
+    return vae_jax.score_function(f(z), posterior.log_prob(z)).mean()
+
+
+def score_baseline(key, posterior, f, num_draws):
+    """The same, each draw judged against the mean of the others."""
+    z = jax.lax.stop_gradient(vae_jax.sample(key, posterior, num_draws))
+    value = f(z)
+    others = (value.sum() - value) / (num_draws - 1)
+    return vae_jax.score_function(value, posterior.log_prob(z), others).mean()
+
+
+ESTIMATES = {
+    "score": score,
+    "score_baseline": score_baseline,
+    "reparameterised": reparameterised,
+}
+
+
+def gradients(
+    key: jax.Array, estimate: Callable[..., jax.Array], posterior: vae_jax.Normal, f: Any, num: int
+) -> jax.Array:
+    """[NUM_ESTIMATES, 2 Z] gradients with respect to mean and log-scale."""
+
+    def objective(phi: jax.Array, key: jax.Array) -> jax.Array:
+        mean, log_scale = jnp.split(phi, 2)
+        return estimate(key, vae_jax.Normal(mean, jnp.exp(log_scale)), f, num)
+
+    phi = jnp.concatenate([posterior.mean, jnp.log(posterior.scale)])
+    keys = jax.random.split(key, NUM_ESTIMATES)
+    return jax.lax.map(lambda key: jax.grad(objective)(phi, key), keys, batch_size=20)
+
+
+def run(study: Study) -> page.Chapter:
+    found = {latent_dim: measure(study, latent_dim) for latent_dim in (2, LATENTS)}
+    exact = exact_gradients(study)
+    deviations = []
+    for means, errors in found[2]["moments"].values():
+        deviations.append(np.abs(means - exact) / errors)
+    numbers = {
+        "latent_dim": LATENTS,
+        "num_images": NUM_IMAGES,
+        "num_estimates": NUM_ESTIMATES,
+        "draws": DRAWS,
+        "exact": exact,
+        "mean": {name: means for name, (means, _) in found[2]["moments"].items()},
+        "standard_error": {name: errors for name, (_, errors) in found[2]["moments"].items()},
+        "variance": {str(z): found[z]["variance"] for z in found},
+        "ratio": {str(z): found[z]["ratio"] for z in found},
+        "worst_z": np.max(deviations),
+        "num_compared": np.size(deviations),
+    }
+    figures = {
+        "graphs": draw_graphs(),
+        "histogram": draw_histogram(found[2]["first"], exact[0]),
+    }
+    code = tuple(ESTIMATES.values())
+    return page.Chapter("The gradient problem", TEXT, page.plain(numbers), figures, code)
+
+
+def measure(study: Study, latent_dim: int) -> dict[str, Any]:
+    """Mean, standard error and variance of every estimate, for a few test images."""
+    model, params = study.make_model(latent_dim), trained_vae(study, latent_dim).params
+
+    def of_image(estimate: Any, num: int, x: jax.Array, key: jax.Array) -> jax.Array:
+        def f(z: jax.Array) -> jax.Array:
+            return model.decode(params, z).log_prob(x)
+
+        return gradients(key, estimate, model.encode(params, x), f, num)
+
+    moments, variance, first = {}, {}, {}
+    keys = jax.random.split(study.key(f"gradient {latent_dim}"), NUM_IMAGES)
+    for name, estimate in ESTIMATES.items():
+        one = jax.jit(lambda x, key, e=estimate, n=DRAWS[name]: of_image(e, n, x, key))
+        drawn = np.stack([one(x, key) for x, key in zip(study.x[:NUM_IMAGES], keys, strict=True)])
+        drawn = drawn.astype(np.float64)
+        moments[name] = (drawn.mean(axis=1), drawn.std(axis=1, ddof=1) / np.sqrt(NUM_ESTIMATES))
+        variance[name] = drawn.var(axis=1, ddof=1).sum(axis=-1)
+        first[name] = drawn[0, :, 0]
+    ratio = {
+        name: np.exp(np.log(variance[name] / variance["reparameterised"]).mean())
+        for name in variance
+    }
+    return {"moments": moments, "variance": variance, "ratio": ratio, "first": first}
+
+
+def exact_gradients(study: Study) -> np.ndarray:
+    """[NUM_IMAGES, 4] by sums over a grid of noise, 8 standard deviations wide on either side."""
+    model, params = study.make_model(2), trained_vae(study, 2).params
+    line = jnp.linspace(-8.0, 8.0, 161)
+    noise = jnp.stack(jnp.meshgrid(line, line), axis=-1)
+
+    def of_image(x: jax.Array) -> jax.Array:
+        posterior = model.encode(params, x)
+
+        def expectation(phi: jax.Array) -> jax.Array:
+            mean, log_scale = jnp.split(phi, 2)
+
+            def of_row(noise: jax.Array) -> jax.Array:
+                z = mean[None] + jnp.exp(log_scale)[None] * noise
+                weight = jnp.exp(-0.5 * jnp.square(noise).sum(axis=-1)) / (2 * jnp.pi)
+                return (weight * model.decode(params, z).log_prob(x)).sum()
+
+            return jax.lax.map(of_row, noise).sum() * (line[1] - line[0]) ** 2
+
+        return jax.grad(expectation)(jnp.concatenate([posterior.mean, jnp.log(posterior.scale)]))
+
+    one = jax.jit(of_image)
+    return np.stack([one(x) for x in study.x[:NUM_IMAGES]])
+
+
+def draw_histogram(first: dict[str, np.ndarray], exact: np.ndarray) -> page.Figure:
+    figure, axes = drawing.panels(3, 1, 3.6, sharex=True)
+    reach = 3 * first["score_baseline"].std()
+    bins = np.linspace(exact[0] - reach, exact[0] + reach, 61)
+    for panel, name, colour in zip(axes, ESTIMATES, COLOURS, strict=True):
+        inside = np.abs(first[name] - exact[0]) <= reach
+        deviation = first[name].std()
+        panel.hist(first[name], bins, color=colour)
+        panel.axvline(exact[0], color="black", linestyle="--", linewidth=1)
+        panel.set_ylabel("estimates")
+        panel.text(0.01, 0.93, TITLES[name], transform=panel.transAxes, va="top", fontsize=8)
+        panel.text(
+            *(0.99, 0.93, f"standard deviation {deviation:.3g}\n{inside.mean():.0%} shown"),
+            transform=panel.transAxes,
+            va="top",
+            ha="right",
+            fontsize=8,
+        )
+    axes[-1].set_xlabel("estimate of the gradient's first component, nats per unit of $\\mu_1$")
+    return page.figure(
+        figure,
+        "Three histograms of gradient estimates around the same exact value: the score function's "
+        "is so wide that it is nearly flat, with a baseline it is narrower, the reparameterised "
+        "one is narrowest.",
+        "Estimates of one component for the first test image at equal cost; dashed, the exact "
+        "value.",
+    )
+
+
+def draw_graphs() -> page.Figure:
+    figure, axes = drawing.panels(1, 2, 2.9)
+    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "black"}
+    random = {**box, "boxstyle": "circle,pad=0.3", "facecolor": "#e3e3e3"}
+
+    def node(panel: Any, at: tuple[float, float], text: str, style: dict[str, Any]) -> None:
+        panel.text(*at, text, ha="center", va="center", bbox=style, fontsize=9, zorder=3)
+
+    def arrow(panel: Any, start: Any, end: Any, **settings: Any) -> None:
+        style = {"arrowstyle": "-|>", "shrinkA": 15, "shrinkB": 15, "color": "black", **settings}
+        panel.annotate("", end, start, arrowprops=style)
+
+    back = {"color": drawing.ORANGE, "linestyle": "--", "connectionstyle": "arc3,rad=-0.45"}
+    for panel, title in zip(axes, ("score function", "reparameterised"), strict=True):
+        panel.set(xlim=(-1.3, 1.3), ylim=(-0.4, 3.4), title=title)
+        panel.axis("off")
+    left, right = axes
+    node(left, (0, 0), r"$\phi$: $\mu$, $\sigma$", box)
+    node(left, (0, 1.5), r"$z \sim q_\phi$", random)
+    node(left, (0, 3), r"$f(z)$", box)
+    arrow(left, (0, 0), (0, 1.5), shrinkB=20)
+    arrow(left, (0, 1.5), (0, 3), shrinkA=20)
+    node(left, (0.95, 1.5), r"$\log q_\phi(z)$", box)
+    arrow(left, (0.95, 1.5), (0.1, 0), **{**back, "connectionstyle": "arc3,rad=-0.3"})
+    left.text(-0.12, 0.62, "draw: no\ngradient", ha="right", fontsize=8)
+    left.text(0.95, 2.2, "times\n$f(z) - b$", ha="center", fontsize=8, color=drawing.ORANGE)
+    node(right, (-0.5, 0), r"$\phi$: $\mu$, $\sigma$", box)
+    node(right, (0.8, 0), r"$\epsilon$", random)
+    node(right, (0, 1.5), r"$z = \mu + \sigma\epsilon$", box)
+    node(right, (0, 3), r"$f(z)$", box)
+    arrow(right, (-0.5, 0), (0, 1.5))
+    arrow(right, (0.8, 0), (0, 1.5))
+    arrow(right, (0, 1.5), (0, 3))
+    arrow(right, (0, 3), (0, 1.5), **{**back, "connectionstyle": "arc3,rad=0.6"})
+    arrow(right, (0, 1.5), (-0.5, 0), **{**back, "connectionstyle": "arc3,rad=0.6"})
+    right.text(-0.95, 2.2, "gradient", ha="center", fontsize=8, color=drawing.ORANGE)
+    return page.figure(
+        figure,
+        "Two computation graphs. Score function: phi to a random node z to f, the gradient returns "
+        "from log q to phi alone. Reparameterised: phi and a random node epsilon make z, and the "
+        "gradient returns from f through z to phi.",
+        "Where the randomness sits (grey circles) and which way the gradient takes (dashed).",
+    )

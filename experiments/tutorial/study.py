@@ -1,0 +1,152 @@
+"""What the chapters share: the data, the models that were trained, a judge of pictures."""
+
+import functools
+import time
+import zlib
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+import vae_jax
+from experiments import classifier, measure, model, options
+from experiments.data import Dataset, Split
+
+BATCH_SIZE = 128
+SURE = 0.9
+"""The judge is sure of an image when it gives one class at least this probability."""
+
+
+class Trained(NamedTuple):
+    """A model's parameters, what its loss reported at every step, and how long training took."""
+
+    params: Any
+    metrics: vae_jax.Metrics
+    seconds: float
+
+
+class Study:
+    """One data set and one seed, from which every chapter takes what it needs.
+
+    A model is trained once, when the first chapter asks for it. All noise comes from keys named
+    after what they are for, so that a chapter alone has the numbers it has among the others.
+
+    Attributes:
+      dataset: uint8 images and labels.
+      steps: of the optimizer, for each model.
+      batch: the training images and their labels, on the device.
+      x: up to 1000 test images, binarised, float32 [N, H, W, 1].
+      label: their classes [N].
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, steps: int) -> None:
+        self.dataset, self.seed, self.steps = dataset, seed, steps
+        self.batch = vae_jax.Batch(*map(jnp.asarray, dataset.train))
+        self.x = measure.observed(vae_jax.binarize, dataset.test.images[:1000], "test")
+        self.label = dataset.test.labels[:1000]
+        self._trained: dict[Hashable, Trained] = {}
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.dataset.train.images.shape[1:]
+
+    def key(self, name: str) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+
+    def make_model(self, latent_dim: int, **settings: Any) -> vae_jax.VAE:
+        """The VAE of experiments.mnist with smaller networks; settings are its `Model` options."""
+        binarization = settings.pop("binarization", "dynamic")
+        small = {"hidden": (64, 64) if self.dataset.name == "digits" else (200, 200)}
+        return model.make_model(
+            options.Model(latent_dim=latent_dim, **{**small, **settings}),
+            self.image_shape,
+            binarization,
+            model.mean_pixel(self.dataset.train.images, binarization),
+            self.dataset.num_classes,
+        )
+
+    def train(
+        self,
+        name: str,
+        model: vae_jax.VAE,
+        loss: Callable[..., Any],
+        optimizer: optax.GradientTransformation | None = None,
+        *,
+        steps: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        conditional: bool = False,
+    ) -> Trained:
+        """Trains a model, or finds it trained under this name.
+
+        Args:
+          name: of the model.
+          model: the VAE.
+          loss: (params, key, batch) -> (scalar to minimise, what to report).
+          optimizer: Adam with a cosine decay when not given.
+          steps: those of the study when not given.
+          batch_size: images a step.
+          conditional: give the labels to `model.init` too.
+        """
+        if name in self._trained:
+            return self._trained[name]
+        if optimizer is None:
+            optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, self.steps))
+        init_key, train_key = jax.random.split(self.key(f"train {name}"))
+        label = self.batch.label[:1] if conditional else None
+        params = jax.jit(model.init)(init_key, jnp.zeros((1, *self.image_shape)), label)
+        state = vae_jax.init_state(train_key, params, optimizer)
+        orders = self._orders(train_key, steps or self.steps, batch_size)
+        train_epoch = vae_jax.make_train_epoch(loss, optimizer)
+        train_epoch = train_epoch.lower(state, self.batch, orders[0]).compile()
+        start, metrics = time.perf_counter(), []
+        for order in tqdm(orders, desc=name, leave=False, disable=None):
+            state, part = train_epoch(state, self.batch, order)
+            metrics.append(jax.device_get(part))
+        together = jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
+        self._trained[name] = Trained(state.params, together, time.perf_counter() - start)
+        return self._trained[name]
+
+    def _orders(self, key: jax.Array, steps: int, batch_size: int) -> jax.Array:
+        """Which examples each step sees, [10, steps / 10, B]: ten calls of one length."""
+        num_examples = len(self.batch.image)
+        order = [
+            vae_jax.shuffle(key, epoch, num_examples=num_examples, batch_size=batch_size)
+            for epoch in range(-(-steps // (num_examples // batch_size)))
+        ]
+        return jnp.concatenate(order)[:steps].reshape(10, -1, batch_size)
+
+    @functools.cached_property
+    def judge(self) -> Callable[[jax.Array], jax.Array]:
+        """Images [N, H, W, 1] -> probabilities [N, num_classes + 1], the last of no digit at all.
+
+        A perceptron trained on real images, and on as many that are no digits: a classifier that
+        has only ever seen digits is sure of noise too.
+        """
+        images, labels = self.dataset.train
+        nonsense = no_digits(np.random.default_rng(self.seed), images)
+        split = Split(
+            np.concatenate([images, nonsense]),
+            np.concatenate([labels, np.full_like(labels, self.dataset.num_classes)]),
+        )
+        return classifier.train_probabilities(
+            self.key("judge"), split, self.dataset.num_classes + 1, self.steps
+        )
+
+    def sure(self, images: jax.Array) -> float:
+        """The share of the images that the judge is sure to be some digit."""
+        return float((self.judge(images)[:, :-1].max(axis=-1) >= SURE).mean())
+
+
+def no_digits(generator: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Images of the same greys without a digit: four quadrants of as many digits, or shuffled."""
+    num, height, width, _ = images.shape
+    top, left = np.arange(height)[:, None] < height // 2, np.arange(width) < width // 2
+    stitched = np.zeros_like(images)
+    for quadrant in (top & left, top & ~left, ~top & left, ~top & ~left):
+        stitched += images[generator.permutation(num)] * quadrant[..., None]
+    shuffled = generator.permuted(images.reshape(num, -1), axis=1).reshape(images.shape)
+    return np.where(np.arange(num)[:, None, None, None] % 2, stitched, shuffled)
