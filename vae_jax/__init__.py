@@ -33,6 +33,7 @@ from vae_jax.train import (
     make_train_epoch,
     make_train_step,
     shuffle,
+    state_sharding,
 )
 
 __version__ = "0.1.0"
@@ -68,6 +69,7 @@ __all__ = [
     "reconstruct",
     "sample",
     "shuffle",
+    "state_sharding",
     "transfer",
     "traverse",
 ]
