@@ -217,17 +217,18 @@ def make_train_epoch(
     def train_epoch(
         state: TrainState, dataset: Any, order: Array, start: ArrayLike = 0, stop: Any = None
     ) -> tuple[TrainState, Metrics]:
-        def step(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
+        @partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop
+        def step(state: TrainState, dataset: Any, index: Array) -> tuple[TrainState, Metrics]:
             batch = jax.tree.map(lambda array: jnp.take(array, index, axis=0), dataset)
             return _step(loss, optimizer, average_decay, accumulate, state, batch)
 
         def body(i: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            state, metrics = step(carry[0], order[i])
+            state, metrics = step(carry[0], dataset, order[i])
             return state, jax.tree.map(lambda all, one: all.at[i].set(one), carry[1], metrics)
 
         # A loop whose length the compiler does not know: lax.scan is compiled anew for each length,
         # and its last bits differ from one length to another.
-        shapes = jax.eval_shape(step, state, order[0])[1]
+        shapes = jax.eval_shape(step, state, dataset, order[0])[1]
         metrics = jax.tree.map(lambda x: jnp.zeros((len(order), *x.shape), x.dtype), shapes)
         stop = len(order) if stop is None else stop
         trained: tuple[TrainState, Metrics]
