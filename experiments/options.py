@@ -80,7 +80,7 @@ class Training:
     epochs: int | None = None
     """Passes over the training set; 18, or 200 for the small digits, when not given."""
     batch_size: int = 128
-    """Examples a step, on all devices together."""
+    """Examples a step, over all devices."""
     accumulate: int = 1
     """Parts that a batch is computed in, one after the other, where it does not fit at once."""
     learning_rate: float = 2e-3
