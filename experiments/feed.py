@@ -32,7 +32,7 @@ class Piece(NamedTuple):
 
 
 def resident(
-    images: np.ndarray,
+    images: Any,
     labels: np.ndarray | None,
     order_of: Order,
     mesh: Mesh,
@@ -41,7 +41,7 @@ def resident(
 ) -> Iterator[Piece]:
     """The epochs from a step on, of a data set that every device holds."""
     everywhere = NamedSharding(mesh, PartitionSpec())
-    dataset = jax.device_put(vae_jax.Batch(images, labels), everywhere)
+    dataset = jax.device_put(vae_jax.Batch(np.asarray(images), labels), everywhere)
     steps = len(order_of(0))
     for epoch in range(step // steps, num_epochs):
         order = order_of(epoch)

@@ -162,7 +162,7 @@ class Options:
 class OwnOptions(Options):
     """A variational autoencoder on one's own images, from one command to numbers and pictures."""
 
-    data: OwnData  # type: ignore[assignment]
+    data: OwnData
 
 
 def check(options: Options) -> None:

@@ -212,7 +212,7 @@ def test_any_byte_that_changes_on_disk_is_noticed(tmp_path):
         with (
             checkpoint.manager(tmp_path, read_only=True) as checkpoints,
             pytest.warns(RuntimeWarning, match="damaged"),
-            pytest.raises(checkpoint.CheckpointError, match="none that|can be read"),
+            pytest.raises(checkpoint.CheckpointError, match="can be read"),
         ):
             checkpoint.restore(checkpoints, state)
 
@@ -290,7 +290,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "run" / ".lock").mkdir(parents=True)
-    with pytest.raises(RunError, match="cannot write .*run: Is a directory; name another folder"):
+    with pytest.raises(RunError, match=r"cannot write .*run: Is a directory; name another"):
         folder.lock(tmp_path / "run")
 
 
