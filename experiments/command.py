@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def run(main: Callable[[], None]) -> None:
     """Runs main; ends the process with status 2 for wrong usage, 1 for failure, one line each."""
     from vae_jax.checkpoint import CheckpointError
 
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         main()
     except UsageError as error:
@@ -65,6 +67,9 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(128 + stop.signum) from None
     except KeyboardInterrupt:
         _exit(130, "interrupted")
+    except Exception as error:
+        _end_without_peers(error)
+        raise
 
 
 def _exit(status: int, error: object) -> None:
@@ -72,8 +77,46 @@ def _exit(status: int, error: object) -> None:
     raise SystemExit(status) from None
 
 
-def use_accelerator(name: str) -> None:
-    """Makes JAX run on the named kind of device.
+def _end_without_peers(error: Exception) -> None:
+    """Ends a process whose run had others: an error is most often that one of them is gone."""
+    import jax
+
+    if jax.process_count() > 1:
+        brief = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        print(
+            f"error: this process, {jax.process_index()} of {jax.process_count()}, cannot go on "
+            f"without the others ({brief}); go on from the newest checkpoint with --resume, on as "
+            "many processes as there are",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # an orderly end waits for the processes that are gone
+
+
+def join_processes(coordinator: str | None, num_processes: int | None, process: int | None) -> None:
+    """Makes this process one of many, where there is a coordinator; only process 0 prints.
+
+    Raises:
+      RunError: the others do not come, or nothing says where they are.
+    """
+    import jax
+
+    if coordinator is None:
+        return
+    address = None if coordinator == "auto" else coordinator
+    try:
+        jax.distributed.initialize(address, num_processes, process, initialization_timeout=120)
+    except (ValueError, RuntimeError) as error:
+        raise RunError(
+            f"--coordinator={coordinator} cannot be joined ({str(error).partition(chr(10))[0]}): "
+            "start every process with the HOST:PORT of process 0"
+        ) from error
+    if jax.process_index():
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def use_accelerator(name: str) -> list[Any]:
+    """Makes JAX run on the named kind of device, and returns all of them.
 
     Raises:
       RunError: there is none.
@@ -84,13 +127,14 @@ def use_accelerator(name: str) -> None:
         jax.config.update("jax_platforms", "cpu")
     elif name != "auto":
         try:
-            jax.config.update("jax_default_device", jax.devices(name)[0])
+            jax.config.update("jax_default_device", jax.local_devices(backend=name)[0])
         except RuntimeError:
             found = ", ".join(sorted({device.platform for device in jax.devices()}))
             raise RunError(
                 f"--accelerator={name}, but JAX finds no {name.upper()} (it finds: {found}): "
                 f"{INSTALL[name]}, or leave the option out"
             ) from None
+    return jax.devices(None if name == "auto" else name)
 
 
 def use_compilation_cache() -> None:

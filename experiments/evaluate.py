@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from experiments import command, conditional, data, folder, measure, options
+from experiments import command, conditional, folder, measure, options, own
 from experiments.model import observe
 from experiments.restore import restore
 
@@ -31,8 +31,7 @@ def main() -> None:
         raise options.UsageError(f"--num-samples is {chosen.num_samples}: it must be 2 or more")
     options.check_seed(chosen.seed)
     trained = restore(chosen.run)
-    stored = trained.options.data
-    dataset = data.load(trained.dataset, data_dir=stored.data_dir, manual_dir=stored.manual_dir)
+    dataset = own.load(trained.options.data)
     label = None
     if trained.options.model.conditional:
         dataset = conditional.labelled(dataset)

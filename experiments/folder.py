@@ -1,8 +1,10 @@
 """The folder of a run: what is in it, and how it is opened without losing anything."""
 
 import contextlib
+import fcntl
 import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ CONTENTS = (
 
 
 def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
-    """A new run's folder, made and known to be writable.
+    """A new run's folder, made, locked and known to be writable.
 
     Args:
       output: the folder asked for; None for runs/NAME-TIME.
@@ -41,15 +43,18 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
 
     Raises:
       UsageError: the folder holds a run, or other files, and may not be overwritten.
-      RunError: the folder cannot be written.
+      RunError: the folder cannot be written, or another process is at it.
     """
     folder = output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     with writing(folder):
-        if folder.is_dir() and any(folder.iterdir()):
-            if not (folder / "config.json").exists():
-                raise UsageError(
-                    f"--output={folder} holds files that are no run: name a new folder"
-                )
+        folder.mkdir(parents=True, exist_ok=True)
+        # A run that was killed before it had a config.json left hidden files at most.
+        if not (folder / "config.json").exists() and any(
+            not path.name.startswith(".") for path in folder.iterdir()
+        ):
+            raise UsageError(f"--output={folder} holds files that are no run: name a new folder")
+        lock(folder)
+        if (folder / "config.json").exists():
             if not overwrite:
                 raise UsageError(
                     f"--output={folder} holds a run: give --resume to go on with it, --overwrite "
@@ -61,11 +66,28 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
     return folder
+
+
+def lock(folder: Path) -> None:
+    """Keeps other processes from a run's folder until this one ends, however it ends.
+
+    Raises:
+      RunError: another process has it, or the folder cannot be written.
+    """
+    with writing(folder):
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # never closed
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 200).decode()
+        os.close(descriptor)
+        raise RunError(
+            f"{folder} is being written by {owner}: wait for it, or name another folder"
+        ) from None
+    with writing(folder):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
 
 
 def check_writable(output: Path | None) -> None:
@@ -93,7 +115,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
         from_json(config["options"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        kinds = {"dataset": str, "notice": str, "binarization": str, "num_classes": int}
+        for name, kind in {**kinds, "image_shape": list}.items():
+            if not isinstance(config[name], kind):
+                raise TypeError(f"{name} is {config[name]!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{folder} holds no run of this program ({type(error).__name__}: {error}): name a "
             "folder that one wrote"

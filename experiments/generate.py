@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import tyro
 
 import vae_jax
-from experiments import command, conditional, data, figures, folder, measure, options
+from experiments import command, conditional, figures, folder, measure, options, own
 from experiments.model import observe
 from experiments.restore import Trained, restore
 
@@ -88,14 +88,14 @@ def check_label(chosen: Options, config: dict) -> None:
 def reconstructed_as(label: int, num: int, trained: Trained):
     """The first test images, each above itself as another class."""
     stored = trained.options.data
-    dataset = conditional.labelled(
-        data.load(trained.dataset, data_dir=stored.data_dir, manual_dir=stored.manual_dir)
-    )
+    dataset = conditional.labelled(own.load(stored))
     num = min(num, len(dataset.test.images))
     # All are binarised, so that each is as the run's results have it.
     x = measure.observed(observe(trained.binarization), dataset.test.images, "test")[:num]
-    own = jnp.asarray(dataset.test.labels[:num])
-    likelihood = vae_jax.transfer(trained.model, trained.params, x, own, jnp.full_like(own, label))
+    label_now = jnp.asarray(dataset.test.labels[:num])
+    likelihood = vae_jax.transfer(
+        trained.model, trained.params, x, label_now, jnp.full_like(label_now, label)
+    )
     return figures.reconstructions(x, likelihood.mean)
 
 

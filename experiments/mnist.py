@@ -16,15 +16,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 import vae_jax
-from experiments import command, conditional, data, folder, measure, options, training
+from experiments import command, conditional, data, folder, measure, options, own, training
 from experiments.model import make_loss, make_model, mean_pixel, observe
 
-PROG = "python -m experiments.mnist"
+_STREAM_BYTES = 10**9
 
 
-def main() -> None:
+def main(
+    kind: type[options.Options] = options.Options, prog: str = "python -m experiments.mnist"
+) -> None:
     arguments = sys.argv[1:]
     stored = None
     if "--resume" in arguments:
@@ -32,25 +35,27 @@ def main() -> None:
         output = command.option_value(arguments, "--output")
         if output is not None:
             stored = folder.read_options(Path(output))
-    chosen = command.parse(options.Options, prog=PROG, default=stored)
+            kind = type(stored)
+    chosen = command.parse(kind, prog=prog, default=stored)
     options.check(chosen)
     if stored is not None:
         options.check_resumed(chosen, stored)
-    run(chosen)
+    run(chosen, prog)
 
 
-def run(chosen: options.Options) -> None:
+def run(chosen: options.Options, prog: str) -> None:
     start = time.perf_counter()
     folder.check_writable(chosen.run.output)
     if chosen.run.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise command.RunError(
             'no tensorboardX for --tensorboard: pip install -e ".[tensorboard]", or leave it out'
         )
-    command.use_accelerator(chosen.run.accelerator)
+    of = chosen.devices
+    command.join_processes(of.coordinator, of.num_processes, of.process_id)
+    devices = command.use_accelerator(chosen.run.accelerator)
     command.use_compilation_cache()
-    dataset = data.load(
-        chosen.data.dataset, data_dir=chosen.data.data_dir, manual_dir=chosen.data.manual_dir
-    )
+    mesh = make_mesh(devices, chosen)
+    dataset = own.load(chosen.data)
     if chosen.model.conditional:
         dataset = conditional.labelled(dataset)
     num_train = len(dataset.train.images)
@@ -59,10 +64,11 @@ def run(chosen: options.Options) -> None:
             f"--batch-size is {chosen.training.batch_size} but {dataset.name} has {num_train} "
             "training examples: make it smaller"
         )
-    # The run is of the data set that was found: a resume must not find another one.
-    chosen = dataclasses.replace(
-        chosen, data=dataclasses.replace(chosen.data, dataset=dataset.name)
-    )
+    if isinstance(chosen.data, options.Data):
+        # The run is of the data set that was found: a resume must not find another one.
+        chosen = dataclasses.replace(
+            chosen, data=dataclasses.replace(chosen.data, dataset=dataset.name)
+        )
     if chosen.run.resume and chosen.run.output is not None:
         dataset = dataset._replace(notice=folder.read_config(chosen.run.output)["notice"])
     if chosen.training.epochs is None:
@@ -70,17 +76,51 @@ def run(chosen: options.Options) -> None:
         chosen = dataclasses.replace(
             chosen, training=dataclasses.replace(chosen.training, epochs=epochs)
         )
-    train_and_measure(chosen, dataset, start)
+    train_and_measure(chosen, dataset, mesh, start, prog)
 
 
-def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: float) -> None:
+def make_mesh(devices: list[Any], chosen: options.Options) -> jax.sharding.Mesh:
+    """The devices that share a batch, as a mesh with an axis `data`.
+
+    Raises:
+      UsageError: there are not so many, or they cannot share it evenly.
+    """
+    num, training = chosen.devices.num_devices or len(devices), chosen.training
+    if num > len(devices):
+        raise options.UsageError(
+            f"--num-devices is {num} but JAX finds {len(devices)}: give as many at most (a CPU is "
+            f"{num} with XLA_FLAGS=--xla_force_host_platform_device_count={num})"
+        )
+    if jax.process_count() > 1 and num < len(devices):
+        raise options.UsageError(
+            f"--num-devices is {num} but the processes have {len(devices)}: leave it out, as each "
+            "of them trains on all its devices"
+        )
+    if training.batch_size % (num * training.accumulate):
+        raise options.UsageError(
+            f"--batch-size is {training.batch_size}: it must be a multiple of the {num} devices "
+            f"times --accumulate, {num * training.accumulate}"
+        )
+    return jax.make_mesh((num,), ("data",), (jax.sharding.AxisType.Auto,), devices=devices[:num])
+
+
+def train_and_measure(
+    chosen: options.Options,
+    dataset: data.Dataset,
+    mesh: jax.sharding.Mesh,
+    start: float,
+    prog: str,
+) -> None:
     binarization = "static" if dataset.name == "binarized_mnist" else chosen.data.binarization
+    image_shape = dataset.train.images.shape[1:]
     output = chosen.run.output
-    if not chosen.run.resume:
+    leader = jax.process_index() == 0
+    if leader and chosen.run.resume and output is not None:
+        folder.lock(output)
+    elif leader:
         name = f"{dataset.name}-instead-of-mnist" if dataset.notice else dataset.name
         output = folder.create(output, name, overwrite=chosen.run.overwrite)
     assert output is not None
-    image_shape = dataset.train.images.shape[1:]
     config = {
         "options": options.to_json(chosen),
         "dataset": dataset.name,
@@ -89,14 +129,22 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
         "image_shape": list(image_shape),
         "num_classes": dataset.num_classes,
     }
-    folder.write_json(output / "config.json", config)
+    if leader:
+        folder.write_json(output / "config.json", config)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the folder is made")
     if dataset.notice:
         print(f"\n*** {dataset.notice} ***\n")
     sizes = "{:,} training, {:,} validation, {:,} test images".format(
         *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
     )
+    num_bytes = np.prod(dataset.train.images.shape, dtype=np.int64)
+    stream = chosen.devices.stream or jax.process_count() > 1 or num_bytes > _STREAM_BYTES
     print(f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}")
-    print(f"results: {output}   device: {jax.devices()[0].device_kind}")
+    print(
+        f"results: {output}   device: {f'{mesh.size} ' if mesh.size > 1 else ''}"
+        f"{jax.devices()[0].device_kind}{', data streamed' if stream else ''}"
+    )
 
     see = observe(binarization)
     model = make_model(
@@ -108,19 +156,31 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
     )
     # The label of each image, for a model that is conditional on it.
     train_label, validation_label, test_label = (
-        jnp.asarray(split.labels) if chosen.model.conditional else None
+        split.labels if chosen.model.conditional else None
         for split in (dataset.train, dataset.validation, dataset.test)
     )
     key = jax.random.key(chosen.training.seed)
     init_key, train_key, evaluate_key, picture_key = jax.random.split(key, 4)
-    first_label = None if train_label is None else train_label[:1]
-    params = jax.jit(model.init)(init_key, jnp.zeros((1, *image_shape)), first_label)
-    calls, steps = training.split_epoch(len(dataset.train.images), chosen.training.batch_size)
-    optimizer = training.make_optimizer(chosen.training, chosen.training.epochs * calls * steps)
-    state = vae_jax.init_state(
-        train_key, params, optimizer, average=chosen.training.average_decay > 0
+    steps = len(dataset.train.images) // chosen.training.batch_size
+    optimizer = training.make_optimizer(chosen.training, chosen.training.epochs * steps)
+
+    def fresh(init_words: Any, train_words: Any) -> vae_jax.TrainState:
+        # The words of keys: a typed key cannot be given to many processes.
+        init_key, train_key = map(jax.random.wrap_key_data, (init_words, train_words))
+        first_label = None if train_label is None else jnp.zeros(1, jnp.int32)
+        params = model.init(init_key, jnp.zeros((1, *image_shape)), first_label)
+        average = chosen.training.average_decay > 0
+        return vae_jax.init_state(train_key, params, optimizer, average=average)
+
+    words = [np.asarray(jax.random.key_data(key)) for key in (init_key, train_key)]
+    sharding = vae_jax.state_sharding(
+        jax.eval_shape(fresh, *words), mesh, shard_parameters=chosen.devices.shard_parameters
     )
-    loss = make_loss(model, see)
+    state = jax.jit(fresh, out_shardings=sharding)(*words)
+    trained_model = model
+    if chosen.devices.remat:
+        trained_model = model._replace(decode=jax.checkpoint(model.decode))
+    loss = make_loss(trained_model, see)
     validation_x = measure.observed(see, dataset.validation.images, "validation")
     validation_key = jax.random.fold_in(evaluate_key, 0)
 
@@ -133,26 +193,34 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
         bound = vae_jax.elbo(validation_x, z, posterior, prior, likelihood)
         return jax.tree.map(jnp.mean, bound)
 
-    with logging_to(output / "tensorboard" if chosen.run.tensorboard else None) as log:
+    with logging_to(output / "tensorboard" if chosen.run.tensorboard and leader else None) as log:
         trained = training.train(
             state,
+            sharding,
             loss,
             optimizer,
-            vae_jax.Batch(jnp.asarray(dataset.train.images), train_label),
+            dataset.train.images,
+            train_label,
             validate,
             chosen.training,
             config,
             output,
+            start=start,
+            stream=stream,
             resume=chosen.run.resume,
             keep=chosen.run.keep,
             checkpoint_seconds=chosen.run.checkpoint_seconds,
-            continue_command=f"{PROG} --output={output} --resume",
+            continue_command=f"{prog} --output={output} --resume",
             on_epoch=log,
         )
+    if not leader:
+        return
     params = training.evaluation_params(trained.state)
 
     # The test set is touched here, once.
     test_x = measure.observed(see, dataset.test.images, "test")
+    if test_label is not None:
+        test_label = jnp.asarray(test_label)
     test = measure.measure(
         jax.random.fold_in(evaluate_key, 1),
         model,
@@ -203,10 +271,12 @@ def train_and_measure(chosen: options.Options, dataset: data.Dataset, start: flo
         **of_classes,
         "compile_seconds": trained.compile_seconds,
         "train_seconds": train_seconds,
-        "total_seconds": time.perf_counter() - start,
+        "total_seconds": trained.seconds_before + time.perf_counter() - start,
         "examples_per_second": sum(r["examples_per_second"] * r["seconds"] for r in trained.rows)
         / train_seconds,
         "device": jax.devices()[0].device_kind,
+        "num_devices": mesh.size,
+        "num_processes": jax.process_count(),
         "versions": measure.versions(),
         "parameters_sha256": measure.sha256(params),
         "options": options.to_json(chosen),

@@ -4,7 +4,9 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 
 class UsageError(Exception):
@@ -26,6 +28,27 @@ class Data:
     """TensorFlow Datasets' folder of prepared data; its own default and TFDS_DATA_DIR hold."""
     manual_dir: Path | None = None
     """A folder with the original files, for a machine without a network."""
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What is learned."""
+
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """A .npy array of images [N, H, W] or [N, H, W, C], bytes or numbers in [0, 1]; a .npz file
+    that has one; a folder of pictures, the names of its sub-folders being their labels; or
+    tfds:NAME, prepared by TensorFlow Datasets. A tenth, 10,000 at most, is the test set."""
+    binarization: Literal["dynamic", "threshold", "none"] = "none"
+    """none keeps greys and colours and takes a Normal likelihood with a learned scale; dynamic and
+    threshold are for black and white."""
+    image_size: int | None = None
+    """Crop pictures to a square in the middle and resize it to so many pixels a side."""
+    images_key: str = "images"
+    """Of the images in a .npz file that has several arrays."""
+    labels_key: str = "labels"
+    """Of the labels, integers from 0, in a .npz file that has them."""
+    data_dir: Path | None = None
+    """TensorFlow Datasets' folder of prepared data; its own default and TFDS_DATA_DIR hold."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +80,9 @@ class Training:
     epochs: int | None = None
     """Passes over the training set; 18, or 200 for the small digits, when not given."""
     batch_size: int = 128
-    """Examples a step."""
+    """Examples a step, over all devices."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, where it does not fit at once."""
     learning_rate: float = 2e-3
     """Adam's, at its peak: it warms up for 500 steps at most, then falls by a cosine to 1 %."""
     clip_norm: float = math.inf
@@ -66,6 +91,28 @@ class Training:
     """Decay of a moving average of the parameters, used for evaluation; 0 for none."""
     seed: int = 0
     """Of the parameters, the order of the data and all noise."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """On how many devices and hosts, and what each of them holds."""
+
+    num_devices: int | None = None
+    """Devices that share a batch; all that there are when not given."""
+    shard_parameters: bool = False
+    """Split parameters and optimizer state over the devices, for networks that fit on none."""
+    remat: bool = False
+    """Compute the decoder again for its gradient, in place of keeping its activations."""
+    stream: bool = False
+    """Read the training set while it trains, in place of holding it on every device; as is done
+    where it is larger than 1 GB, and where there are many processes."""
+    coordinator: str | None = None
+    """HOST:PORT that process 0 listens on, for a run of many processes; auto where SLURM, a TPU pod
+    or Kubernetes says it."""
+    num_processes: int | None = None
+    """With --coordinator=HOST:PORT: how many processes, each started with the same options."""
+    process_id: int | None = None
+    """With --coordinator=HOST:PORT: which of them this is, from 0."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +140,8 @@ class Run:
     keep: int = 3
     """How many of the newest checkpoints stay."""
     checkpoint_seconds: float = 10.0
-    """A checkpoint is written at the end of an epoch when the last one is older than this."""
+    """A checkpoint is written when the last one is older than this, within an epoch too: about so
+    much work is lost when the machine fails."""
     tensorboard: bool = False
     """Write TensorBoard event files too."""
 
@@ -105,8 +153,16 @@ class Options:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
+    devices: Devices = field(default_factory=Devices)
     evaluation: Evaluation = field(default_factory=Evaluation)
     run: Run = field(default_factory=Run)
+
+
+@dataclass(frozen=True)
+class OwnOptions(Options):
+    """A variational autoencoder on one's own images, from one command to numbers and pictures."""
+
+    data: OwnData
 
 
 def check(options: Options) -> None:
@@ -125,7 +181,12 @@ def check(options: Options) -> None:
         )
     if training.epochs is not None:
         _check_at_least(1, epochs=training.epochs)
-    _check_at_least(1, batch_size=training.batch_size, keep=options.run.keep)
+    _check_at_least(
+        1, batch_size=training.batch_size, accumulate=training.accumulate, keep=options.run.keep
+    )
+    _check_devices(options)
+    if isinstance(options.data, OwnData) and options.data.image_size is not None:
+        _check_at_least(1, image_size=options.data.image_size)
     check_seed(training.seed)
     _check_at_least(2, **dataclasses.asdict(options.evaluation))
     for name, widths in ("hidden", model.hidden), ("channels", model.channels):
@@ -145,6 +206,28 @@ def check(options: Options) -> None:
         raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them")
 
 
+def _check_devices(options: Options) -> None:
+    devices = options.devices
+    if devices.num_devices is not None:
+        _check_at_least(1, num_devices=devices.num_devices)
+    if devices.coordinator is None or devices.coordinator == "auto":
+        if devices.num_processes is not None or devices.process_id is not None:
+            raise UsageError(
+                "--num-processes and --process-id need --coordinator=HOST:PORT, where process 0 is"
+            )
+    elif devices.num_processes is None or devices.process_id is None:
+        raise UsageError(
+            f"--coordinator={devices.coordinator} needs --num-processes and --process-id"
+        )
+    elif not 0 <= devices.process_id < devices.num_processes:
+        raise UsageError(
+            f"--process-id is {devices.process_id}: it must be from 0 to --num-processes - 1, "
+            f"{devices.num_processes - 1}"
+        )
+    if devices.coordinator is not None and options.run.output is None:
+        raise UsageError("--coordinator needs --output=DIR, a folder that all processes see")
+
+
 def check_seed(seed: int) -> None:
     """Raises UsageError for a seed that JAX does not take."""
     if not 0 <= seed < 2**63:
@@ -160,7 +243,7 @@ def _check_at_least(least: int, **values: int) -> None:
 def check_resumed(options: Options, stored: Options) -> None:
     """Raises UsageError where a resumed run was asked to become another one."""
     changeable = {"epochs", "learning_rate", "clip_norm", "data_dir", "manual_dir"}
-    for group in ("data", "model", "training"):
+    for group in ("data", "model", "training"):  # devices may be others
         for item in dataclasses.fields(getattr(options, group)):
             now, then = (getattr(getattr(o, group), item.name) for o in (options, stored))
             if now != then and item.name not in changeable:
@@ -179,8 +262,13 @@ def to_json(options: Options) -> dict[str, Any]:
         return None if value == math.inf else value  # JSON has no infinity
 
     groups = dataclasses.asdict(options)
-    for name in "resume", "overwrite":  # of one command, not of the run
-        del groups["run"][name]
+    of_one_command = {
+        "run": ("resume", "overwrite"),
+        "devices": ("coordinator", "num_processes", "process_id"),
+    }
+    for group, names in of_one_command.items():
+        for name in names:
+            del groups[group][name]
     return {name: {k: plain(v) for k, v in group.items()} for name, group in groups.items()}
 
 
@@ -192,16 +280,18 @@ def from_json(config: dict[str, Any]) -> Options:
     """
     config = {name: dict(group) for name, group in config.items()}
     for group, name in ("data", "data_dir"), ("data", "manual_dir"), ("run", "output"):
-        if config[group][name] is not None:
+        if config[group].get(name) is not None:
             config[group][name] = Path(config[group][name])
     for name in "hidden", "channels":
         config["model"][name] = tuple(config["model"][name])
     if config["training"]["clip_norm"] is None:
         config["training"]["clip_norm"] = math.inf
-    return Options(
-        Data(**config["data"]),
+    own = "image_size" in config["data"]
+    return (OwnOptions if own else Options)(
+        (OwnData if own else Data)(**config["data"]),
         Model(**config["model"]),
         Training(**config["training"]),
+        Devices(**config["devices"]),
         Evaluation(**config["evaluation"]),
         Run(**config["run"]),
     )

@@ -51,11 +51,12 @@ def restore(run: Path) -> Trained:
         average = options.training.average_decay > 0
         return vae_jax.init_state(key, params, optimizer, average=average)
 
-    with checkpoint.manager(run / "checkpoints") as checkpoints:
+    # A run that is under way can be looked at.
+    with checkpoint.manager(run / "checkpoints", read_only=True) as checkpoints:
         state = checkpoint.restore(checkpoints, jax.eval_shape(fresh))
     return Trained(
         model,
-        training.evaluation_params(state),
+        state.params if state.average is None else state.average,
         int(state.step),
         options,
         config["dataset"],

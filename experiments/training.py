@@ -1,5 +1,9 @@
 """The loop of a run: epochs, progress, checkpoints, and the ways in which it can end early."""
 
+import contextlib
+import functools
+import itertools
+import operator
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,16 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 import vae_jax
-from experiments import folder
+from experiments import feed, folder
 from experiments.command import Interrupted, RunError, StopRequest
 from experiments.options import Training, UsageError
 from vae_jax import checkpoint
 
-# An epoch of more steps is cut into calls of at most so many, so that a stop need not wait long.
-_MAX_STEPS_PER_CALL = 500
+# A call makes as many steps as take about so long: a stop, or a checkpoint, waits for its end.
+_CALL_SECONDS = 1.0
 
 
 def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransformation:
@@ -40,54 +46,55 @@ def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransfo
     return optax.chain(clip, optax.adam(schedule))
 
 
-def split_epoch(num_examples: int, batch_size: int) -> tuple[int, int]:
-    """(calls, steps per call) of an epoch.
-
-    The calls are of one length, so that they compile once; the up to calls - 1 steps that do not
-    fit sit out, other examples in each epoch.
-    """
-    steps = num_examples // batch_size
-    calls = -(-steps // _MAX_STEPS_PER_CALL)
-    return calls, steps // calls
-
-
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: the state, its rows of metrics, and its times in seconds."""
+    """What training leaves: the state, its rows of metrics, and the run's times in seconds.
+
+    The times are of all processes that worked on the run, up to the last checkpoint of each.
+    """
 
     state: vae_jax.TrainState
     rows: list[dict[str, Any]]
     compile_seconds: float
+    seconds_before: float
 
 
 def train(
     state: vae_jax.TrainState,
+    sharding: vae_jax.TrainState,
     loss: Callable[..., Any],
     optimizer: optax.GradientTransformation,
-    dataset: vae_jax.Batch,
+    images: Any,
+    labels: np.ndarray | None,
     validate: Callable[[Any], vae_jax.Bound],
     options: Training,
     config: Mapping[str, Any],
     run: Path,
     *,
+    start: float,
+    stream: bool,
     resume: bool,
     keep: int,
     checkpoint_seconds: float,
     continue_command: str,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Trained:
-    """Trains to the last epoch, leaving a checkpoint and a row of metrics for each.
+    """Trains to the last epoch, leaving a row of metrics for each and checkpoints.
 
     Args:
       state: a fresh one; with `resume` its values are replaced by the newest checkpoint's.
+      sharding: of the state, from `vae_jax.state_sharding`.
       loss: for `vae_jax.make_train_epoch`; its second result a `Bound`.
       optimizer: for the same.
-      dataset: on the device.
-      validate: params -> scalar Bound of the validation set.
+      images: [N, ...] on the host; see `feed.stream`.
+      labels: [N], or None.
+      validate: params on one device -> scalar Bound of the validation set.
       options: epochs and batch size.
       config: stored in each checkpoint.
       run: the folder.
-      resume: start from the newest checkpoint in it.
+      start: when this process started, by time.perf_counter.
+      stream: read the images while training; False holds them on every device.
+      resume: start from the newest checkpoint in the folder.
       keep: checkpoints that stay.
       checkpoint_seconds: least time between two, but at the end and at a stop.
       continue_command: named in messages.
@@ -98,76 +105,130 @@ def train(
       RunError: a loss was not finite; the last good checkpoint stays.
     """
     assert options.epochs is not None
-    num_examples = len(dataset.image)
-    calls, steps = split_epoch(num_examples, options.batch_size)
+    steps = len(images) // options.batch_size
+    leader = jax.process_index() == 0
     rows: list[dict[str, Any]] = []
-    parts: list[dict[str, float]] = []  # of the epoch under way, one for each call
+    progress: dict[str, Any] = {
+        "sums": {},  # of the metrics over the steps of the epoch under way
+        "epoch_seconds": 0.0,  # of the same
+        "compile_seconds": 0.0,  # of the run, as the next
+        "total_seconds": 0.0,
+    }
     with checkpoint.manager(run / "checkpoints", keep=keep) as checkpoints:
         # A run that was killed before its first checkpoint starts over.
         if resume and checkpoints.latest_step() is not None:
             state = checkpoint.restore(checkpoints, state)
-            parts = checkpoint.restore_config(checkpoints)["parts"]
-            if int(state.step) > options.epochs * calls * steps:
+            at = int(state.step)
+            progress = checkpoint.restore_config(checkpoints, at)["progress"]
+            if at > options.epochs * steps:
                 raise UsageError(
-                    f"--epochs is {options.epochs} but the run has made "
-                    f"{int(state.step) // (calls * steps)}: give as many or more"
+                    f"--epochs is {options.epochs} but the run has made {at // steps}: give as "
+                    "many or more"
                 )
-            rows = folder.read_metrics(run, int(state.step) // (calls * steps))
-            folder.write_metrics(run, rows)
+            for step in checkpoints.all_steps():
+                if step > at:  # damaged, and in the way of the same step's next one
+                    checkpoints.delete(step)
+            rows = folder.read_metrics(run, at // steps)
+            if leader:
+                folder.write_metrics(run, rows)
+        seconds_before = progress["total_seconds"]
 
-        def order_of(epoch: int) -> jax.Array:
+        # The same key on this process's device alone.
+        key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(state.key)))
+
+        def order_of(epoch: int) -> np.ndarray:
             order = vae_jax.shuffle(
-                state.key, epoch, num_examples=num_examples, batch_size=options.batch_size
+                key, epoch, num_examples=len(images), batch_size=options.batch_size
             )
-            return order[: calls * steps].reshape(calls, steps, options.batch_size)
+            parts = () if options.accumulate == 1 else (options.accumulate,)
+            return np.asarray(order).reshape(steps, *parts, -1)
 
-        start = time.perf_counter()
+        at = int(state.step)
+        mesh = sharding.step.mesh
+        make_feed = feed.stream if stream else feed.resident
+        pieces = make_feed(images, labels, order_of, mesh, at, options.epochs)
+        first = next(pieces, None)
+        if first is None:  # the run was finished
+            return Trained(state, rows, progress["compile_seconds"], seconds_before)
+
+        compile_start = time.perf_counter()
         train_epoch = (
-            vae_jax.make_train_epoch(loss, optimizer, average_decay=options.average_decay)
-            .lower(state, dataset, order_of(0)[0])
+            vae_jax.make_train_epoch(
+                loss,
+                optimizer,
+                average_decay=options.average_decay,
+                accumulate=options.accumulate,
+                sharding=sharding,
+            )
+            .lower(state, first.dataset, first.order, np.int32(0), np.int32(1))
             .compile()
         )
-        compile_seconds = time.perf_counter() - start
+        progress["compile_seconds"] += time.perf_counter() - compile_start
 
-        done = int(state.step) * options.batch_size
-        total = options.epochs * calls * steps * options.batch_size
-        bar = tqdm(total=total, initial=done, unit="example", unit_scale=True, disable=None)
+        bar = tqdm(
+            total=options.epochs * steps * options.batch_size,
+            initial=at * options.batch_size,
+            unit="example",
+            unit_scale=True,
+            disable=None if leader else True,
+        )
         saved_at = time.monotonic()
-        with bar, StopRequest() as stop:
-            for epoch in range(int(state.step) // (calls * steps), options.epochs):
-                bar.set_description(f"epoch {epoch + 1}/{options.epochs}")
-                order = order_of(epoch)
-                for call in range(len(parts), calls):
-                    start = time.perf_counter()
-                    first_step = epoch * calls * steps + call * steps
-                    state, metrics = train_epoch(state, dataset, order[call])
-                    _check_finite(metrics.loss, state.params, first_step, run, continue_command)
-                    means = {k: float(v.mean()) for k, v in _terms(metrics.aux).items()}
-                    parts.append({**means, "seconds": time.perf_counter() - start})
-                    bar.update(steps * options.batch_size)
-                    if stop.signum and call + 1 < calls:
-                        break
-                else:
-                    row = _row(epoch, state, parts, calls * steps * options.batch_size, validate)
-                    parts = []
-                    rows.append(row)
-                    folder.append_metrics(run, row)
-                    on_epoch(row)
-                    bar.set_postfix(
-                        ELBO=f"{row['validation_elbo']:.2f}", KL=f"{row['validation_kl']:.2f}"
+        num = 1  # steps of a call
+        with bar, StopRequest() as stop, contextlib.closing(pieces):
+            for piece in itertools.chain([first], pieces):
+                bar.set_description(f"epoch {piece.epoch + 1}/{options.epochs}")
+                while (position := at - piece.epoch * steps) < piece.stop:
+                    call_start = time.perf_counter()
+                    num = min(num, piece.stop - position)
+                    part = slice(position - piece.start, position - piece.start + num)
+                    state, metrics = train_epoch(
+                        state, piece.dataset, piece.order, np.int32(part.start), np.int32(part.stop)
                     )
-                finished = epoch + 1 == options.epochs and not parts
-                if finished or stop.signum or time.monotonic() - saved_at >= checkpoint_seconds:
-                    checkpoint.save(checkpoints, state, {**config, "parts": parts})
-                    saved_at = time.monotonic()
-                if stop.signum and not finished:
-                    bar.close()
-                    raise Interrupted(
-                        stop.signum,
-                        f"stopped and saved at step {int(state.step)}; go on with\n"
-                        f"  {continue_command}",
+                    metrics = jax.device_get(metrics)
+                    _check_finite(metrics.loss[part], state.params, at, run, continue_command)
+                    at, position = at + num, position + num
+                    for name, values in _terms(metrics.aux).items():
+                        # One by one: the sum must not depend on how the epoch is cut into calls.
+                        progress["sums"][name] = functools.reduce(
+                            operator.add, values[part].tolist(), progress["sums"].get(name, 0.0)
+                        )
+                    seconds = time.perf_counter() - call_start
+                    progress["epoch_seconds"] += seconds
+                    bar.update(num * options.batch_size)
+
+                    if position == steps:
+                        row = _row(piece.epoch, state, progress, steps, options, validate)
+                        progress |= {"sums": {}, "epoch_seconds": 0.0}
+                        rows.append(row)
+                        if leader:
+                            folder.append_metrics(run, row)
+                            on_epoch(row)
+                        bar.set_postfix(
+                            ELBO=f"{row['validation_elbo']:.2f}", KL=f"{row['validation_kl']:.2f}"
+                        )
+                    finished = at == options.epochs * steps
+                    step_seconds, signum, age = _agreed(
+                        seconds / num, stop.signum, time.monotonic() - saved_at
                     )
-    return Trained(state, rows, compile_seconds)
+                    num = max(1, int(_CALL_SECONDS / step_seconds))
+                    if finished or signum or age >= checkpoint_seconds:
+                        progress["total_seconds"] = seconds_before + time.perf_counter() - start
+                        checkpoint.save(checkpoints, state, {**config, "progress": progress})
+                        saved_at = time.monotonic()
+                    if signum:
+                        bar.close()
+                        raise Interrupted(
+                            int(signum),
+                            f"stopped and saved at step {at}; go on with\n  {continue_command}",
+                        )
+    return Trained(state, rows, progress["compile_seconds"], seconds_before)
+
+
+def _agreed(*values: float) -> np.ndarray:
+    """The largest of each value over all processes, which must all do the same next."""
+    if jax.process_count() == 1:
+        return np.array(values)
+    return multihost_utils.process_allgather(np.array(values, np.float32)).max(axis=0)
 
 
 def _terms(bound: vae_jax.Bound) -> dict[str, Any]:
@@ -177,27 +238,31 @@ def _terms(bound: vae_jax.Bound) -> dict[str, Any]:
 def _row(
     epoch: int,
     state: vae_jax.TrainState,
-    parts: list[dict[str, float]],
-    num_examples: int,
+    progress: dict[str, Any],
+    steps: int,
+    options: Training,
     validate: Callable[[Any], vae_jax.Bound],
 ) -> dict[str, Any]:
     """The epoch's line of metrics.jsonl: bounds in nats, means over its training steps."""
-    seconds = sum(part["seconds"] for part in parts)
-    terms = ("elbo", "log_likelihood", "kl")
     validation = _terms(validate(evaluation_params(state)))
     return {
         "epoch": epoch + 1,
         "step": int(state.step),
-        **{f"train_{k}": float(np.mean([part[k] for part in parts])) for k in terms},
-        **{f"validation_{k}": float(validation[k]) for k in terms},
-        "examples_per_second": num_examples / seconds,
-        "seconds": seconds,
+        **{f"train_{k}": total / steps for k, total in progress["sums"].items()},
+        **{f"validation_{k}": float(v) for k, v in validation.items()},
+        "examples_per_second": steps * options.batch_size / progress["epoch_seconds"],
+        "seconds": progress["epoch_seconds"],
     }
 
 
 def evaluation_params(state: vae_jax.TrainState) -> Any:
-    """The parameters that are judged: the moving average where the run keeps one."""
-    return state.params if state.average is None else state.average
+    """The parameters that are judged: the moving average where the run keeps one.
+
+    Whole, and on one device of this process.
+    """
+    params = state.params if state.average is None else state.average
+    everywhere = NamedSharding(state.step.sharding.mesh, PartitionSpec())
+    return jax.tree.map(lambda x: x.addressable_data(0), jax.device_put(params, everywhere))
 
 
 @jax.jit

@@ -13,6 +13,9 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import pytest
 
+# Not by XLA_FLAGS, which the commands that tests start would inherit.
+jax.config.update("jax_num_cpu_devices", 8)
+
 STRICT = {
     "numpy_dtype_promotion": "strict",
     "numpy_rank_promotion": "raise",

@@ -177,8 +177,7 @@ FLOORS = [
     {"distributions"},
     {"objectives", "networks"},
     {"model"},
-    {"train", "evaluate"},
-    {"checkpoint"},
+    {"train", "evaluate", "checkpoint"},
     {"__init__"},
 ]
 

@@ -34,6 +34,7 @@ from vae_jax.train import (
     make_train_epoch,
     make_train_step,
     shuffle,
+    state_sharding,
 )
 
 __version__ = "0.1.0"
@@ -71,6 +72,7 @@ __all__ = [
     "sample",
     "score_function",
     "shuffle",
+    "state_sharding",
     "transfer",
     "traverse",
 ]

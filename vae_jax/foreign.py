@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -60,7 +61,8 @@ def check(distribution: Any, value: Array) -> None:
             "after scaling pixels to [0, 1]"
         )
     scale = getattr(inner, "scale", None)
-    if isinstance(scale, ArrayLike):  # a linear operator is none
+    # A linear operator may stand there too.
+    if isinstance(scale, jax.Array | np.ndarray | np.generic | float | int):
         check_positive(f"scale of a {name}", scale)
 
 

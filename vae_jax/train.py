@@ -1,4 +1,9 @@
-"""Training: a jitted step, and a whole epoch of them as one compiled `lax.scan`."""
+"""Training: a jitted step, and a whole epoch of them as one compiled loop, on 1 to N devices.
+
+On which devices follows from where the arrays are: a state that `state_sharding` lays out on a mesh
+and batches split over its axis `data` are all that many devices need. `jax.jit` then divides the
+computation and inserts the sums between devices; noise and order stay those of one device.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from vae_jax.distributions import _check_key
@@ -23,6 +29,7 @@ __all__ = [
     "make_train_epoch",
     "make_train_step",
     "shuffle",
+    "state_sharding",
 ]
 
 Params = Any
@@ -115,8 +122,44 @@ def init_state(
     return own
 
 
+def state_sharding(state: TrainState, mesh: Mesh, *, shard_parameters: bool = False) -> TrainState:
+    """Where on a mesh each array of a state lives, for `jax.device_put` or as `out_shardings`.
+
+    Args:
+      state: a state or its `jax.ShapeDtypeStruct`s.
+      mesh: with an axis `data`, over which batches are split.
+      shard_parameters: split each array too, along its longest axis that the devices divide, so
+        that a device holds its share of the parameters and moments (Rajbhandari et al. 2020, ZeRO
+        stage 3; PyTorch's FSDP). False holds all on every device.
+
+    Returns:
+      A state of `NamedSharding`.
+
+    >>> mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    >>> state = init_state(jax.random.key(0), jnp.zeros((3, 8)), optax.sgd(0.1))
+    >>> state_sharding(state, mesh, shard_parameters=True).params.spec
+    PartitionSpec(None, 'data')
+    """
+    num_devices = mesh.shape["data"]
+
+    def place(leaf: Any) -> NamedSharding:
+        axes = [axis for axis, length in enumerate(leaf.shape) if length % num_devices == 0]
+        if not (shard_parameters and axes):
+            return NamedSharding(mesh, PartitionSpec())
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))
+
+    sharding: TrainState = jax.tree.map(place, state)
+    return sharding
+
+
 def make_train_step(
-    loss: Loss, optimizer: optax.GradientTransformation, *, average_decay: float = 0.999
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    average_decay: float = 0.999,
+    accumulate: int = 1,
+    sharding: TrainState | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """A jitted step of the optimizer. The state passed in is donated: use the one returned.
 
@@ -124,6 +167,11 @@ def make_train_step(
       loss: (params, key, batch) -> (scalar to minimise, pytree of arrays to report).
       optimizer: any optax transformation; schedules and clipping are chained into it.
       average_decay: of the moving average, where the state keeps one.
+      accumulate: how many parts a batch is computed in, one after the other, for batches that do
+        not fit. More than 1 takes batches [accumulate, B / accumulate, ...]; each part has its own
+        noise.
+      sharding: from `state_sharding`, of the state that comes in and goes out; None for wherever
+        it is.
 
     Returns:
       (state, batch) -> (state, metrics), each metric a scalar mean over the batch.
@@ -135,17 +183,22 @@ def make_train_step(
     (Array(0., dtype=float32), Array(1., dtype=float32))
     """
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=_out_shardings(sharding))
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        return _step(loss, optimizer, average_decay, state, batch)
+        return _step(loss, optimizer, average_decay, accumulate, state, batch)
 
     return train_step
 
 
 def make_train_epoch(
-    loss: Loss, optimizer: optax.GradientTransformation, *, average_decay: float = 0.999
-) -> Callable[[TrainState, Any, Array], tuple[TrainState, Metrics]]:
-    """Many steps as one jitted `lax.scan` over data that lives on the device.
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    average_decay: float = 0.999,
+    accumulate: int = 1,
+    sharding: TrainState | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Many steps as one jitted loop over data that lives on the device.
 
     Equal to `make_train_step` on the same batches in turn, without its cost of a call per step. The
     state passed in is donated: use the one returned.
@@ -154,11 +207,17 @@ def make_train_epoch(
       loss: (params, key, batch) -> (scalar to minimise, pytree of arrays to report).
       optimizer: any optax transformation.
       average_decay: of the moving average, where the state keeps one.
+      accumulate: parts of a batch, as for `make_train_step`; `order` is then [steps, accumulate,
+        B / accumulate].
+      sharding: of the state, as for `make_train_step`.
 
     Returns:
-      (state, dataset, order) -> (state, metrics). `dataset` is a pytree of arrays [N, ...] and
-      `order`, [steps, B], the examples of each step, such as an epoch from `shuffle`. Metrics are
-      [steps]. Another number of steps or another batch size compiles anew.
+      (state, dataset, order, start=0, stop=steps) -> (state, metrics). `dataset` is a pytree of
+      arrays [N, ...] and `order`, [steps, B], the examples of each step, such as an epoch from
+      `shuffle`; batches are split over devices as `order` is, along B. Data that come in batches
+      are a dataset [N, B, ...] with an order [steps] of whole batches. `start` and `stop` take a
+      part of the order: however it is cut into calls, the steps are the same, bit for bit, and
+      compiled once. Metrics are [steps], 0 where no step was taken.
 
     >>> loss = lambda params, key, batch: (jnp.square(params - batch).mean(), None)
     >>> epoch = make_train_epoch(loss, optax.sgd(0.25))
@@ -168,15 +227,35 @@ def make_train_epoch(
     Array([1.  , 0.25], dtype=float32)
     """
 
-    @partial(jax.jit, donate_argnums=0)
-    def train_epoch(state: TrainState, dataset: Any, order: Array) -> tuple[TrainState, Metrics]:
-        def step(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
+    @partial(jax.jit, donate_argnums=0, out_shardings=_out_shardings(sharding))
+    def train_epoch(
+        state: TrainState, dataset: Any, order: Array, start: ArrayLike = 0, stop: Any = None
+    ) -> tuple[TrainState, Metrics]:
+        @partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop
+        def step(state: TrainState, dataset: Any, index: Array) -> tuple[TrainState, Metrics]:
             batch = jax.tree.map(lambda array: jnp.take(array, index, axis=0), dataset)
-            return _step(loss, optimizer, average_decay, state, batch)
+            return _step(loss, optimizer, average_decay, accumulate, state, batch)
 
-        return jax.lax.scan(step, state, order)
+        def body(i: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, metrics = step(carry[0], dataset, order[i])
+            return state, jax.tree.map(lambda all, one: all.at[i].set(one), carry[1], metrics)
+
+        # A loop whose length the compiler does not know: lax.scan is compiled anew for each length,
+        # and its last bits differ from one length to another.
+        shapes = jax.eval_shape(step, state, dataset, order[0])[1]
+        metrics = jax.tree.map(lambda x: jnp.zeros((len(order), *x.shape), x.dtype), shapes)
+        stop = len(order) if stop is None else stop
+        trained: tuple[TrainState, Metrics]
+        trained = jax.lax.fori_loop(start, stop, body, (state, metrics))
+        return trained
 
     return train_epoch
+
+
+def _out_shardings(sharding: TrainState | None) -> Any:
+    if sharding is None:
+        return None
+    return sharding, sharding.step  # metrics are on every device, as the step is
 
 
 def alternate(
@@ -312,12 +391,24 @@ def _step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     average_decay: float,
+    accumulate: int,
     state: TrainState,
     batch: Any,
 ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.fold_in(state.key, _NOISE), state.step)
     gradient_of = jax.value_and_grad(loss, has_aux=True)
-    (value, aux), gradient = gradient_of(state.params, key, batch)
+    if accumulate == 1:
+        (value, aux), gradient = gradient_of(state.params, key, batch)
+    else:
+
+        def add(total: Params, part: tuple[Array, Any]) -> tuple[Params, tuple[Array, Any]]:
+            value, gradient = gradient_of(state.params, *part)
+            return jax.tree.map(jnp.add, total, gradient), value
+
+        parts = jax.random.split(key, accumulate), batch
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        total, (value, aux) = jax.lax.scan(add, zeros, parts)
+        value, gradient = value.mean(), jax.tree.map(lambda x: x / accumulate, total)
     # optax mixes dtypes (decay ** count): a caller's strict promotion must not reach into it.
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
