@@ -426,7 +426,8 @@ def test_both_gradients_are_right_and_one_is_quieter(numbers):
         variance = found["variance"][latents]
         logarithms = np.log(variance["score"]) - np.log(variance["reparameterised"])
         np.testing.assert_allclose(ratio["score"], np.exp(logarithms.mean()), rtol=1e-4)
-        assert ratio["score"] > ratio["score_baseline"] > 10
+        assert ratio["score"] > 10 > ratio["score_baseline"] > 1
+    assert found["ratio"]["10"]["score_baseline"] > found["ratio"]["2"]["score_baseline"]
 
 
 # 8 Optimisation
@@ -435,7 +436,7 @@ def test_both_gradients_are_right_and_one_is_quieter(numbers):
 def test_the_noise_of_the_draws_falls_with_their_number_and_the_images_noise_stays(numbers):
     found = numbers["optimisation"]["draws"]
     np.testing.assert_allclose(found["variance"], [50, 10, 1], rtol=0.35)
-    assert 1 < found["total_variance"][0] < 5
+    assert 1 < found["total_variance"][1] < found["total_variance"][0] < found["variance"][0] / 2
 
 
 def test_steps_together_are_ahead_of_steps_in_turn(numbers):
@@ -444,10 +445,11 @@ def test_steps_together_are_ahead_of_steps_in_turn(numbers):
     assert found["joint"]["elbo"] > found["alternating"]["elbo"] - 0.1
 
 
-def test_more_draws_are_little_better_and_take_longer(numbers):
+def test_more_draws_are_better_and_take_longer(numbers):
     found = numbers["optimisation"]
-    one, _, fifty = found["draws"]["elbo"]
-    assert -0.2 < fifty - one < 1.5
+    one, five, fifty = found["draws"]["elbo"]
+    assert fifty > five > one
+    assert fifty - five < 2 * (five - one), "ten times the draws are not worth ten times as much"
     seconds = found["seconds"]["draws"]
     assert seconds[2] > 2 * seconds[0]
 

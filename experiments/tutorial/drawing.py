@@ -109,6 +109,7 @@ def ellipses(axes: Any, mean: Any, scale: Any, colours: Any, deviations: float =
         linewidths=0.8,
     )
     axes.add_collection(collection)
+    axes.scatter(*mean.T, s=2, c=colours, linewidths=0)  # an ellipse can be too small to see
     for corner in (mean - size / 2, mean + size / 2):
         axes.update_datalim(corner)
     axes.autoscale_view()

@@ -69,9 +69,13 @@ Variance, summed over the components of the gradient, as a multiple of the repar
 | score function, baseline | [[ratio.2.score_baseline:,.1f]] | [[ratio.10.score_baseline:,.1f]] |
 | score function | [[ratio.2.score:,.0f]] | [[ratio.10.score:,.0f]] |
 
-So many times more draws the score function needs for the same precision. Against the exact
-gradient, from a sum over a grid of codes, the means of all three are right: none is further off
-than [[worst_z:.1f]] of its standard errors, over [[num_compared]] components.
+So many times more draws the score function needs for the same precision. Without a baseline its
+noise is of the size of $f$ itself, which tells nothing. A good baseline takes most of that away,
+and in two dimensions what is left is little more than the reparameterised noise; it grows with the
+number of latent dimensions, because the score hears one number about all of them.
+
+Against the exact gradient, from a sum over a grid of codes, the means of all three are right: none
+is further off than [[worst_z:.1f]] of its standard errors, over [[num_compared]] components.
 """
 
 
