@@ -62,7 +62,7 @@ def check(distribution: Any, value: Array) -> None:
         )
     scale = getattr(inner, "scale", None)
     # A linear operator may stand there too.
-    if isinstance(scale, jax.Array | np.ndarray | np.generic | float | int):
+    if isinstance(scale, jax.Array | np.ndarray | np.number | float | int):
         check_positive(f"scale of a {name}", scale)
 
 
