@@ -1,0 +1,280 @@
+"""Writes benchmarks/README.md and its charts from the JSON files in benchmarks/results.
+
+python -m benchmarks.report
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from benchmarks.workloads import WORKLOADS
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
+Result = dict[str, Any]
+
+_HEAD = """# Benchmarks
+
+Made by `python -m benchmarks.report` from the JSON files in `results/`: edit neither. Each section
+names the command that measured it; give it another `--json FILE` to keep your own. Times are
+medians of passes that take turns within one run, compile time apart.
+"""
+
+
+_THROUGHPUT = ["", "", "s / epoch", "least to most", "examples / s", "of rate", "over floor"]
+_THROUGHPUT += ["time over vae_jax float32", "compile, s"]
+
+
+def page(results: dict[str, Result]) -> str:
+    """The text of README.md from {file name without its ending: result}."""
+    parts = [_HEAD]
+    for name, result in sorted(results.items(), key=lambda item: _ORDER.index(_kind(item))):
+        parts.append(_SECTIONS[_kind((name, result))](name, result))
+    return "\n".join(parts)
+
+
+def _kind(item: tuple[str, Result]) -> str:
+    return str(item[1]["benchmark"])
+
+
+def _where(name: str, result: Result) -> str:
+    versions = ", ".join(
+        f"{package} {version}"
+        for package, version in result["versions"].items()
+        if version != "not installed"
+    )
+    return f"{result['device']}, {result['cores']} cores; {versions}. `results/{name}.json`.\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def throughput(name: str, result: Result) -> str:
+    parts = [
+        f"## Training: `python -m benchmarks.throughput` ({result['platform']}, jax "
+        f"{result['versions']['jax']})\n",
+        _where(name, result),
+        f"{result['data']}; {result['rounds']} rounds. Memory bandwidth "
+        f"{result['bandwidth_bytes_per_second'] / 1e9:.0f} GB/s. *Of rate* is the model's FLOPs "
+        "over the rate at which this machine forms the same matrix products and nothing else, in "
+        "the same rounds; *over floor* the time over max(FLOPs / rate, bytes / bandwidth).\n",
+    ]
+    if result["missing"]:
+        parts.append(f"Not installed, so not timed: {', '.join(result['missing'])}.\n")
+    for limit in result["limits"]:
+        rows = [
+            row
+            for row in result["rows"]
+            if (row["workload"], row["batch_size"]) == (limit["workload"], limit["batch_size"])
+        ]
+        ours = next(
+            (r for r in rows if (r["name"], r["precision"]) == ("vae_jax", "float32")), rows[0]
+        )
+        rates = ", ".join(
+            f"{precision} {limit[precision]['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s"
+            for precision in ("float32", "bfloat16")
+        )
+        parts.append(
+            f"**{WORKLOADS[limit['workload']].description}, batch {limit['batch_size']}**; "
+            f"products: {rates}\n"
+        )
+        parts.append(
+            _table(
+                _THROUGHPUT,
+                [
+                    [
+                        row["name"],
+                        row["precision"],
+                        f"{row['seconds_per_epoch']:.2f}",
+                        f"{row['seconds_per_epoch_least']:.2f} to "
+                        f"{row['seconds_per_epoch_most']:.2f}",
+                        f"{row['examples_per_second']:,.0f}",
+                        f"{row['fraction_of_matmul_rate']:.0%}",
+                        f"{row['time_over_floor']:.2f}",
+                        f"{row['seconds_per_epoch'] / ours['seconds_per_epoch']:.2f}",
+                        f"{row['compile_seconds']:.1f}",
+                    ]
+                    for row in sorted(rows, key=lambda row: row["seconds_per_epoch"])
+                ],
+            )
+        )
+    parts.append(f"![Seconds per epoch of each contestant](results/{name}.png)\n")
+    return "\n".join(parts)
+
+
+def evaluation(name: str, result: Result) -> str:
+    memory = ", ".join(
+        f"{count / 1e6:.1f} MB at {draws}" for draws, count in result["temporary_bytes"].items()
+    )
+    return "\n".join(
+        [
+            "## log p(x) by importance sampling: `python -m benchmarks.evaluation`\n",
+            _where(name, result),
+            f"784-200-200-50, {result['num_images']:,} images by {result['draws']:,} draws; the "
+            "slower schemes are timed on fewer images.\n",
+            _table(
+                ["", "images timed", "seconds", "for all images, s", "draws / s"],
+                [
+                    [
+                        row["name"],
+                        f"{row['images_timed']:,}",
+                        f"{row['seconds']:.2f}",
+                        f"{row['seconds_for_all']:.0f}",
+                        f"{row['draws_per_second']:,.0f}",
+                    ]
+                    for row in result["rows"]
+                ],
+            ),
+            f"Temporary memory of the compiled batch of 500 images, by draws: {memory}.\n",
+        ]
+    )
+
+
+def growth(name: str, result: Result) -> str:
+    parts = [
+        "## What grows: `python -m benchmarks.growth`\n",
+        _where(name, result),
+        f"784-400-20, batch 128 unless said; {result['rounds']} rounds.\n",
+        _table(
+            ["", "ms / step", "examples / s", "s / pass", "compile, s", "temporary, MB"],
+            [
+                [
+                    f"{row['sweep']} {row['value']}",
+                    f"{1e3 * row['seconds_per_step']:.2f}",
+                    f"{row['examples_per_second']:,.0f}",
+                    f"{row['seconds_per_pass']:.2f}",
+                    f"{row['compile_seconds']:.1f}",
+                    f"{row['temporary_bytes'] / 1e6:.1f}",
+                ]
+                for row in result["rows"]
+                if row["sweep"] != "parts"
+            ],
+        ),
+        f"![Cost against batch, latent dimension, draws and data](results/{name}.png)\n",
+        "Where a step's time goes: what it costs with one part left out.\n",
+        _table(
+            ["left out", "ms / step"],
+            [
+                [str(row["value"]), f"{1e3 * row['seconds_per_step']:.2f}"]
+                for row in result["rows"]
+                if row["sweep"] == "parts"
+            ]
+            + [["all but the matrix products", f"{1e3 * result['products_seconds_per_step']:.2f}"]],
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def startup(name: str, result: Result) -> str:
+    return "\n".join(
+        [
+            "## Start of `experiments.mnist` to its first step: `python -m benchmarks.startup`\n",
+            _where(name, result),
+            _table(
+                ["compilation cache", "seconds", "least to most", "peak memory, MB"],
+                [
+                    [
+                        {"cold": "empty", "warm": "filled"}[row["name"]],
+                        f"{row['seconds']:.2f}",
+                        f"{row['seconds_least']:.2f} to {row['seconds_most']:.2f}",
+                        f"{row['peak_bytes'] / 1e6:.0f}",
+                    ]
+                    for row in result["rows"]
+                ],
+            ),
+        ]
+    )
+
+
+def precision(name: str, result: Result) -> str:
+    return "\n".join(
+        [
+            "## bfloat16 products: `python -m benchmarks.precision`\n",
+            _where(name, result),
+            _table(
+                ["", "seed", "epochs", "test ELBO, nats", "test log p(x), nats", "training, s"],
+                [
+                    [
+                        row["precision"],
+                        str(row["seed"]),
+                        str(row["epochs"]),
+                        f"{row['test_elbo']:.2f}",
+                        f"{row['test_log_likelihood']:.2f}",
+                        f"{row['train_seconds']:.0f}",
+                    ]
+                    for row in result["rows"]
+                ],
+            ),
+            "bfloat16 less float32, test ELBO in nats: "
+            + ", ".join(f"{d:+.2f}" for d in result["elbo_differences"])
+            + ".\n",
+        ]
+    )
+
+
+_SECTIONS: dict[str, Callable[[str, Result], str]] = {
+    "throughput": throughput,
+    "growth": growth,
+    "evaluation": evaluation,
+    "startup": startup,
+    "precision": precision,
+}
+_ORDER = list(_SECTIONS)
+
+
+def draw_throughput(result: Result, path: Path) -> None:
+    cases = [(limit["workload"], limit["batch_size"]) for limit in result["limits"]]
+    figure, axes = plt.subplots(
+        1, len(cases), figsize=(4.2 * len(cases), 3.6), layout="constrained", squeeze=False
+    )
+    for axis, case in zip(axes[0], cases, strict=True):
+        rows = [r for r in result["rows"] if (r["workload"], r["batch_size"]) == case]
+        rows.sort(key=lambda row: -row["seconds_per_epoch"])
+        names = [f"{row['name']} {row['precision']}" for row in rows]
+        seconds = [row["seconds_per_epoch"] for row in rows]
+        colours = ["#0072B2" if r["name"].startswith("vae_jax") else "#999999" for r in rows]
+        axis.barh(names, seconds, color=colours)
+        axis.set(xscale="log", xlabel="seconds per epoch", title=f"{case[0]}, batch {case[1]}")
+        axis.bar_label(axis.containers[0], fmt="%.3g", padding=2, fontsize=8)
+        axis.margins(x=0.15)
+        axis.tick_params(labelsize=8)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def draw_growth(result: Result, path: Path) -> None:
+    sweeps = list(dict.fromkeys(r["sweep"] for r in result["rows"] if r["sweep"] != "parts"))
+    figure, axes = plt.subplots(1, len(sweeps), figsize=(13, 3.2), layout="constrained")
+    for axis, sweep in zip(axes, sweeps, strict=True):
+        rows = [row for row in result["rows"] if row["sweep"] == sweep]
+        field = "seconds_per_pass" if sweep == "data" else "seconds_per_step"
+        x, y = [row["value"] for row in rows], [row[field] for row in rows]
+        axis.loglog(x, y, "o-", color="#0072B2", label="measured")
+        axis.loglog(x, [y[-1] * v / x[-1] for v in x], ":", color="#999999", label="linear")
+        axis.set(xlabel=sweep, ylabel=field.replace("_", " "))
+        axis.legend()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def load() -> dict[str, Result]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def main() -> None:
+    results = load()
+    for name, result in results.items():
+        draw = {"throughput": draw_throughput, "growth": draw_growth}.get(result["benchmark"])
+        if draw:
+            draw(result, RESULTS / f"{name}.png")
+    (FOLDER / "README.md").write_text(page(results))
+    print(f"{FOLDER / 'README.md'}: {len(results)} results")
+
+
+if __name__ == "__main__":
+    main()
