@@ -344,7 +344,6 @@ def test_the_gaussian_log_likelihood_as_it_is_printed(numbers, text):
     found = numbers["likelihood"]["identity"]
     sigma, num_pixels = 0.3, found["num_pixels"]
     translation = [
-        (r"^.*?=", ""),
         (r"\\frac\{([^{}]*)\}\{2\\sigma\^2\}", r"\1 / (2 * sigma**2) * "),
         (r"\\sum_\{i=1\}\^\{D\}\(x_i - \\hat\{x\}_i\)\^2", "sum((x - mean)**2)"),
         (r"D\\log\\sigma", "D * log(sigma)"),

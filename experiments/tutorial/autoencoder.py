@@ -29,7 +29,7 @@ distribution, $q_\phi(z \mid x)$: a mean and a standard deviation for every code
 from it, and it pays for straying from a fixed prior $p(z) = \mathcal{N}(0, I)$. It maximises the
 evidence lower bound, or ELBO, which chapter 4 derives:
 
-$$ \mathcal{L}(x) = \mathbb{E}_{q_\phi(z \mid x)}\left[\log p_\theta(x \mid z)\right]
+$$ \mathcal{L}(x) = \mathbb{E}_{q_\phi}\left[\log p_\theta(x \mid z)\right]
 - \mathrm{KL}\left(q_\phi(z \mid x) \,\|\, p(z)\right) $$
 
 Below are the codes of [[num_test]] test images under both, two dimensions each. The autoencoder's

@@ -43,17 +43,17 @@ raising it in $\theta$ makes the image more probable. The two KLs are different 
 are known. For one observation, and four choices of $q$:
 
 | $q(z \mid x)$ | ELBO | gap | sum |
-| the prior | [[exact.prior.elbo:.4f]] | [[exact.prior.gap:.4f]] | [[exact.prior.sum:.4f]] |
-| in between | [[exact.between.elbo:.4f]] | [[exact.between.gap:.4f]] | [[exact.between.sum:.4f]] |
+| the prior | [[exact.prior.elbo:.4f]] | [[exact.prior.gap:z.4f]] | [[exact.prior.sum:.4f]] |
+| in between | [[exact.between.elbo:.4f]] | [[exact.between.gap:z.4f]] | [[exact.between.sum:.4f]] |
 | best diagonal | [[exact.diagonal.elbo:.4f]]
-  | [[exact.diagonal.gap:.4f]] | [[exact.diagonal.sum:.4f]] |
+  | [[exact.diagonal.gap:z.4f]] | [[exact.diagonal.sum:.4f]] |
 | true posterior | [[exact.posterior.elbo:.4f]]
-  | [[exact.posterior.gap:.4f]] | [[exact.posterior.sum:.4f]] |
+  | [[exact.posterior.gap:z.4f]] | [[exact.posterior.sum:.4f]] |
 
 and $\log p(x)$ is [[log_px:.4f]]: the largest disagreement of the four sums is
 [[largest_error:.0e]] nats.
 
-**The gap as $q$ improves.** Gradient steps on the bound, from the prior. A full covariance reaches
+**Closing the gap.** Gradient steps on the bound, from the prior. A full covariance reaches
 $\log p(x)$. A diagonal one stops [[fit.diagonal_gap:.3f]] nats below: the true posterior is
 correlated, and no diagonal Gaussian is. That is the price of the usual encoder, whatever its
 network.
@@ -66,7 +66,7 @@ network.
 | | nats |
 | $\log p(x)$, by the grid | [[images.log_px:.3f]] |
 | ELBO, by [[images.num_draws:,]] draws | [[images.elbo:.3f]] ± [[images.elbo_standard_error:.3f]] |
-| gap, $\mathrm{KL}(q \,\|\, p(z \mid x))$, by the grid | [[images.gap:.3f]] |
+| gap, by the grid | [[images.gap:.3f]] |
 | ELBO + gap | [[images.sum:.3f]] |
 | $\log p(x)$, by importance sampling
   | [[images.importance:.3f]] ± [[images.importance_standard_error:.3f]] |

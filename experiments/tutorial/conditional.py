@@ -37,8 +37,8 @@ whose mean and standard deviations are learned.
 
 Each row is a class, and each column a style: one draw of noise, put at the same place in every
 class's prior. Asked for a [[asked]], [[share_asked:.0%]] of [[num_draws]] draws are taken for one.
-Of as many draws of all classes alike, [[agreement:.0%]] are taken for the class that was asked for,
-and [[confusion:.0%]] for another digit; the rest the judge takes for no digit.
+Of as many draws of all classes alike, [[agreement:.1%]] are taken for the class that was asked for,
+and [[confusion:.1%]] for another digit; the rest the judge takes for no digit.
 
 ![priors]
 

@@ -16,7 +16,7 @@ from experiments.tutorial.study import Study
 SCALES = (0.05, 0.1, 0.3, 1.0)
 
 GAUSSIAN = (
-    r"\log p_\theta(x \mid z) = -\frac{1}{2\sigma^2}\sum_{i=1}^{D}(x_i - \hat{x}_i)^2"
+    r"-\frac{1}{2\sigma^2}\sum_{i=1}^{D}(x_i - \hat{x}_i)^2"
     r" - D\log\sigma - \frac{D}{2}\log 2\pi"
 )
 
@@ -26,6 +26,8 @@ a parameter of a distribution; *which* distribution is a choice, and the choice 
 
 **Gaussian.** For $D$ grey pixels, with mean $\hat{{x}}$ and one standard deviation $\sigma$ for
 all,
+
+$$ \log p_\theta(x \mid z) = $$
 
 $$ {GAUSSIAN} $$
 

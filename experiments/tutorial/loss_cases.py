@@ -21,9 +21,11 @@ TEXT = r"""
 The loss, which is minimised, is the negative of the bound. It has two terms, and each alone fails
 in its own way:
 
-$$ -\mathcal{L}(x) = \underbrace{-\mathbb{E}_{q_\phi(z \mid x)}
-\left[\log p_\theta(x \mid z)\right]}_{\text{data fidelity}}
-+ \underbrace{\mathrm{KL}\left(q_\phi(z \mid x) \,\|\, p(z)\right)}_{\text{regulariser}} $$
+$$ -\mathcal{L}(x) = \text{data fidelity} + \text{regulariser} $$
+
+$$ \text{data fidelity} = -\mathbb{E}_{q_\phi(z \mid x)}\left[\log p_\theta(x \mid z)\right] $$
+
+$$ \text{regulariser} = \mathrm{KL}\left(q_\phi(z \mid x) \,\|\, p(z)\right) $$
 
 The same networks with two latent dimensions, trained three times:
 
