@@ -80,7 +80,7 @@ def main(
     dataset: str = "mnist",
     data_dir: str | None = None,
     num_labels: int = 100,
-    epochs: int = 12,
+    epochs: int = 6,
     batch_size: int = 200,
     hidden: int = 300,
     latent_dim: int = 10,
