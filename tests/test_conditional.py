@@ -606,6 +606,7 @@ def test_label_for_an_unconditional_run(tmp_path, monkeypatch):
     config = {
         "options": options.to_json(options.Options()),
         "dataset": "digits",
+        "notice": "",
         "binarization": "dynamic",
         "image_shape": [8, 8, 1],
         "num_classes": 10,

@@ -188,7 +188,7 @@ def test_alternate_is_adam_on_one_group_at_a_time():
 def test_alternate_needs_the_groups_that_there_are(groups):
     optimizer = vae_jax.alternate(optax.sgd(0.1), *groups)
     with pytest.raises(
-        ValueError, match=r"groups are encoder.* but params has encoder, decoder: name"
+        ValueError, match=r"groups are encoder.* but params has decoder, encoder: name"
     ):
         vae_jax.init_state(jax.random.key(0), fresh_state().params, optimizer)
 

@@ -22,6 +22,7 @@ from experiments.tutorial import divergence, likelihood, page
 from experiments.tutorial.__main__ import CHAPTERS
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.long  # a minute and a half on two cores
 
 
 def tutorial(*arguments, **settings):
@@ -154,7 +155,11 @@ def test_another_seed_has_other_numbers(numbers, tmp_path):
         (["--dataset=cifar"], 2, ["digits", "mnist"]),
         (["--steps=7"], 2, ["--steps is 7"]),
         (["--seed=-1"], 2, ["--seed is -1"]),
-        (["--dataset=mnist", "--data-dir=/nonexistent", "--manual-dir=/nonexistent"], 1, ["mnist"]),
+        (
+            ["--dataset=mnist", "--data-dir=/nonexistent", "--manual-dir=/nonexistent"],
+            1,
+            ["--manual-dir=/nonexistent"],
+        ),
         (["--output=/proc/page"], 1, ["cannot write /proc/page"]),
     ],
 )
@@ -461,7 +466,7 @@ def test_a_conditional_model_can_be_asked(numbers):
     assert 0.02 < found["unconditional_share"] < 0.25
     assert found["share_asked"] > 0.7
     assert found["agreement"] > 0.7
-    assert found["agreement"] + found["confusion"] <= 1
+    assert found["agreement"] + found["confusion"] < 1 + 1e-6
     assert found["elbo"]["conditional"] > found["elbo"]["unconditional"] + 1
     assert found["elbo"]["shuffled"] < found["elbo"]["conditional"] - 4
 

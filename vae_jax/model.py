@@ -50,7 +50,7 @@ class VAE(NamedTuple):
     ...     init=lambda key, x, label=None: jax.random.normal(key, x.shape[-1:]),
     ...     encode=lambda params, x, label=None: Normal(x @ params[:, None], 1.0),
     ...     prior=lambda params, label=None: Normal(jnp.zeros(1), 1.0),
-    ...     decode=lambda params, z, label=None: Normal(z * params, 1.0),
+    ...     decode=lambda params, z, label=None: Normal(z @ params[None], 1.0),
     ... )
     >>> params = model.init(jax.random.key(0), jnp.zeros((4, 3)))
     >>> model.decode(params, model.encode(params, jnp.zeros((4, 3))).mean).mean.shape
