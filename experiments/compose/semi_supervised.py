@@ -8,7 +8,9 @@ the entropy of q(y|x), their equation 7; `alpha` times log q(y|x) of the labelle
 equation 9. What is not theirs: q(y|x) is convolutional, and in training it sees each image turned,
 sheared, zoomed and shifted at random, a noise that leaves the class as it is.
 
-Expected: test accuracy of FIGURE.
+Expected: test accuracy of 0.947, 0.948 and 0.948 (seeds 0, 1, 2), in three minutes of one CPU core
+each. Most of it is owed to the views: q(y|x) trained with them on the 100 labels alone reaches 0.93
+on validation images.
 """
 
 import flax.linen as nn
