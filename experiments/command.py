@@ -155,7 +155,14 @@ def join_processes(coordinator: str | None, num_processes: int | None, process: 
     _continue_watched("this process" if process is None else f"process {process}")
     address = None if coordinator == "auto" else coordinator
     try:
-        jax.distributed.initialize(address, num_processes, process, initialization_timeout=120)
+        jax.distributed.initialize(
+            address,
+            num_processes,
+            process,
+            initialization_timeout=120,
+            # A process that waits in a checkpoint learns only so that another is gone.
+            heartbeat_timeout_seconds=30,
+        )
     except (ValueError, RuntimeError) as error:
         raise RunError(
             f"--coordinator={coordinator} cannot be joined ({str(error).partition(chr(10))[0]}): "

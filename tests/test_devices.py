@@ -212,7 +212,7 @@ def test_a_checkpoint_goes_to_any_number_of_devices(
 
 
 def test_remat_changes_no_loss_and_keeps_no_activation_of_the_decoder():
-    """As --remat does. What is kept is counted before XLA, which on a CPU merges it with the rest."""
+    """As --remat does. What is kept is counted before XLA, which on a CPU undoes it."""
     pixels, batch_size = 64, 512
     model = vae_jax.make_vae(
         networks.Encoder(networks.MLP((2 * LATENT_DIM,), hidden=(32,))),

@@ -1,4 +1,4 @@
-"""Two processes train as one does, and where one is killed the other says so and the run goes on."""
+"""Two processes train as one does; where one is killed the other says so, and the run goes on."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def killed(output, victim):
     survivor = processes[1 - victim]
     start_of_end = time.monotonic()
     try:
-        assert survivor.wait(timeout=60) == 1
+        assert survivor.wait(timeout=90) == 1
     finally:
         survivor.kill()
     print(f"the survivor of {victim} ended after {time.monotonic() - start_of_end:.1f} s")
