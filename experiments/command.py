@@ -77,7 +77,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _exit(status: int, error: object) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    if _to_watcher is not None:
+        sys.stdout.flush()
+        os._exit(status)  # an orderly end waits for the others, who may be waiting for this one
     raise SystemExit(status) from None
 
 
@@ -128,7 +131,9 @@ def _continue_watched(process: str) -> None:
     for signum in signal.SIGINT, signal.SIGTERM:
         signal.signal(signum, pass_on)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    why = ours.recv(1000).decode(errors="replace")
+    why = ""
+    with contextlib.suppress(BlockingIOError):  # what the child has started may have it open
+        why = ours.recv(1000, socket.MSG_DONTWAIT).decode(errors="replace")
     if -status in passed_on:
         raise SystemExit(128 - status)
     if status < 0 and not why:

@@ -19,7 +19,7 @@ from experiments import restore
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = ["--dataset=digits", "--epochs=10", "--hidden=16", "--latent-dim=2", "--stream"]
-OPTIONS += ["--num-importance-samples=2", "--checkpoint-seconds=0"]
+OPTIONS += ["--num-importance-samples=2"]
 
 
 def start(output, *arguments, num_devices=2):
@@ -39,12 +39,18 @@ def start(output, *arguments, num_devices=2):
     return process
 
 
-def start_two(output):
+def start_two(output, *arguments):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     return [
-        start(output, f"--coordinator=localhost:{port}", "--num-processes=2", f"--process-id={i}")
+        start(
+            output,
+            f"--coordinator=localhost:{port}",
+            "--num-processes=2",
+            f"--process-id={i}",
+            *arguments,
+        )
         for i in range(2)
     ]
 
@@ -59,7 +65,7 @@ def finish(*processes):
 
 def killed(output, victim):
     """Starts a run of two processes and kills one; the other must say so and end."""
-    processes = start_two(output)
+    processes = start_two(output, "--checkpoint-seconds=0")
     while not list((output / "checkpoints").glob("[1-9]*[0-9]")):  # of ten steps or more
         assert {p.poll() for p in processes} == {None}, processes[0].log.read_text()
         time.sleep(0.01)
@@ -126,10 +132,10 @@ def test_two_processes_train_as_one_does(of_one, of_two):
 def test_a_process_is_killed_and_the_run_goes_on(tmp_path, of_one, of_two, victim):
     killed(tmp_path / "run", victim)
     shutil.copytree(tmp_path / "run", tmp_path / "again")
-    finish(start(tmp_path / "run"))
+    finish(start(tmp_path / "run", "--checkpoint-seconds=1000"))
     assert_near(tmp_path / "run", of_one)
     # On the devices there were, bit for bit; what two processes sum, one sums in another order.
-    finish(*start_two(tmp_path / "again"))
+    finish(*start_two(tmp_path / "again", "--checkpoint-seconds=1000"))
     (numbers, _, sha256), (expected, _, expected_sha256) = end(tmp_path / "again"), end(of_two)
     assert numbers == expected
     assert sha256 == expected_sha256
