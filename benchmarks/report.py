@@ -228,8 +228,9 @@ def scaling(name: str, result: Result) -> str:
             _where(name, result),
             "A step of N hosts takes F B / (N R) + 2 (N - 1) / N P / W + 2 (N - 1) L seconds: F "
             "FLOPs an example (products of loss and gradient, counted from the jaxpr), batch B, "
-            "R FLOP/s a host, and the all-reduce in a ring of P bytes of gradients over links of W bytes/s "
-            "one way and latency L. Nothing is hidden behind anything else: the worse case.\n",
+            "R FLOP/s a host, and the all-reduce in a ring of P bytes of gradients over links of W "
+            "bytes/s one way and latency L. Nothing is hidden behind anything else: the worse "
+            "case.\n",
             _table(
                 [
                     "",
