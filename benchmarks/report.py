@@ -270,12 +270,11 @@ def scaling(name: str, result: Result) -> str:
             f"The model against virtual devices of this machine, batch {result['batch_size']}, the "
             f"least of {result['rounds']} processes. They share its cores, so the products take as "
             "long as on one; each device more updates its own copy of the parameters and takes "
-            "part in the ring. *Fitted*: T(1) + (N - 1) (T(2) - T(1)). *By bytes*: "
-            "T(1) and 11 P bytes for each device more (Adam 7, ring 4), at the "
-            f"{result['bandwidth_bytes_per_second'] / 1e9:.1f} GB/s measured in this run; nothing "
-            "is fitted to more than one device.\n",
+            "part in the ring: a line in N, drawn through two of the measurements. The program for "
+            "one device has no ring and another update, so that the line through 2 and 4 is the "
+            "test, and 8 what it predicts.\n",
             _table(
-                ["", "devices", "ms / step", "fitted", "off by", "by bytes", "off by"],
+                ["", "devices", "ms / step", "from 1 and 2", "off by", "from 2 and 4", "off by"],
                 [
                     [
                         row["description"],
@@ -283,7 +282,7 @@ def scaling(name: str, result: Result) -> str:
                         f"{1e3 * of['seconds_per_step']:.2f}",
                         *(
                             text
-                            for field in ("predicted", "predicted_by_bytes")
+                            for field in ("from_1_and_2", "from_2_and_4")
                             for text in (
                                 f"{1e3 * of[field]:.2f}",
                                 f"{of[field] / of['seconds_per_step'] - 1:+.0%}",
@@ -352,8 +351,8 @@ def draw_scaling(result: Result, path: Path) -> None:
         x = [of["num_devices"] for of in row["devices"]]
         for field, style, label in (
             ("seconds_per_step", "o", "measured"),
-            ("predicted", "-", "fitted to 1 and 2"),
-            ("predicted_by_bytes", ":", "by bytes"),
+            ("from_1_and_2", ":", "from 1 and 2"),
+            ("from_2_and_4", "-", "from 2 and 4"),
         ):
             axis.plot(x, [1e3 * of[field] for of in row["devices"]], style, label=label)
         axis.set(xlabel="virtual devices, same cores", ylabel="ms per step", ylim=(0, None))

@@ -107,7 +107,7 @@ def test_a_ring_by_hand():
     assert batch == 17
     assert scaling.efficiency(2 * batch, 4, 100, link) >= 0.9
     assert scaling.efficiency(2 * (batch - 1), 4, 100, link) < 0.9
-    assert scaling.predict(1.0, 1.5, 8) == 4.5
+    assert scaling.predict({1: 1.0, 2: 1.5}, (1, 2), 8) == 4.5
 
 
 def test_scaling_counts_the_networks_arrays_and_products():
