@@ -270,12 +270,12 @@ def scaling(name: str, result: Result) -> str:
             f"The model against virtual devices of this machine, batch {result['batch_size']}, the "
             f"least of {result['rounds']} processes. They share its cores, so the products take as "
             "long as on one; each device more updates its own copy of the parameters and takes "
-            "part in the ring: a line in N, drawn through two of the measurements. The line meant at "
-            "first was that through 1 and 2, and it misses; that through 2 and 4 was taken after "
-            "the measurements were seen, on the guess that a program for one device, which has no "
-            "ring, is another one. So its one prediction, 8, is no blind test. A third model, bytes "
-            "over the bandwidth of memory, was off by more and is left out. Other work ran on the "
-            "machine, and processes of the same setting differed by up to 40 %.\n",
+            "part in the ring: a line in N, drawn through two of the measurements. The line meant "
+            "at first was that through 1 and 2, and it misses; that through 2 and 4 was taken "
+            "after the measurements were seen, on the guess that a program for one device, which "
+            "has no ring, is another one: its one prediction, 8, is no blind test. A third model, "
+            "bytes over the bandwidth of memory, was off by up to 118 % and is left out. Other "
+            "work ran on the machine: processes of one setting differed by up to 40 %.\n",
             _table(
                 ["", "devices", "ms / step", "from 1 and 2", "off by", "from 2 and 4", "off by"],
                 [

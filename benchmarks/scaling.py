@@ -8,8 +8,8 @@ all-reduce in a ring of P bytes of gradients over links of W bytes/s and L secon
 (Patarasuk and Yuan 2009). Nothing is hidden behind anything else, so this is the worse case.
 
 N virtual devices share the cores, so the products take as long as on one; each device makes Adam's
-update for itself and one more part of the ring goes through memory: T(N) is a line. It is drawn through
-1 and 2 devices, as was meant at first, and through 2 and 4, which was seen to fit better.
+update for itself and one more part of the ring goes through memory: T(N) is a line. It is drawn
+through 1 and 2 devices, as was meant at first, and through 2 and 4, which was seen to fit better.
 """
 
 import argparse

@@ -118,6 +118,7 @@ def test_scaling_counts_the_networks_arrays_and_products():
     assert counted["flops_per_example"] == 3 * products - 2 * 784 * 400
 
 
+@pytest.mark.long
 def test_virtual_devices_are_timed_in_a_process_of_their_own():
     one, two = (scaling.measure("default", num) for num in (1, 2))
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)

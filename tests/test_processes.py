@@ -17,6 +17,7 @@ import pytest
 
 from experiments import restore
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[1]
 OPTIONS = ["--dataset=digits", "--epochs=10", "--hidden=16", "--latent-dim=2", "--stream"]
 OPTIONS += ["--num-importance-samples=2"]
@@ -127,7 +128,6 @@ def test_two_processes_train_as_one_does(of_one, of_two):
     assert (results["num_processes"], results["num_devices"]) == (2, 4)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_is_killed_and_the_run_goes_on(tmp_path, of_one, of_two, victim):
     killed(tmp_path / "run", victim)
