@@ -1,8 +1,12 @@
 """From a shell to a function and back: options, one line for an error, the exit status."""
 
+import contextlib
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 import types
 import warnings
 from collections.abc import Callable
@@ -73,7 +77,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _exit(status: int, error: object) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    if _to_watcher is not None:
+        sys.stdout.flush()
+        os._exit(status)  # an orderly end waits for the others, who may be waiting for this one
     raise SystemExit(status) from None
 
 
@@ -81,16 +88,63 @@ def _end_without_peers(error: Exception) -> None:
     """Ends a process whose run had others: an error is most often that one of them is gone."""
     import jax
 
-    if jax.process_count() > 1:
+    if _to_watcher is not None and jax.process_count() > 1:
         brief = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-        print(
-            f"error: this process, {jax.process_index()} of {jax.process_count()}, cannot go on "
-            f"without the others ({brief}); go on from the newest checkpoint with --resume, on as "
-            "many processes as there are",
-            file=sys.stderr,
-            flush=True,
-        )
+        with contextlib.suppress(OSError):
+            _to_watcher.sendall(brief.encode())
         os._exit(1)  # an orderly end waits for the processes that are gone
+
+
+# Where a watched process says why it ends.
+_to_watcher: socket.socket | None = None
+
+
+def _continue_watched(process: str) -> None:
+    """Goes on in a child of this process, which waits for its end and says why in one line.
+
+    JAX ends a process whose coordinator is gone from a thread in C++, by abort(): nothing within
+    that process can have the last word. If either of the two is killed, the other ends too.
+    """
+    global _to_watcher
+    ours, its = socket.socketpair()
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        os.setpgid(0, 0)  # Ctrl-C comes once, from the parent
+        ours.close()
+        _to_watcher = its
+
+        def end_with_parent() -> None:
+            its.recv(1)
+            os._exit(1)
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
+        return
+
+    its.close()
+    passed_on = set()
+
+    def pass_on(signum: int, _: types.FrameType | None) -> None:
+        passed_on.add(signum)
+        os.kill(child, signum)
+
+    for signum in signal.SIGINT, signal.SIGTERM:
+        signal.signal(signum, pass_on)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    why = ""
+    with contextlib.suppress(BlockingIOError):  # what the child has started may have it open
+        why = ours.recv(1000, socket.MSG_DONTWAIT).decode(errors="replace")
+    if -status in passed_on:
+        raise SystemExit(128 - status)
+    if status < 0 and not why:
+        why = f"{signal.Signals(-status).name}; what JAX says of it, if anything, is above"
+    if why:
+        print(
+            f"error: {process} cannot go on without the others ({why}); go on from the newest "
+            "checkpoint with --resume, on as many processes as there are",
+            file=sys.stderr,
+        )
+    raise SystemExit(max(status, 1) if why else status)
 
 
 def join_processes(coordinator: str | None, num_processes: int | None, process: int | None) -> None:
@@ -103,9 +157,17 @@ def join_processes(coordinator: str | None, num_processes: int | None, process: 
 
     if coordinator is None:
         return
+    _continue_watched("this process" if process is None else f"process {process}")
     address = None if coordinator == "auto" else coordinator
     try:
-        jax.distributed.initialize(address, num_processes, process, initialization_timeout=120)
+        jax.distributed.initialize(
+            address,
+            num_processes,
+            process,
+            initialization_timeout=120,
+            # A process that waits in a checkpoint learns only so that another is gone.
+            heartbeat_timeout_seconds=30,
+        )
     except (ValueError, RuntimeError) as error:
         raise RunError(
             f"--coordinator={coordinator} cannot be joined ({str(error).partition(chr(10))[0]}): "
@@ -151,6 +213,9 @@ def use_compilation_cache() -> None:
 class StopRequest:
     """Whether SIGINT or SIGTERM has come, so that a loop can end at a step. A second one kills.
 
+    One within a second of the first is the same one, come by another way: a scheduler reaches a
+    process itself and through its parent.
+
     Attributes:
       signum: the signal's number, 0 before it comes.
     """
@@ -166,5 +231,8 @@ class StopRequest:
             signal.signal(signum, handler)
 
     def _note(self, signum: int, _: types.FrameType | None) -> None:
-        self.signum = signum
-        signal.signal(signum, signal.SIG_DFL)
+        if not self.signum:
+            self.signum, self._came = signum, time.monotonic()
+        elif time.monotonic() - self._came > 1:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)

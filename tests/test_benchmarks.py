@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vae_jax
-from benchmarks import evaluation, limits, report
+from benchmarks import evaluation, limits, report, scaling
 from benchmarks.workloads import WORKLOADS, make_state
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +95,34 @@ def test_schemes_of_evaluation_agree():
 
 def test_memory_of_an_evaluation_does_not_grow_with_the_draws():
     assert evaluation.temporary_bytes(500) < 1.1 * evaluation.temporary_bytes(5)
+
+
+def test_a_ring_by_hand():
+    """Four hosts send six pieces of a quarter each: 6 (100 / 4 / 50 + 0.1) seconds."""
+    link = scaling.Link("slow", 50.0, 0.1)
+    np.testing.assert_allclose(scaling.allreduce_seconds(4, 100, link), 3.6)
+    assert scaling.allreduce_seconds(1, 100, link) == 0
+    # 90 % of the time for examples: 32.4 of 36 seconds, at 2 seconds an example.
+    batch = scaling.batch_per_host(20, 10, 4, 100, link)
+    assert batch == 17
+    assert scaling.efficiency(2 * batch, 4, 100, link) >= 0.9
+    assert scaling.efficiency(2 * (batch - 1), 4, 100, link) < 0.9
+    assert scaling.predict({1: 1.0, 2: 1.5}, (1, 2), 8) == 4.5
+
+
+def test_scaling_counts_the_networks_arrays_and_products():
+    counted = scaling.count(scaling.NETWORKS["default"])
+    widths = [(784, 400), (400, 400), (400, 80), (40, 400), (400, 400), (400, 784)]
+    assert counted["parameter_bytes"] == 4 * sum(i * o + o for i, o in widths)
+    products = sum(2 * i * o for i, o in widths)
+    assert counted["flops_per_example"] == 3 * products - 2 * 784 * 400
+
+
+@pytest.mark.long
+def test_virtual_devices_are_timed_in_a_process_of_their_own():
+    one, two = (scaling.measure("default", num) for num in (1, 2))
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
+    assert 0 < one["seconds_per_step"] < 10
 
 
 def test_an_epoch_neither_retraces_nor_talks_to_the_host():
