@@ -207,6 +207,7 @@ def train_and_measure(
             output,
             start=start,
             stream=stream,
+            num_workers=chosen.devices.workers,
             resume=chosen.run.resume,
             keep=chosen.run.keep,
             checkpoint_seconds=chosen.run.checkpoint_seconds,

@@ -54,9 +54,26 @@ class Rows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[np.arange(len(self))]
 
+    def __reduce__(self) -> Any:  # a mapped file would be pickled whole
+        file = self._file
+        return _reopened, (
+            file.filename,
+            file.dtype,
+            file.offset,
+            file.shape,
+            self._what,
+            self._rows,
+        )
+
     def take(self, rows: np.ndarray) -> "Rows":
         """Some of the rows, unread."""
         return Rows(self._file, self._what, self._rows[rows])
+
+
+def _reopened(
+    path: str, dtype: np.dtype, offset: int, shape: tuple[int, ...], what: str, rows: np.ndarray
+) -> Rows:
+    return Rows(np.memmap(path, dtype, "r", offset, shape), what, rows)
 
 
 def load(chosen: options.Data | options.OwnData) -> Dataset:
