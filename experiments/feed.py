@@ -188,6 +188,10 @@ def _read(pieces: _Pieces, num_workers: int) -> Iterator[Any]:
     dataset = grain.MapDataset.range(pieces.end - pieces.begin).map(pieces.read)
     reading = dataset.to_iter_dataset(options)
     if num_workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # Grain reads its own, which only absl's app.run parses
+            flags.FLAGS.mark_as_parsed()
         reading = reading.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1),
             worker_init_fn=_start_worker,
