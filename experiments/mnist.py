@@ -22,8 +22,6 @@ import vae_jax
 from experiments import command, conditional, data, folder, measure, options, own, training
 from experiments.model import make_loss, make_model, mean_pixel, observe
 
-_STREAM_BYTES = 10**9
-
 
 def main(
     kind: type[options.Options] = options.Options, prog: str = "python -m experiments.mnist"
@@ -55,7 +53,7 @@ def run(chosen: options.Options, prog: str) -> None:
     devices = command.use_accelerator(chosen.run.accelerator)
     command.use_compilation_cache()
     mesh = make_mesh(devices, chosen)
-    dataset = own.load(chosen.data)
+    dataset = own.load(chosen.data, stream=of.stream)
     if chosen.model.conditional:
         dataset = conditional.labelled(dataset)
     num_train = len(dataset.train.images)
@@ -139,7 +137,7 @@ def train_and_measure(
         *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
     )
     num_bytes = np.prod(dataset.train.images.shape, dtype=np.int64)
-    stream = chosen.devices.stream or jax.process_count() > 1 or num_bytes > _STREAM_BYTES
+    stream = chosen.devices.stream or jax.process_count() > 1 or num_bytes > own.STREAM_BYTES
     print(f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}")
     print(
         f"results: {output}   device: {f'{mesh.size} ' if mesh.size > 1 else ''}"
@@ -207,6 +205,7 @@ def train_and_measure(
             output,
             start=start,
             stream=stream,
+            num_workers=chosen.devices.workers,
             resume=chosen.run.resume,
             keep=chosen.run.keep,
             checkpoint_seconds=chosen.run.checkpoint_seconds,

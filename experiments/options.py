@@ -106,6 +106,8 @@ class Devices:
     stream: bool = False
     """Read the training set while it trains, in place of holding it on every device; as is done
     where it is larger than 1 GB, and where there are many processes."""
+    workers: int = 0
+    """Processes that read what is streamed, for images that are dear to decode; 0 is a thread."""
     coordinator: str | None = None
     """HOST:PORT that process 0 listens on, for a run of many processes; auto where SLURM, a TPU pod
     or Kubernetes says it."""
@@ -184,6 +186,7 @@ def check(options: Options) -> None:
     _check_at_least(
         1, batch_size=training.batch_size, accumulate=training.accumulate, keep=options.run.keep
     )
+    _check_at_least(0, workers=options.devices.workers)
     _check_devices(options)
     if isinstance(options.data, OwnData) and options.data.image_size is not None:
         _check_at_least(1, image_size=options.data.image_size)

@@ -9,11 +9,60 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from experiments import data, options
 from experiments.data import DataError, Dataset, Split
 
+STREAM_BYTES = 10**9
+"""A larger training set is read while it trains."""
+
 _MAX_TEST, _MAX_VALIDATION, _LEAST = 10_000, 5_000, 20
+
+
+class Pictures:
+    """Images of a prepared data set of TFDS, decoded when they are asked for.
+
+    Attributes:
+      shape: [N, H, W, C]; every image must have it.
+      dtype: uint8.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self, source: Any, name: str, size: int | None, rows: np.ndarray | None = None
+    ) -> None:
+        self._source, self._name, self._size = source, name, size
+        self._rows = np.arange(len(source)) if rows is None else rows
+        first = _tfds_picture(source[0], name, size)
+        self.shape = (len(self._rows), *first.shape)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        rows = self._rows[index]
+        found = np.empty((rows.size, *self.shape[1:]), np.uint8)
+        for i, row in enumerate(rows.flat):
+            picture = _tfds_picture(self._source[int(row)], self._name, self._size)
+            if picture.shape != self.shape[1:]:
+                raise DataError(f"{self._name} has images of several sizes: give --image-size")
+            found[i] = picture
+        return found.reshape(*rows.shape, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[np.arange(len(self))]
+
+    def take(self, rows: np.ndarray) -> "Pictures":
+        """Some of the images, not decoded."""
+        return Pictures(self._source, self._name, self._size, self._rows[rows])
+
+
+def _tfds_picture(example: Any, name: str, size: int | None) -> np.ndarray:
+    if "image" not in example:
+        raise DataError(f"{name} has no feature 'image'")
+    return _picture(np.squeeze(example["image"]), size)
 
 
 class Rows:
@@ -54,13 +103,30 @@ class Rows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[np.arange(len(self))]
 
+    def __reduce__(self) -> Any:  # a mapped file would be pickled whole
+        file = self._file
+        return _reopened, (
+            file.filename,
+            file.dtype,
+            file.offset,
+            file.shape,
+            self._what,
+            self._rows,
+        )
+
     def take(self, rows: np.ndarray) -> "Rows":
         """Some of the rows, unread."""
         return Rows(self._file, self._what, self._rows[rows])
 
 
-def load(chosen: options.Data | options.OwnData) -> Dataset:
-    """The data set that the options name.
+def _reopened(
+    path: str, dtype: np.dtype, offset: int, shape: tuple[int, ...], what: str, rows: np.ndarray
+) -> Rows:
+    return Rows(np.memmap(path, dtype, "r", offset, shape), what, rows)
+
+
+def load(chosen: options.Data | options.OwnData, *, stream: bool = False) -> Dataset:
+    """The data set that the options name; with `stream` pictures of TFDS are decoded later.
 
     Raises:
       DataError: it cannot be used; one line that says why.
@@ -68,7 +134,7 @@ def load(chosen: options.Data | options.OwnData) -> Dataset:
     if isinstance(chosen, options.Data):
         return data.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
     if chosen.dataset.startswith("tfds:"):
-        return _of_tfds(chosen.dataset.removeprefix("tfds:"), chosen)
+        return _of_tfds(chosen.dataset.removeprefix("tfds:"), chosen, stream)
     path = Path(chosen.dataset)
     if path.is_dir():
         images, labels, names = _of_folder(path, chosen.image_size)
@@ -179,7 +245,8 @@ def _of_folder(folder: Path, size: int | None) -> tuple[np.ndarray, np.ndarray, 
             f"{folder} holds no images, nor do its sub-folders: put them there, in any of "
             "Pillow's formats"
         )
-    pictures = [(path, _picture(path, size)) for path in paths]
+    bar = tqdm(paths, "reading", unit="image", delay=1, leave=False, disable=None)
+    pictures = [(path, _picture(path, size)) for path in bar]
     sizes = {picture.shape[:2]: path for path, picture in pictures}
     if len(sizes) > 1:
         (a, first), (b, second) = list(sizes.items())[:2]
@@ -217,7 +284,7 @@ def _picture(source: Any, size: int | None) -> np.ndarray:
         ) from error
 
 
-def _of_tfds(name: str, chosen: options.OwnData) -> Dataset:
+def _of_tfds(name: str, chosen: options.OwnData, stream: bool) -> Dataset:
     """A data set that TFDS has prepared as array_record; its own test split where it has one."""
     root = Path(chosen.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     try:
@@ -228,30 +295,52 @@ def _of_tfds(name: str, chosen: options.OwnData) -> Dataset:
             f"run tfds build {name} --file_format=array_record --data_dir={root} on a machine with "
             "tensorflow",
         ):
-            sources = tfds.builder(name, data_dir=root.expanduser()).as_data_source()
+            builder = tfds.builder(name, data_dir=root.expanduser())
+            sources = builder.as_data_source()
     except ImportError as error:
         raise DataError(f"{name} cannot be read ({data._brief(error)})") from error
 
+    def labels(part: str) -> np.ndarray:
+        # To decode the image would be most of the time.
+        skip = {"image": tfds.decode.SkipDecoding()}
+        of_part = builder.as_data_source(part, decoders=skip)
+        found = (of_part[i].get("label", -1) for i in range(len(of_part)))
+        return np.fromiter(found, np.int32, len(of_part))
+
     def split(part: str) -> Split:
-        examples = [sources[part][i] for i in range(len(sources[part]))]
-        if not examples or "image" not in examples[0]:
-            raise DataError(f"the {part} split of {name} has no feature 'image'")
-        pictures = [_picture(np.squeeze(e["image"]), chosen.image_size) for e in examples]
-        if len({picture.shape for picture in pictures}) > 1:
-            raise DataError(f"{name} has images of several sizes: give --image-size")
-        labels = np.array([e.get("label", -1) for e in examples], np.int32)
-        return Split(np.stack(pictures), labels)
+        if not len(sources[part]):
+            raise DataError(f"the {part} split of {name} is empty")
+        images = Pictures(sources[part], f"the {part} split of {name}", chosen.image_size)
+        large = np.prod(images.shape, dtype=np.int64) > STREAM_BYTES
+        return Split(images if stream or large else np.asarray(images), labels(part))
 
     train = split("train")
     num_classes = int(train.labels.max(initial=-1)) + 1
     source = f"TensorFlow Datasets {name}, prepared in {root}"
-    whole = _split(name, source, *train, num_classes)
     if "test" not in sources:
-        return whole
+        return _split(name, source, *train, num_classes)
     # All of the train split is trained on, but for the examples that are held out to validate.
-    kept = np.concatenate([whole.train.images, whole.test.images])
-    kept_labels = np.concatenate([whole.train.labels, whole.test.labels])
-    return whole._replace(train=Split(kept, kept_labels), test=split("test"))
+    rows = _split_rows(len(train.labels))
+    validation, rest = rows[1], np.concatenate([rows[2], rows[0]])
+    return Dataset(
+        name,
+        Split(_take(train.images, rest), train.labels[rest]),
+        Split(np.asarray(train.images[validation]), train.labels[validation]),
+        split("test"),
+        num_classes=num_classes,
+        source=source,
+    )
+
+
+def _take(images: Any, rows: np.ndarray) -> Any:
+    return images.take(rows) if isinstance(images, Rows | Pictures) else images[rows]
+
+
+def _split_rows(num: int) -> list[np.ndarray]:
+    """The rows to test, to validate and to train on."""
+    num_test, num_validation = min(num // 10, _MAX_TEST), min(num // 10, _MAX_VALIDATION)
+    order = np.random.RandomState(0).permutation(num)  # RandomState's stream is frozen
+    return np.split(order, [num_test, num_test + num_validation])
 
 
 def _split(name: str, source: str, images: Any, labels: np.ndarray, num_classes: int) -> Dataset:
@@ -259,10 +348,8 @@ def _split(name: str, source: str, images: Any, labels: np.ndarray, num_classes:
     num = len(images)
     if num < _LEAST:
         raise DataError(f"{source} has {num} images: {_LEAST} are the least to train and test on")
-    num_test, num_validation = min(num // 10, _MAX_TEST), min(num // 10, _MAX_VALIDATION)
-    order = np.random.RandomState(0).permutation(num)  # RandomState's stream is frozen
-    test, validation, train = np.split(order, [num_test, num_test + num_validation])
-    kept = images.take(train) if isinstance(images, Rows) else images[train]
+    test, validation, train = _split_rows(num)
+    kept = _take(images, train)
     return Dataset(
         name,
         Split(kept, labels[train]),

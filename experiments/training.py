@@ -73,6 +73,7 @@ def train(
     *,
     start: float,
     stream: bool,
+    num_workers: int = 0,
     resume: bool,
     keep: int,
     checkpoint_seconds: float,
@@ -94,6 +95,7 @@ def train(
       run: the folder.
       start: when this process started, by time.perf_counter.
       stream: read the images while training; False holds them on every device.
+      num_workers: processes that read a stream; see `feed.stream`.
       resume: start from the newest checkpoint in the folder.
       keep: checkpoints that stay.
       checkpoint_seconds: least time between two, but at the end and at a stop.
@@ -145,7 +147,9 @@ def train(
 
         at = int(state.step)
         mesh = sharding.step.mesh
-        make_feed = feed.stream if stream else feed.resident
+        make_feed = (
+            functools.partial(feed.stream, num_workers=num_workers) if stream else feed.resident
+        )
         pieces = make_feed(images, labels, order_of, mesh, at, options.epochs)
         first = next(pieces, None)
         if first is None:  # the run was finished

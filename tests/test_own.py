@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -300,3 +301,22 @@ def test_a_wrong_option_is_one_clear_line(command, tmp_path, arguments, status, 
     assert process.returncode == status
     assert said in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_worker_processes_read_the_same_and_say_what_is_wrong(command, tmp_path):
+    file = tmp_path / "a.npy"
+    np.save(file, np.tile(GREYS, (4, 1, 1)))
+    for name, arguments in ("thread", ()), ("workers", ("--workers=1",)):
+        output = f"--output={tmp_path / name}"
+        process = command("train", file, output, "--stream", *arguments, *SMALL, "--batch-size=16")
+        assert process.returncode == 0, process.stderr
+    one, other = results(tmp_path / "thread"), results(tmp_path / "workers")
+    assert one["parameters_sha256"] == other["parameters_sha256"]
+
+
+def test_rows_are_pickled_without_the_array(tmp_path):
+    np.save(tmp_path / "a.npy", np.tile(GREYS, (100, 1, 1)))
+    rows = load(tmp_path / "a.npy").train.images
+    content = pickle.dumps(rows)
+    assert len(content) < 60 * 100 * 10  # the numbers of the rows
+    np.testing.assert_array_equal(pickle.loads(content)[:7], rows[:7])
