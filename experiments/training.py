@@ -178,11 +178,11 @@ def train(
         )
         saved_at = time.monotonic()
         num = 1  # steps of a call
+        clock = time.perf_counter()  # runs while a piece is waited for too
         with bar, StopRequest() as stop, contextlib.closing(pieces):
             for piece in itertools.chain([first], pieces):
                 bar.set_description(f"epoch {piece.epoch + 1}/{options.epochs}")
                 while (position := at - piece.epoch * steps) < piece.stop:
-                    call_start = time.perf_counter()
                     num = min(num, piece.stop - position)
                     part = slice(position - piece.start, position - piece.start + num)
                     state, metrics = train_epoch(
@@ -196,7 +196,7 @@ def train(
                         progress["sums"][name] = functools.reduce(
                             operator.add, values[part].tolist(), progress["sums"].get(name, 0.0)
                         )
-                    seconds = time.perf_counter() - call_start
+                    seconds = time.perf_counter() - clock
                     progress["epoch_seconds"] += seconds
                     bar.update(num * options.batch_size)
 
@@ -225,6 +225,7 @@ def train(
                             int(signum),
                             f"stopped and saved at step {at}; go on with\n  {continue_command}",
                         )
+                    clock = time.perf_counter()
     return Trained(state, rows, progress["compile_seconds"], seconds_before)
 
 
