@@ -183,6 +183,13 @@ def test_the_vaes_draws_are_digits_and_the_autoencoders_are_not(numbers):
     assert found["sure_far"]["vae"] > found["sure_far"]["autoencoder"] + 0.2
 
 
+def test_a_plane_is_too_crowded_for_the_autoencoder_to_be_much_worse(numbers):
+    found = numbers["autoencoder"]
+    assert found["sure_2"]["autoencoder"] > found["sure"]["autoencoder"] + 0.4
+    assert found["sure_2"]["autoencoder"] > found["sure_2"]["vae"] - 0.1
+    assert min(found["sure_reconstructed"].values()) > 0.6
+
+
 def test_the_autoencoder_reconstructs_better_and_puts_its_codes_anywhere(numbers):
     found = numbers["autoencoder"]
     assert found["log_likelihood"]["autoencoder"] > found["log_likelihood"]["vae"] + 2
@@ -470,6 +477,12 @@ def test_a_conditional_model_can_be_asked(numbers):
     assert found["agreement"] + found["confusion"] < 1 + 1e-6
     assert found["elbo"]["conditional"] > found["elbo"]["unconditional"] + 1
     assert found["elbo"]["shuffled"] < found["elbo"]["conditional"] - 4
+    assert found["kl"]["conditional"] < found["kl"]["unconditional"]  # no code spent on the class
+
+
+def test_the_learned_priors_are_close_to_each_other(numbers):
+    found = numbers["conditional"]
+    assert found["prior_spread"] < 0.5 * found["prior_scale"]
 
 
 # The notation
