@@ -328,6 +328,7 @@ def draw_throughput(result: Result, path: Path) -> None:
         axis.bar_label(axis.containers[0], fmt="%.3g", padding=2, fontsize=8)
         axis.margins(x=0.15)
         axis.tick_params(labelsize=8)
+        axis.minorticks_off()  # their labels overlap where the axis spans a decade
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
