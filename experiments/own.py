@@ -320,7 +320,7 @@ def _of_tfds(name: str, chosen: options.OwnData, stream: bool) -> Dataset:
     if "test" not in sources:
         return _split(name, source, *train, num_classes)
     # All of the train split is trained on, but for the examples that are held out to validate.
-    rows = _split_rows(len(train.labels))
+    rows = _split_rows(len(train.labels), source)
     validation, rest = rows[1], np.concatenate([rows[2], rows[0]])
     return Dataset(
         name,
@@ -336,8 +336,10 @@ def _take(images: Any, rows: np.ndarray) -> Any:
     return images.take(rows) if isinstance(images, Rows | Pictures) else images[rows]
 
 
-def _split_rows(num: int) -> list[np.ndarray]:
+def _split_rows(num: int, source: str) -> list[np.ndarray]:
     """The rows to test, to validate and to train on."""
+    if num < _LEAST:
+        raise DataError(f"{source} has {num} images: {_LEAST} are the least to train and test on")
     num_test, num_validation = min(num // 10, _MAX_TEST), min(num // 10, _MAX_VALIDATION)
     order = np.random.RandomState(0).permutation(num)  # RandomState's stream is frozen
     return np.split(order, [num_test, num_test + num_validation])
@@ -345,10 +347,7 @@ def _split_rows(num: int) -> list[np.ndarray]:
 
 def _split(name: str, source: str, images: Any, labels: np.ndarray, num_classes: int) -> Dataset:
     """Three splits, the same ones each time: a tenth to validate and a tenth to test, at most."""
-    num = len(images)
-    if num < _LEAST:
-        raise DataError(f"{source} has {num} images: {_LEAST} are the least to train and test on")
-    test, validation, train = _split_rows(num)
+    test, validation, train = _split_rows(len(images), source)
     kept = _take(images, train)
     return Dataset(
         name,

@@ -303,7 +303,7 @@ def test_a_wrong_option_is_one_clear_line(command, tmp_path, arguments, status, 
     assert "Traceback" not in process.stderr
 
 
-def test_worker_processes_read_the_same_and_say_what_is_wrong(command, tmp_path):
+def test_worker_processes_read_what_a_thread_reads(command, tmp_path):
     file = tmp_path / "a.npy"
     np.save(file, np.tile(GREYS, (4, 1, 1)))
     for name, arguments in ("thread", ()), ("workers", ("--workers=1",)):
@@ -320,3 +320,35 @@ def test_rows_are_pickled_without_the_array(tmp_path):
     content = pickle.dumps(rows)
     assert len(content) < 60 * 100 * 10  # the numbers of the rows
     np.testing.assert_array_equal(pickle.loads(content)[:7], rows[:7])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_pictures_of_tfds_are_decoded_once_or_when_asked_for(monkeypatch, tmp_path, stream):
+    """A data source of TFDS is anything with a length that gives examples."""
+    import tensorflow_datasets as tfds
+
+    decoded = []
+
+    class Source(list):
+        def __getitem__(self, i):
+            decoded.append(i)
+            return {"image": GREYS[i % len(GREYS)][..., None], "label": i % 2}
+
+    class Builder:
+        def as_data_source(self, split=None, decoders=None):
+            sources = {"train": Source(range(200)), "test": Source(range(30))}
+            return sources if split is None else sources[split]
+
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Builder())
+    chosen = OwnData("tfds:greys", data_dir=tmp_path)
+    found = own.load(chosen, stream=stream)
+    assert [len(part.images) for part in found[1:4]] == [180, 20, 30]
+    assert isinstance(found.train.images, own.Pictures) == stream
+    rows = np.array([[3, 100], [179, 3]])
+    images, labels = found.train.images[rows], found.train.labels[rows]
+    before = len(decoded)
+    np.testing.assert_array_equal(found.train.images[rows], images)
+    assert len(decoded) - before == (rows.size if stream else 0)
+    numbers = np.concatenate([own._split_rows(200, "greys")[part] for part in (2, 0)])[rows]
+    np.testing.assert_array_equal(images, GREYS[numbers % len(GREYS)][..., None])
+    np.testing.assert_array_equal(labels, numbers % 2)
