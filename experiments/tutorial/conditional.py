@@ -18,7 +18,7 @@ ASKED = 2
 TEXT = r"""
 The VAE of the first chapters draws digits, but which one is left to chance. Nothing in $p(z)$ or
 $p_\theta(x \mid z)$ knows a class, so there is nothing to ask: of [[num_draws]] draws the judge
-takes [[unconditional_share:.0%]] for a [[asked]], where the data have a tenth of each. Picking codes
+takes [[unconditional_share:.0%]] for a [[asked]], where a tenth of the data are. Picking codes
 by hand where the 2s lie (chapter 1) would be a search, not a model of 2s.
 
 A **conditional** VAE is given the class $c$ everywhere: a model of $p(x \mid c)$, in which the code
