@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import vae_jax
 from experiments import feed
+from experiments.model import make_loss
 from vae_jax import checkpoint, networks
 
 NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 200, 48, 16, 4
@@ -224,13 +225,7 @@ def test_remat_changes_no_loss_and_keeps_no_activation_of_the_decoder():
     batch = vae_jax.Batch(jnp.asarray(random.integers(256, size=(batch_size, pixels)), jnp.uint8))
 
     def losses_and_kept(decode):
-        def loss(params, key, batch):
-            binarize_key, draw_key = jax.random.split(key)
-            x = vae_jax.binarize(binarize_key, batch.image)
-            posterior = model.encode(params, x)
-            z = vae_jax.sample(draw_key, posterior)
-            bound = vae_jax.elbo(x, z, posterior, model.prior(params), decode(params, z))
-            return -bound.value.mean(), bound.kl
+        loss = make_loss(model._replace(decode=decode), vae_jax.binarize)
 
         def residuals(params):
             return jax.vjp(lambda params: loss(params, jax.random.key(1), batch)[0], params)[1]
