@@ -7,6 +7,7 @@ log-likelihoods, bounds of 10 draws, are 71.8, 51.0 and 24.2 nats; README.md has
 """
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ import optax
 from tqdm import tqdm
 
 import vae_jax
-from experiments import command, data, folder, measure, options
 from vae_jax import networks
+from vae_jax.run import command, devices, folder, measure
+from vae_jax.run.data import Dataset, named
+from vae_jax.run.errors import RunError, UsageError
 
 PROG = "python -m experiments.quadrants"
 _BATCH = 500
@@ -126,7 +129,7 @@ def fit(
             state, _ = train_epoch(state, train, order)
             value = float(validate(state.params))
             if not np.isfinite(value):
-                raise command.RunError(
+                raise RunError(
                     f"the {name}'s bound is {value} after epoch {epoch + 1}: lower --learning-rate"
                 )
             if value > best_value:
@@ -194,7 +197,7 @@ def bound(
     return vae_jax.elbo(x, z, posterior, model.prior(params, c), model.decode(params, z, c))
 
 
-def run_one(num_given: int, dataset: data.Dataset, chosen: Options, output: Path) -> dict[str, Any]:
+def run_one(num_given: int, dataset: Dataset, chosen: Options, output: Path) -> dict[str, Any]:
     """Trains and measures one model; writes its picture."""
     start = time.perf_counter()
     given = mask(num_given, *dataset.train.images.shape[1:3])
@@ -276,7 +279,7 @@ def draw_completions(
     num_given: int,
 ) -> None:
     """Writes completions_N.png: in a column, what is given, the truth, the baseline, six draws."""
-    from experiments import figures
+    from vae_jax.run import figures
 
     first = jax.tree.map(lambda a: a[:16], test)
     draws = vae_jax.generate(key, model, params, 6, labelled(first).label).mean
@@ -295,32 +298,32 @@ def check(chosen: Options) -> None:
     """Raises UsageError for the first option whose value cannot be used."""
     for name in ("epochs", "batch_size", "latent_dim"):
         if getattr(chosen, name) < 1:
-            raise options.UsageError(
+            raise UsageError(
                 f"--{name.replace('_', '-')} is {getattr(chosen, name)}: it must be 1 or more"
             )
     if chosen.num_importance_samples < 2:
-        raise options.UsageError(
+        raise UsageError(
             f"--num-importance-samples is {chosen.num_importance_samples}: it must be 2 or more"
         )
     if not chosen.given or len(set(chosen.given)) < len(chosen.given):
-        raise options.UsageError(f"--given is {chosen.given}: give 1, 2, 3 or several of them")
+        raise UsageError(f"--given is {chosen.given}: give 1, 2, 3 or several of them")
     if not chosen.hidden or min(chosen.hidden) < 1:
-        raise options.UsageError(f"--hidden is {chosen.hidden}: give one positive width or more")
+        raise UsageError(f"--hidden is {chosen.hidden}: give one positive width or more")
     if not 0 < chosen.learning_rate < np.inf:
-        raise options.UsageError(
+        raise UsageError(
             f"--learning-rate is {chosen.learning_rate}: it must be positive and finite"
         )
 
 
 def main() -> None:
-    chosen = command.parse(Options, prog=PROG)
+    chosen = command.parse(Options, sys.argv[1:], prog=PROG)
     check(chosen)
     folder.check_writable(chosen.output)
-    command.use_accelerator(chosen.accelerator)
-    command.use_compilation_cache()
-    dataset = data.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
+    devices.use_accelerator(chosen.accelerator)
+    devices.use_compilation_cache()
+    dataset = named.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
     if chosen.batch_size > len(dataset.train.images):
-        raise options.UsageError(
+        raise UsageError(
             f"--batch-size is {chosen.batch_size} but {dataset.name} has "
             f"{len(dataset.train.images)} training examples: make it smaller"
         )

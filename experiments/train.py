@@ -4,7 +4,7 @@ What is left in the folder of results, and every option but those of the data, i
 `experiments.mnist`.
 """
 
-from experiments import command, mnist, options
+from vae_jax.run import main
 
 if __name__ == "__main__":
-    command.run(lambda: mnist.main(options.OwnOptions, "python -m experiments.train"))
+    main.run("train", "python -m experiments.train")

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from experiments.model import make_loss
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import vae_jax
 from experiments import feed
-from experiments.model import make_loss
 from vae_jax import checkpoint, networks
 
 NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 200, 48, 16, 4

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments.command import RunError
 from PIL import Image
 
 from experiments import measure, options, training
-from experiments.command import RunError
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--hidden=32", "--latent-dim=4", "--num-importance-samples=20", "--accelerator=cpu")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments.data import DataError
+from experiments.options import OwnData, UsageError
 from PIL import Image
 
 from experiments import own
-from experiments.data import DataError
-from experiments.options import OwnData, UsageError
 
 ROOT = Path(__file__).parents[1]
 GREYS = np.random.default_rng(0).integers(0, 256, (60, 5, 4), np.uint8)

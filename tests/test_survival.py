@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from experiments.command import Interrupted, RunError
+from experiments.options import Training, UsageError
 
 import vae_jax
 from experiments import folder, training
-from experiments.command import Interrupted, RunError
-from experiments.options import Training, UsageError
 from vae_jax import checkpoint
 
 ROOT = Path(__file__).parents[1]

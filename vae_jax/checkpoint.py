@@ -11,10 +11,11 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax import Array
 
-__all__ = ["CheckpointError", "manager", "restore", "restore_config", "save"]
+__all__ = ["CheckpointError", "manager", "restore", "restore_best", "restore_config", "save"]
 
 
 class _State(Protocol):
@@ -54,11 +55,18 @@ def manager(
         item_handlers={
             "state": ocp.StandardCheckpointHandler(),
             "config": ocp.JsonCheckpointHandler(),
+            "best": ocp.StandardCheckpointHandler(),
         },
     )
 
 
-def save(checkpoints: ocp.CheckpointManager, state: _State, config: Mapping[str, Any]) -> None:
+def save(
+    checkpoints: ocp.CheckpointManager,
+    state: _State,
+    config: Mapping[str, Any],
+    *,
+    best: Any = None,
+) -> None:
     """Writes the state as the checkpoint of its step; complete on disk when this returns.
 
     The position in the data is the step: `shuffle` and the noise of a step follow from it and the
@@ -68,6 +76,7 @@ def save(checkpoints: ocp.CheckpointManager, state: _State, config: Mapping[str,
       checkpoints: from `manager`.
       state: a `TrainState`; its typed key is stored as one.
       config: JSON values, such as the options that rebuild the model.
+      best: parameters to keep beside the state, of the best epoch so far; None for none.
 
     Raises:
       CheckpointError: it cannot be written, as on a full disk; the checkpoints before it stay.
@@ -75,9 +84,11 @@ def save(checkpoints: ocp.CheckpointManager, state: _State, config: Mapping[str,
     step = int(state.step)
     # Orbax's files are compressed without a checksum: a byte that changes on disk goes unnoticed.
     stored = {"config": dict(config), "checksums": _checksums(state)}
-    items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(stored))
+    items = {"state": ocp.args.StandardSave(state), "config": ocp.args.JsonSave(stored)}
+    if best is not None:
+        items["best"] = ocp.args.StandardSave(best)
     try:
-        checkpoints.save(step, args=items, force=True)
+        checkpoints.save(step, args=ocp.args.Composite(**items), force=True)
     except (OSError, ValueError) as error:  # tensorstore's are ValueErrors
         raise CheckpointError(
             f"the checkpoint of step {step} cannot be written in {checkpoints.directory} "
@@ -127,6 +138,24 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State:
         f"no checkpoint in {checkpoints.directory} can be read, the newest of step {newest}: start "
         "a new run"
     )
+
+
+def restore_best(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> Any:
+    """The best epoch's parameters as they stand in the checkpoint of a step, on the host.
+
+    Args:
+      checkpoints: from `manager`.
+      step: of the checkpoint.
+      like: parameters of the same model, or their `jax.ShapeDtypeStruct`s.
+
+    Returns:
+      A pytree of NumPy arrays, or None where the checkpoint keeps none.
+    """
+    if "best" not in (checkpoints.item_metadata(step) or {}):
+        return None
+    target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+    items = ocp.args.Composite(best=ocp.args.StandardRestore(target))
+    return checkpoints.restore(step, args=items)["best"]
 
 
 def restore_config(checkpoints: ocp.CheckpointManager, step: int | None = None) -> dict[str, Any]:

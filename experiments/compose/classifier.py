@@ -16,15 +16,15 @@ import optax
 import tyro
 
 import vae_jax
-from experiments import data
 from vae_jax import networks
+from vae_jax.run.data import named
 
 LATENT_DIM, HIDDEN = 8, 200
 
 
 def main(num_labels: int = 50, elbo_weight: float = 0.1, epochs: int = 200, seed: int = 0) -> float:
     """Trains on all images and `num_labels` of the labels; returns the test accuracy."""
-    digits = data.load("digits")
+    digits = named.load("digits")
     train, test = (
         jnp.asarray(split.images.reshape(len(split.images), -1))
         for split in (digits.train, digits.test)

@@ -12,7 +12,7 @@ import optax
 import tyro
 
 import vae_jax
-from experiments import data
+from vae_jax.run.data import named
 
 
 class VAE(eqx.Module):
@@ -46,7 +46,7 @@ class VAE(eqx.Module):
 
 def main(epochs: int = 200, seed: int = 0) -> float:
     """Trains, and returns the test log p(x) in nats."""
-    digits = data.load("digits")
+    digits = named.load("digits")
     train, test = (
         jnp.asarray(split.images.reshape(len(split.images), -1))
         for split in (digits.train, digits.test)

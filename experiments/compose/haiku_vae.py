@@ -13,7 +13,7 @@ import optax
 import tyro
 
 import vae_jax
-from experiments import data
+from vae_jax.run.data import named
 
 LATENT_DIM, HIDDEN = 8, 200
 PRIOR = distrax.MultivariateNormalDiag(jnp.zeros(LATENT_DIM), jnp.ones(LATENT_DIM))
@@ -35,7 +35,7 @@ def decode(z, x_dim):
 
 def main(epochs: int = 200, seed: int = 0) -> float:
     """Trains, and returns the test log p(x) in nats."""
-    digits = data.load("digits")
+    digits = named.load("digits")
     train, test = (
         jnp.asarray(split.images.reshape(len(split.images), -1))
         for split in (digits.train, digits.test)

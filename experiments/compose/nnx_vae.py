@@ -12,7 +12,7 @@ import tyro
 from flax import nnx
 
 import vae_jax
-from experiments import data
+from vae_jax.run.data import named
 
 
 class VAE(nnx.Module):
@@ -42,7 +42,7 @@ class VAE(nnx.Module):
 
 def main(epochs: int = 200, seed: int = 0) -> float:
     """Trains, and returns the test log p(x) in nats."""
-    digits = data.load("digits")
+    digits = named.load("digits")
     train, test = (
         jnp.asarray(split.images.reshape(len(split.images), -1))
         for split in (digits.train, digits.test)

@@ -18,15 +18,15 @@ import tyro
 from numpyro import handlers
 
 import vae_jax
-from experiments import data
 from vae_jax import networks
+from vae_jax.run.data import named
 
 LATENT_DIM, HIDDEN = 8, 200
 
 
 def main(epochs: int = 200, seed: int = 0) -> float:
     """Trains, and returns the test log p(x) in nats."""
-    digits = data.load("digits")
+    digits = named.load("digits")
     train, test = (
         jnp.asarray(split.images.reshape(len(split.images), -1))
         for split in (digits.train, digits.test)

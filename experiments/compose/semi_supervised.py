@@ -22,8 +22,8 @@ import tyro
 from jax.scipy.ndimage import map_coordinates
 
 import vae_jax
-from experiments import data
 from vae_jax import networks
+from vae_jax.run.data import named
 
 
 def dense(width):
@@ -91,7 +91,7 @@ def main(
     seed: int = 0,
 ) -> float:
     """Trains on all images and `num_labels` of the labels; returns the accuracy on the test set."""
-    loaded = data.load(dataset, data_dir=data_dir)
+    loaded = named.load(dataset, data_dir=data_dir)
     train = jnp.asarray(loaded.train.images)
     rows = balanced(loaded.train.labels, num_labels, seed)
     labelled, labels = train[rows], jnp.asarray(loaded.train.labels[rows])

@@ -16,8 +16,8 @@ import optax
 import tyro
 
 import vae_jax
-from experiments import data
 from vae_jax import networks
+from vae_jax.run.data import named
 
 
 class Cell(nn.Module):
@@ -45,7 +45,7 @@ class Cell(nn.Module):
 
 def main(epochs: int = 200, seed: int = 0) -> float:
     """Trains, and returns the test ELBO in nats."""
-    digits = data.load("digits")
+    digits = named.load("digits")
     train, test = (jnp.asarray(split.images[..., 0]) for split in (digits.train, digits.test))
     cell = Cell()
 

@@ -1,13 +1,15 @@
 """The introduction to variational autoencoders, run: one page, its figures and its numbers."""
 
 import importlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from experiments import command, folder, options
+from vae_jax.run import command, devices, folder, options
+from vae_jax.run.errors import UsageError
 
 PROG = "python -m experiments.tutorial"
 CHAPTERS = (
@@ -48,16 +50,16 @@ class Options:
 
 
 def main() -> None:
-    chosen = command.parse(Options, prog=PROG)
+    chosen = command.parse(Options, sys.argv[1:], prog=PROG)
     for name in chosen.chapters:
         if name not in CHAPTERS:
-            raise options.UsageError(f"no chapter {name!r}: choose from {', '.join(CHAPTERS)}")
+            raise UsageError(f"no chapter {name!r}: choose from {', '.join(CHAPTERS)}")
     options.check_seed(chosen.seed)
     if chosen.steps < 10 or chosen.steps % 10:
-        raise options.UsageError(f"--steps is {chosen.steps}: it must be a multiple of 10")
+        raise UsageError(f"--steps is {chosen.steps}: it must be a multiple of 10")
     folder.check_writable(chosen.output)
-    command.use_accelerator(chosen.accelerator)
-    command.use_compilation_cache()
+    devices.use_accelerator(chosen.accelerator)
+    devices.use_compilation_cache()
     run(chosen)
 
 
@@ -65,11 +67,12 @@ def run(chosen: Options) -> None:
     import jax
     from tqdm import tqdm
 
-    from experiments import data, measure
     from experiments.tutorial import drawing, page
     from experiments.tutorial.study import Study
+    from vae_jax.run import measure
+    from vae_jax.run.data import named
 
-    dataset = data.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
+    dataset = named.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
     output = folder.create(chosen.output, f"tutorial-{dataset.name}", overwrite=False)
     study = Study(dataset, chosen.seed, chosen.steps)
     # A name given twice is one chapter; they come in the order of the book.

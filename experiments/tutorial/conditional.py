@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from experiments import conditional
 from experiments.tutorial import drawing, page
 from experiments.tutorial.autoencoder import NUM_DRAWS, trained_vae
 from experiments.tutorial.study import Study
+from vae_jax.run import conditional
 
 ASKED = 2
 

@@ -13,8 +13,8 @@ import optax
 from tqdm import tqdm
 
 import vae_jax
-from experiments import classifier, measure, model, options
-from experiments.data import Dataset, Split
+from vae_jax.run import classifier, measure, model, options
+from vae_jax.run.data.dataset import Dataset, Split
 
 BATCH_SIZE = 128
 SURE = 0.9

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-
-class UsageError(Exception):
-    """An option that cannot be used; its message is the line the user sees."""
+from vae_jax.run.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import optax
 from tqdm import tqdm
 
 import vae_jax
-from experiments.data import Split
 from vae_jax import networks
+from vae_jax.run.data.dataset import Split
 
 _STEPS, _BATCH = 5000, 128
 

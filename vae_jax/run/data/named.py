@@ -11,9 +11,11 @@ import uuid
 import warnings
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+
+from vae_jax.run.data.dataset import Dataset, Split
+from vae_jax.run.errors import DataError
 
 NAMES = ("auto", "mnist", "fashion_mnist", "binarized_mnist", "digits")
 
@@ -25,33 +27,6 @@ _PARTS = {  # the splits of TFDS, and what the original files call them
 }
 _VALIDATION_ROWS = 5000
 _PROBE_SECONDS = 3.0
-
-
-class Split(NamedTuple):
-    """Images uint8 [N, H, W, C] in 0..255 and labels int32 [N], -1 where there are none."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
-class Dataset(NamedTuple):
-    """Three splits, and what every result must say about them.
-
-    `num_classes` is 0 where there are no labels, `source` says where the examples came from, and
-    `notice` is empty or what the user must not miss.
-    """
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    num_classes: int
-    source: str
-    notice: str = ""
-
-
-class DataError(Exception):
-    """One line for the user: what is wrong, what was got, what to do."""
 
 
 class _Unavailable(DataError):

@@ -1,6 +1,6 @@
 """One's own images: an array on disk, a folder of pictures, or any data set of TFDS.
 
-They become uint8 [N, H, W, C], as those of `experiments.data`. A .npy file is not read but for the
+They become uint8 [N, H, W, C], as those of `named`. A .npy file is not read but for the
 rows that are asked for, so it can be larger than memory.
 """
 
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from experiments import data, options
-from experiments.data import DataError, Dataset, Split
-
-STREAM_BYTES = 10**9
-"""A larger training set is read while it trains."""
+from vae_jax.run import options
+from vae_jax.run.data import named
+from vae_jax.run.data.dataset import STREAM_BYTES, Dataset, Split
+from vae_jax.run.errors import DataError, UsageError
 
 _MAX_TEST, _MAX_VALIDATION, _LEAST = 10_000, 5_000, 20
 
@@ -132,7 +131,7 @@ def load(chosen: options.Data | options.OwnData, *, stream: bool = False) -> Dat
       DataError: it cannot be used; one line that says why.
     """
     if isinstance(chosen, options.Data):
-        return data.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
+        return named.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
     if chosen.dataset.startswith("tfds:"):
         return _of_tfds(chosen.dataset.removeprefix("tfds:"), chosen, stream)
     path = Path(chosen.dataset)
@@ -184,7 +183,7 @@ def _check_shape(shape: tuple[int, ...], what: str) -> None:
 
 def _check_no_size(chosen: options.OwnData) -> None:
     if chosen.image_size is not None:
-        raise options.UsageError(
+        raise UsageError(
             f"--image-size resizes pictures of a folder or of TFDS, and {chosen.dataset} is an "
             "array: leave it out"
         )
@@ -195,7 +194,7 @@ def _of_npy(path: Path, chosen: options.OwnData) -> tuple[Rows, np.ndarray]:
     try:
         file = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({data._brief(error)})") from error
+        raise DataError(f"{path} cannot be read ({named._brief(error)})") from error
     _check_shape(file.shape, str(path))
     if not file.flags.c_contiguous:
         raise DataError(f"{path} is in Fortran's order: save np.ascontiguousarray of it")
@@ -208,7 +207,7 @@ def _of_npz(path: Path, chosen: options.OwnData) -> tuple[np.ndarray, np.ndarray
         with np.load(path) as file:
             arrays = dict(file)
     except Exception as error:  # zipfile's and NumPy's, of every type
-        raise DataError(f"{path} cannot be read ({data._brief(error)})") from error
+        raise DataError(f"{path} cannot be read ({named._brief(error)})") from error
     key = next(iter(arrays)) if len(arrays) == 1 else chosen.images_key
     if key not in arrays:
         raise DataError(
@@ -279,7 +278,7 @@ def _picture(source: Any, size: int | None) -> np.ndarray:
             return array.reshape(*array.shape[:2], -1)
     except Exception as error:  # Pillow's plugins raise every type
         raise DataError(
-            f"{source} is no image that Pillow can read ({data._brief(error)}): delete it, or "
+            f"{source} is no image that Pillow can read ({named._brief(error)}): delete it, or "
             "save it anew"
         ) from error
 
@@ -290,7 +289,7 @@ def _of_tfds(name: str, chosen: options.OwnData, stream: bool) -> Dataset:
     try:
         import tensorflow_datasets as tfds
 
-        with data._one_line(
+        with named._one_line(
             f"{name} is not prepared as array_record in {root}",
             f"run tfds build {name} --file_format=array_record --data_dir={root} on a machine with "
             "tensorflow",
@@ -298,7 +297,7 @@ def _of_tfds(name: str, chosen: options.OwnData, stream: bool) -> Dataset:
             builder = tfds.builder(name, data_dir=root.expanduser())
             sources = builder.as_data_source()
     except ImportError as error:
-        raise DataError(f"{name} cannot be read ({data._brief(error)})") from error
+        raise DataError(f"{name} cannot be read ({named._brief(error)})") from error
 
     def labels(part: str) -> np.ndarray:
         # To decode the image would be most of the time.

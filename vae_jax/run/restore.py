@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from experiments import command, folder, training
-from experiments.model import make_model
-from experiments.options import Options, from_json
 from vae_jax import checkpoint
+from vae_jax.run import devices, folder
+from vae_jax.run.model import make_model, make_optimizer
+from vae_jax.run.options import Options, from_json
 
 
 class Trained(NamedTuple):
@@ -35,7 +35,7 @@ def restore(run: Path) -> Trained:
     """
     config = folder.read_config(run)
     options = from_json(config["options"])
-    command.use_compilation_cache()
+    devices.use_compilation_cache()
     image_shape = tuple(config["image_shape"])
     # The mean only initialises the output bias, which the checkpoint replaces.
     mean = np.full(image_shape, 0.5, np.float32)
@@ -43,7 +43,7 @@ def restore(run: Path) -> Trained:
         options.model, image_shape, config["binarization"], mean, config["num_classes"]
     )
     label = jnp.zeros(1, jnp.int32) if options.model.conditional else None
-    optimizer = training.make_optimizer(options.training, total_steps=1)
+    optimizer = make_optimizer(options.training, total_steps=1)
 
     def fresh() -> vae_jax.TrainState:
         key = jax.random.key(0)

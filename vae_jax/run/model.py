@@ -1,4 +1,4 @@
-"""The VAE of the image experiments: its networks, what it observes, its loss."""
+"""The VAE of the image programs: its networks, what it observes, its loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import vae_jax
-from experiments.options import Model
 from vae_jax import networks
+from vae_jax.run.options import Model, Training
 
 Observe = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, uint8 images) -> float32 x."""
@@ -91,3 +92,21 @@ def make_loss(model: vae_jax.VAE, observe: Observe) -> Callable[..., Any]:
         return -bound.value.mean(), bound
 
     return loss
+
+
+def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransformation:
+    """Adam with a warm-up and a cosine decay, behind gradient clipping."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=options.learning_rate,
+        warmup_steps=min(500, total_steps // 10),
+        decay_steps=total_steps,
+        end_value=options.learning_rate / 100,
+    )
+    # identity and clipping have the same (empty) state: clipping can change at a resume.
+    clip = (
+        optax.clip_by_global_norm(options.clip_norm)
+        if np.isfinite(options.clip_norm)
+        else optax.identity()
+    )
+    return optax.chain(clip, optax.adam(schedule))

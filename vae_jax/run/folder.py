@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.command import RunError
-from experiments.options import Options, UsageError, from_json
+import vae_jax
+from vae_jax.run.errors import RunError, UsageError
+from vae_jax.run.options import Options, from_json
+
+FORMAT = 2
+"""Of a run's folder. Every earlier one is read: 1, without the number, is that of version 0.1."""
 
 CONTENTS = (
     "config.json",
@@ -52,7 +56,7 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
         if not (folder / "config.json").exists() and any(
             not path.name.startswith(".") for path in folder.iterdir()
         ):
-            raise UsageError(f"--output={folder} holds files that are no run: name a new folder")
+            raise UsageError(f"{folder} holds files that are no run: name a new folder")
         lock(folder)
         if (folder / "config.json").exists():
             if not overwrite:
@@ -67,6 +71,36 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
                 else:
                     path.unlink(missing_ok=True)
     return folder
+
+
+def open_for_fit(folder: Path, made_of: dict[str, Any], *, resume: bool) -> None:
+    """The folder of `fit`, made or found, and locked.
+
+    Args:
+      folder: the folder.
+      made_of: JSON values that a resumed run must share.
+      resume: go on with a run that is there.
+
+    Raises:
+      RunError: it holds another run, or one that is not to be resumed, or cannot be used.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        create(folder, "", overwrite=False)
+        write_json(path, {**stamp(), "program": "vae_jax.run.fit", "made_of": made_of})
+        return
+    if not resume:
+        raise RunError(
+            f"{folder} holds a run: go on with it by resume=True, or name another folder"
+        )
+    found = read_stamped(folder).get("made_of", {})
+    for name in sorted(made_of.keys() | found.keys()):
+        if made_of.get(name) != found.get(name):
+            raise RunError(
+                f"{name} is {made_of.get(name)} but the run in {folder} has {found.get(name)}: "
+                "leave it as it was, or name another folder"
+            )
+    lock(folder)
 
 
 def lock(folder: Path) -> None:
@@ -106,14 +140,40 @@ def writing(folder: Path) -> Iterator[None]:
         raise RunError(f"cannot write {folder}: {error.strerror}; name another folder") from error
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a run.
+def stamp() -> dict[str, Any]:
+    """What says who wrote a config.json; see `FORMAT`."""
+    return {"format": FORMAT, "vae_jax": vae_jax.__version__}
+
+
+def read_stamped(folder: Path) -> dict[str, Any]:
+    """The config.json of a run of any program, if this version can read it.
 
     Raises:
-      UsageError: the folder holds no run.
+      UsageError: the folder holds no run, or one of a later format.
     """
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        written = int(config.get("format", 1))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{folder} holds no run ({type(error).__name__}: {error}): name a folder that one wrote"
+        ) from None
+    if written > FORMAT:
+        raise UsageError(
+            f"{folder} is of format {written}, written by vae_jax {config.get('vae_jax')}: this is "
+            f"{vae_jax.__version__}, which reads up to {FORMAT}; pip install -U vae_jax"
+        )
+    return config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a run on images.
+
+    Raises:
+      UsageError: the folder holds no such run.
+    """
+    config = read_stamped(folder)
+    try:
         from_json(config["options"])
         kinds = {"dataset": str, "notice": str, "binarization": str, "num_classes": int}
         for name, kind in {**kinds, "image_shape": list}.items():
@@ -164,14 +224,14 @@ def save_picture(picture: Any, path: Path) -> None:
         picture.save(path)
 
 
-def read_metrics(folder: Path, epochs: int) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl of the first epochs; a row that was cut short is not one."""
+def read_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl up to a step; a row that was cut short is not one."""
     rows = []
     with contextlib.suppress(FileNotFoundError):
         for line in (folder / "metrics.jsonl").read_text().splitlines():
             with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
-    return [row for row in rows if row["epoch"] <= epochs]
+    return [row for row in rows if row["step"] <= step]
 
 
 def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:

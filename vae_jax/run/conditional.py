@@ -9,8 +9,9 @@ import scipy.special
 from tqdm import tqdm
 
 import vae_jax
-from experiments import classifier
-from experiments.data import DataError, Dataset, Split
+from vae_jax.run import classifier
+from vae_jax.run.data.dataset import Dataset, Split
+from vae_jax.run.errors import DataError
 
 NUM_GENERATED = 10_000
 _BATCH = 500

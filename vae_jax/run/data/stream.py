@@ -6,6 +6,7 @@ checkpoint has: the pieces of a run are numbered, and the number follows from th
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -17,8 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-import vae_jax
-from experiments.data import DataError
+from vae_jax.run.errors import DataError
 
 _PIECE_BYTES = 2**25
 """Of one piece of a stream; five are in memory at a time, and two more for each worker."""
@@ -33,21 +33,18 @@ class Piece(NamedTuple):
     epoch: int
     start: int
     stop: int
-    dataset: vae_jax.Batch
+    dataset: Any
     order: jax.Array
 
 
 def resident(
-    images: Any,
-    labels: np.ndarray | None,
-    order_of: Order,
-    mesh: Mesh,
-    step: int,
-    num_epochs: int,
+    dataset: Any, order_of: Order, mesh: Mesh, step: int, num_epochs: int
 ) -> Iterator[Piece]:
     """The epochs from a step on, of a data set that every device holds."""
     everywhere = NamedSharding(mesh, PartitionSpec())
-    dataset = jax.device_put(vae_jax.Batch(np.asarray(images), labels), everywhere)
+    # What is no array, but is read like one, is read here.
+    dataset = jax.tree.map(lambda a: a if isinstance(a, jax.Array) else np.asarray(a), dataset)
+    dataset = jax.device_put(dataset, everywhere)
     steps = len(order_of(0))
     for epoch in range(step // steps, num_epochs):
         order = order_of(epoch)
@@ -55,8 +52,7 @@ def resident(
 
 
 def stream(
-    images: Any,
-    labels: np.ndarray | None,
+    dataset: Any,
     order_of: Order,
     mesh: Mesh,
     step: int,
@@ -67,9 +63,8 @@ def stream(
     """The epochs from a step on in pieces: Grain reads ahead, and the next is already on its way.
 
     Args:
-      images: an array, or anything that has its shape and gives images[rows] for an array of rows;
-        with workers it must be picklable.
-      labels: [N] or None.
+      dataset: a pytree of arrays, or of anything that has an array's shape and dtype and gives
+        source[rows] for an array of rows; with workers it must be picklable.
       order_of: the order of an epoch.
       mesh: the devices. A process reads the examples of its own devices alone.
       step: where to start.
@@ -77,12 +72,13 @@ def stream(
       num_workers: processes that read; 0 for threads of this one.
 
     Raises:
-      DataError: an image cannot be read.
+      DataError: an example cannot be read.
     """
+    sources, structure = jax.tree.flatten(dataset)
     first = order_of(0)
     steps, batch = len(first), first.shape[1:]
-    batch_bytes = images.dtype.itemsize * first[0].size * int(np.prod(images.shape[1:]))
-    length = min(max(1, _PIECE_BYTES // batch_bytes), steps)
+    example_bytes = sum(a.dtype.itemsize * math.prod(a.shape[1:]) for a in sources)
+    length = min(max(1, _PIECE_BYTES // (example_bytes * first[0].size)), steps)
     sharding = _over_batch(mesh, 1 + len(batch))
     turn = jax.device_put(np.arange(length), NamedSharding(mesh, PartitionSpec()))
     indices = {
@@ -92,19 +88,19 @@ def stream(
     starts = range(0, steps, length)
     begin, end = step // steps * len(starts) + step % steps // length, num_epochs * len(starts)
 
-    def source(orders: "Order | _OneOrder", begin: int, end: int) -> _Pieces:
-        return _Pieces(images, labels, orders, starts, length, list(indices.values()), begin, end)
+    def pieces_of(orders: "Order | _OneOrder", begin: int, end: int) -> _Pieces:
+        return _Pieces(sources, orders, starts, length, list(indices.values()), begin, end)
 
-    def sources() -> Iterator[_Pieces]:
+    def all_pieces() -> Iterator[_Pieces]:
         if not num_workers:
-            yield source(_Latest(order_of, first), begin, end)
+            yield pieces_of(_Latest(order_of, first), begin, end)
             return
         # A worker is given the order of its epoch: to make one it would need JAX's backend.
         at = begin
         while at < end:
             epoch = at // len(starts)
             until = min((epoch + 1) * len(starts), end)
-            yield source(_OneOrder(order_of(epoch)), at, until)
+            yield pieces_of(_OneOrder(order_of(epoch)), at, until)
             at = until
 
     def on_devices(parts: list[np.ndarray]) -> jax.Array:
@@ -116,14 +112,11 @@ def stream(
 
     number = begin
     ahead: Piece | None = None
-    for pieces in sources():
+    for pieces in all_pieces():
         with contextlib.closing(_read(pieces, num_workers)) as found:
             for read in found:
                 epoch, start = number // len(starts), starts[number % len(starts)]
-                dataset = vae_jax.Batch(
-                    on_devices(read["images"]),
-                    on_devices(read["labels"]) if read["labels"] else None,
-                )
+                dataset = jax.tree.unflatten(structure, map(on_devices, read["parts"]))
                 number += 1
                 if ahead is not None:
                     yield ahead
@@ -156,8 +149,7 @@ class _OneOrder(NamedTuple):
 class _Pieces(NamedTuple):
     """Pieces `begin` to `end` of a run on the host, as a random-access source of Grain's."""
 
-    images: Any
-    labels: np.ndarray | None
+    sources: list[Any]
     order_of: Any
     starts: range
     length: int
@@ -173,11 +165,10 @@ class _Pieces(NamedTuple):
         steps = np.arange(self.starts[i], self.starts[i] + self.length)
         rows = order[np.minimum(steps, len(order) - 1)]
         try:
-            images = [self.images[rows[of]] for of in self.indices]
+            parts = [[source[rows[of]] for of in self.indices] for source in self.sources]
         except DataError as error:  # of a worker an exception would arrive as another
             return {"error": str(error)}
-        labels = [] if self.labels is None else [self.labels[rows[of]] for of in self.indices]
-        return {"images": images, "labels": labels}
+        return {"parts": parts}
 
 
 def _read(pieces: _Pieces, num_workers: int) -> Iterator[Any]:

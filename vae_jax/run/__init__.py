@@ -1,0 +1,1 @@
+"""The engine of a run: data, training that survives, measurements, pictures, commands."""

@@ -1,0 +1,215 @@
+"""What is told of a training run while it goes on, and may end it.
+
+A callback has three methods; each is given the run's `Progress`. What has to be closed is a context
+manager, for whoever opened it: `with tensorboard("logs") as reporter`.
+"""
+
+import contextlib
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+import vae_jax
+from vae_jax.run.errors import RunError
+from vae_jax.run.plan import Progress, Row
+
+
+class Callback(Protocol):
+    """What `fit` calls.
+
+    start: before the first step of this process. A resumed run has `progress.rows` already: what a
+      callback knows must follow from them, or the run would not end as the unbroken one does. True
+      ends the training before it begins.
+    steps: after each call of about a second, with its steps' metrics, arrays [steps].
+    epoch: after each epoch, with its row. True ends the training; all is saved first.
+    """
+
+    def start(self, progress: Progress) -> bool | None: ...
+
+    def steps(self, progress: Progress, metrics: vae_jax.Metrics) -> None: ...
+
+    def epoch(self, progress: Progress, row: Row) -> bool | None: ...
+
+
+class ProgressBar:
+    """A bar in a terminal; elsewhere a line for each epoch, and one a minute.
+
+    Args:
+      disable: show nothing.
+    """
+
+    _LINE_SECONDS = 60.0
+
+    def __init__(self, *, disable: bool = False) -> None:
+        self._disable, self._in_lines = disable, not sys.stderr.isatty()
+        self._figures = ""
+
+    def start(self, progress: Progress) -> None:
+        self._said_at = time.monotonic()
+        self._bar = tqdm(
+            total=progress.num_steps * progress.batch_size,
+            initial=progress.step * progress.batch_size,
+            unit="example",
+            unit_scale=True,
+            disable=self._disable or self._in_lines or progress.finished,
+        )
+        self._describe(progress)
+
+    def steps(self, progress: Progress, metrics: vae_jax.Metrics) -> None:
+        self._bar.update(len(metrics.loss) * progress.batch_size)
+        if time.monotonic() - self._said_at >= self._LINE_SECONDS:
+            self._say(progress, f"loss {metrics.loss[-1]:.2f}")
+
+    def epoch(self, progress: Progress, row: Row) -> None:
+        figures = {n: v for n, v in row.items() if n.startswith("validation_")}
+        if not figures:
+            figures = {n: v for n, v in row.items() if n.startswith("train_")}
+        said = ", ".join(f"{n.replace('_', ' ')} {v:.2f}" for n, v in figures.items())
+        self._bar.set_postfix_str(said)
+        self._describe(progress)
+        self._say(progress, f"{said}; {row['seconds']:.1f} s")
+        if progress.finished:
+            self._bar.close()
+
+    def _describe(self, progress: Progress) -> None:
+        num_epochs = -(-progress.num_steps // progress.steps_per_epoch)
+        self._bar.set_description(f"epoch {min(progress.epoch + 1, num_epochs)}/{num_epochs}")
+
+    def _say(self, progress: Progress, said: str) -> None:
+        self._said_at = time.monotonic()
+        if self._in_lines and not self._disable:
+            of = f"step {progress.step:,} of {progress.num_steps:,}"
+            print(f"epoch {progress.epoch}, {of}: {said}", file=sys.stderr, flush=True)
+
+
+class EarlyStopping:
+    """Ends the training when a figure of the rows has not risen for some epochs.
+
+    Args:
+      figure: its name in the rows, such as validation_elbo; higher is better.
+      patience: epochs without a rise.
+      least: what counts as a rise.
+
+    >>> stopping = EarlyStopping("validation_elbo", patience=2)
+    >>> rows = [{"validation_elbo": v} for v in (-9.0, -8.0, -8.5, -8.1)]
+    >>> progress = Progress(num_steps=9, steps_per_epoch=1, batch_size=1, rows=rows)
+    >>> stopping.epoch(progress, rows[-1])
+    True
+    """
+
+    def __init__(self, figure: str, *, patience: int, least: float = 0.0) -> None:
+        if patience < 1:
+            raise ValueError(f"patience is {patience}: it must be 1 epoch or more")
+        self._figure, self._patience, self._least = figure, patience, least
+
+    def start(self, progress: Progress) -> bool:
+        return self._waited(progress.rows)
+
+    def steps(self, progress: Progress, metrics: vae_jax.Metrics) -> None:
+        pass
+
+    def epoch(self, progress: Progress, row: Row) -> bool:
+        if self._figure not in row:
+            raise ValueError(f"the rows have {', '.join(row)}, and no {self._figure!r}")
+        return self._waited(progress.rows)
+
+    def _waited(self, rows: list[Row]) -> bool:
+        # From all rows each time, so that a resumed run ends where the unbroken one does.
+        best, since = float("-inf"), 0
+        for row in rows:
+            if row[self._figure] > best + self._least:
+                best, since = row[self._figure], 0
+            else:
+                since += 1
+        return since >= self._patience
+
+
+class Reporter:
+    """Gives each row to a function, as figures and their step: how a tracker is told of a run.
+
+    Args:
+      log: (figures, step) -> None. A / stands after train and validation, by which trackers group
+        their charts.
+
+    >>> reporter = Reporter(lambda figures, step: print(step, figures))
+    >>> progress = Progress(num_steps=9, steps_per_epoch=3, batch_size=1, step=3)
+    >>> reporter.epoch(progress, {"epoch": 1, "step": 3, "validation_elbo": -9.0})
+    3 {'epoch': 1, 'validation/elbo': -9.0}
+    """
+
+    def __init__(self, log: Callable[[dict[str, float], int], None]) -> None:
+        self._log = log
+
+    def start(self, progress: Progress) -> None:
+        pass
+
+    def steps(self, progress: Progress, metrics: vae_jax.Metrics) -> None:
+        pass
+
+    def epoch(self, progress: Progress, row: Row) -> None:
+        figures = {
+            n.replace("_", "/", 1) if n.startswith(("train_", "validation_")) else n: value
+            for n, value in row.items()
+            if n != "step"
+        }
+        self._log(figures, row["step"])
+
+
+@contextlib.contextmanager
+def tensorboard(directory: str | Path) -> Iterator[Reporter]:
+    """A reporter that writes TensorBoard's event files in a folder.
+
+    Raises:
+      RunError: tensorboardX is not installed.
+    """
+    with _imported("tensorboardX", "tensorboard").SummaryWriter(str(directory)) as writer:
+
+        def log(figures: dict[str, float], step: int) -> None:
+            for name, value in figures.items():
+                writer.add_scalar(name, value, step)
+
+        yield Reporter(log)
+
+
+@contextlib.contextmanager
+def wandb(**settings: Any) -> Iterator[Reporter]:
+    """A reporter to Weights & Biases; the settings are those of `wandb.init`.
+
+    With mode="offline" it needs no network; with id=... and resume="allow" a resumed run goes on
+    in the same one.
+
+    Raises:
+      RunError: wandb is not installed.
+    """
+    with _imported("wandb", "wandb").init(**settings) as run:
+        yield Reporter(lambda figures, step: run.log(figures, step=step))
+
+
+@contextlib.contextmanager
+def mlflow(**settings: Any) -> Iterator[Reporter]:
+    """A reporter to MLflow; the settings are those of `mlflow.start_run`.
+
+    Where it goes, MLFLOW_TRACKING_URI says; a folder needs no server. With run_id=... a resumed run
+    goes on in the same one.
+
+    Raises:
+      RunError: mlflow is not installed.
+    """
+    module = _imported("mlflow", "mlflow")
+    with module.start_run(**settings) as run:
+        run_id = run.info.run_id
+        yield Reporter(lambda figures, step: module.log_metrics(figures, step, run_id=run_id))
+
+
+def _imported(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise RunError(
+            f'{module} is not installed: pip install "vae_jax[{extra}]", or leave it out'
+        ) from error

@@ -1,0 +1,64 @@
+"""From a shell to a function and back: options, one line for an error, the exit status."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from vae_jax.run import processes
+from vae_jax.run.errors import DataError, Interrupted, RunError, UsageError
+
+
+def parse(options: type[Any], arguments: Sequence[str], *, prog: str, default: Any = None) -> Any:
+    """The options of a command line, over `default` where it is given."""
+    flat = tyro.conf.OmitArgPrefixes
+    if default is None:
+        return tyro.cli(
+            options, prog=prog, args=arguments, config=(flat, tyro.conf.FlagCreatePairsOff)
+        )
+    # A flag that is on by default must still be accepted: both --flag and --no-flag are.
+    return tyro.cli(options, prog=prog, args=arguments, config=(flat,), default=default)
+
+
+def option_value(arguments: Sequence[str], name: str) -> str | None:
+    """The value of `--name=value` or `--name value`, or None where it is not given."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == name:
+            return following
+        if argument.startswith(f"{name}="):
+            return argument.removeprefix(f"{name}=")
+    return None
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs main; ends the process with status 2 for wrong usage, 1 for failure, one line each."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        main()
+    except UsageError as error:
+        _exit(2, error)
+    except (DataError, RunError) as error:
+        _exit(1, error)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        raise SystemExit(128 + stop.signum) from None
+    except KeyboardInterrupt:
+        _exit(130, "interrupted")
+    except Exception as error:
+        # Not imported for this alone: orbax, which it brings, takes a second.
+        checkpoint = sys.modules.get("vae_jax.checkpoint")
+        if checkpoint is not None and isinstance(error, checkpoint.CheckpointError):
+            _exit(1, error)
+        processes.end_without_peers(error)
+        raise
+
+
+def _exit(status: int, error: object) -> None:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    if processes.watched():
+        sys.stdout.flush()
+        os._exit(status)  # an orderly end waits for the others, who may be waiting for this one
+    raise SystemExit(status) from None

@@ -1,0 +1,67 @@
+"""log p(x), or log p(x|c), of a trained run's test set, with as many draws as asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vae_jax.run import command, folder, options
+from vae_jax.run.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measures a trained run on its test set again; writes evaluation.json beside its results."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    num_samples: int = 5000
+    """Importance samples for each test image."""
+    seed: int = 0
+    """Of the draws."""
+
+
+def main(arguments: Sequence[str], prog: str) -> None:
+    chosen = command.parse(Options, arguments, prog=prog)
+    if chosen.num_samples < 2:
+        raise UsageError(f"--num-samples is {chosen.num_samples}: it must be 2 or more")
+    options.check_seed(chosen.seed)
+    folder.read_config(chosen.run)
+    measure_again(chosen)
+
+
+def measure_again(chosen: Options) -> None:
+    """Writes evaluation.json and prints the summary."""
+    import jax
+    import jax.numpy as jnp
+
+    from vae_jax.run import conditional, data, measure
+    from vae_jax.run.model import observe
+    from vae_jax.run.restore import restore
+
+    trained = restore(chosen.run)
+    dataset = data.load(trained.options.data)
+    label = None
+    if trained.options.model.conditional:
+        dataset = conditional.labelled(dataset)
+        label = jnp.asarray(dataset.test.labels)
+    x = measure.observed(observe(trained.binarization), dataset.test.images, "test")
+    key = jax.random.key(chosen.seed)
+    test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
+    results = {
+        "dataset": trained.dataset,
+        "binarization": trained.binarization,
+        "conditional": trained.options.model.conditional,
+        "num_test": len(x),
+        "seed": chosen.seed,
+        "step": trained.step,
+        **measure.reported(test),
+        "parameters_sha256": measure.sha256(trained.params),
+        "device": jax.devices()[0].device_kind,
+        "versions": measure.versions(),
+    }
+    folder.write_json(chosen.run / "evaluation.json", results)
+    print(measure.summary(results))
+    print(f"numbers: {chosen.run / 'evaluation.json'}")

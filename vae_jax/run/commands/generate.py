@@ -1,0 +1,116 @@
+"""Images from a trained run: draws from the prior, of a class, or test images in another class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vae_jax.run import command, folder, options
+from vae_jax.run.errors import UsageError
+
+if TYPE_CHECKING:
+    from vae_jax.run.restore import Trained
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draws images from a trained run and writes them as one picture."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    num: int | None = None
+    """How many images; with --label=all, how many of each class. 64, and 16, when not given."""
+    label: str | None = None
+    """Of a conditional run: the class to draw, or all for a row of each class, in which a column
+    is a style."""
+    reconstruct_as: str | None = None
+    """Of a conditional run: take the first test images and change their class to this one, in the
+    style that they have; each stands above its change."""
+    output: Path = Path("grid.png")
+    """The picture; PNG, or what else its name's ending says."""
+    seed: int = 0
+    """Of the draws."""
+
+
+def main(arguments: Sequence[str], prog: str) -> None:
+    chosen = command.parse(Options, arguments, prog=prog)
+    num = (16 if chosen.label == "all" else 64) if chosen.num is None else chosen.num
+    if num < 1:
+        raise UsageError(f"--num is {num}: it must be 1 or more")
+    folder.check_picture(chosen.output)
+    check_label(chosen, folder.read_config(chosen.run))
+    options.check_seed(chosen.seed)
+
+    from vae_jax.run.restore import restore  # after the options, as it brings JAX
+
+    picture = draw(chosen, num, restore(chosen.run))
+    folder.save_picture(picture, chosen.output)
+    print(f"picture: {chosen.output}")
+
+
+def draw(chosen: Options, num: int, trained: "Trained") -> Any:
+    """The picture that the options ask for."""
+    import jax
+    import jax.numpy as jnp
+
+    import vae_jax
+    from vae_jax.run import conditional, figures
+
+    key, model, params = jax.random.key(chosen.seed), trained.model, trained.params
+    if chosen.reconstruct_as is not None:
+        return reconstructed_as(int(chosen.reconstruct_as), num, trained)
+    if chosen.label == "all":
+        images = conditional.by_class(key, model, params, trained.num_classes, num)
+        return figures.grid(images, num)
+    label = None if chosen.label is None else jnp.int32(chosen.label)
+    likelihood = vae_jax.generate(key, model, params, num, label)
+    return figures.grid(likelihood.mean, min(num, round(num**0.5)))
+
+
+def check_label(chosen: Options, config: dict[str, Any]) -> None:
+    """Raises UsageError for a label that the run cannot use, before anything is compiled."""
+    asked = {"--label": chosen.label, "--reconstruct-as": chosen.reconstruct_as}
+    given = {option: label for option, label in asked.items() if label is not None}
+    classes = f"a class from 0 to {config['num_classes'] - 1}"
+    if not config["options"]["model"].get("conditional"):
+        for option, label in given.items():
+            raise UsageError(
+                f"{option} is {label} but {chosen.run} is an unconditional run: leave it out, or "
+                "train one with --conditional"
+            )
+    elif not given:
+        raise UsageError(
+            f"{chosen.run} is a conditional run: give --label, {classes} or all, or "
+            f"--reconstruct-as, {classes}"
+        )
+    if len(given) == 2:
+        raise UsageError(
+            "--label draws new images and --reconstruct-as changes those of the test set: give one "
+            "of them"
+        )
+    for option, label in given.items():
+        is_class = label.isdecimal() and int(label) < config["num_classes"]
+        if not is_class and (option, label) != ("--label", "all"):
+            also = " or all" if option == "--label" else ""
+            raise UsageError(f"{option} is {label}: give {classes}{also}")
+
+
+def reconstructed_as(label: int, num: int, trained: "Trained") -> Any:
+    """The first test images, each above itself as another class."""
+    import jax.numpy as jnp
+
+    import vae_jax
+    from vae_jax.run import conditional, data, figures, measure
+    from vae_jax.run.model import observe
+
+    dataset = conditional.labelled(data.load(trained.options.data))
+    num = min(num, len(dataset.test.images))
+    # All are binarised, so that each is as the run's results have it.
+    x = measure.observed(observe(trained.binarization), dataset.test.images, "test")[:num]
+    label_now = jnp.asarray(dataset.test.labels[:num])
+    likelihood = vae_jax.transfer(
+        trained.model, trained.params, x, label_now, jnp.full_like(label_now, label)
+    )
+    return figures.reconstructions(x, likelihood.mean)

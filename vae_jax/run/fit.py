@@ -1,0 +1,353 @@
+"""Training of any loss over any data, from the first epoch to the last, whatever ends it between.
+
+`fit` is the whole of it for a program of one's own; the programs of this package make their state
+on many hosts at once and call `train`.
+"""
+
+import contextlib
+import math
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import vae_jax
+from vae_jax.run import folder
+from vae_jax.run.callbacks import Callback, ProgressBar
+from vae_jax.run.data import stream
+from vae_jax.run.errors import Diverged, Interrupted
+from vae_jax.run.plan import Plan, Progress, Row
+from vae_jax.run.saver import Saver
+from vae_jax.run.survival import StopRequest
+
+# A call makes as many steps as take about so long: a stop, or a checkpoint, waits for its end.
+_CALL_SECONDS = 1.0
+
+Validate = Callable[[Any], Mapping[str, Any]]
+"""params, whole and on one device -> figures of the validation set, higher being better."""
+
+
+class Fitted(NamedTuple):
+    """What training leaves.
+
+    Attributes:
+      params: those that are judged: of the best epoch where the plan keeps it, else the moving
+        average where there is one, else the last; whole, on one device.
+      state: after the last step.
+      rows: a dict of figures for each epoch.
+      compile_seconds: of the run, all its processes together, as the next.
+      seconds_before: of the processes before this one, up to their last checkpoints.
+    """
+
+    params: Any
+    state: vae_jax.TrainState
+    rows: list[Row]
+    compile_seconds: float
+    seconds_before: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a run is made of, built once.
+
+    Attributes:
+      loss: (params, key, batch) -> (scalar to minimise, pytree of arrays to report).
+      optimizer: any optax transformation.
+      data: a pytree of arrays [N, ...], or of what is read like them; see `stream.stream`.
+      sharding: of the state, from `vae_jax.state_sharding`.
+      plan: how long, and what is kept.
+      validate: called after each epoch; see `Validate`.
+      config: JSON values, stored in each checkpoint.
+      continued_by: what goes on with the run, for messages.
+      start: when this process began with it, by time.perf_counter.
+    """
+
+    loss: Callable[..., Any]
+    optimizer: optax.GradientTransformation
+    data: Any
+    sharding: vae_jax.TrainState
+    plan: Plan
+    validate: Validate | None
+    config: Mapping[str, Any]
+    continued_by: str
+    start: float
+
+    @property
+    def mesh(self) -> Mesh:
+        mesh: Mesh = self.sharding.step.mesh
+        return mesh
+
+    @property
+    def num_examples(self) -> int:
+        return len(jax.tree.leaves(self.data)[0])
+
+    def progress(self) -> Progress:
+        """That of a run which has not begun."""
+        per_epoch = self.num_examples // self.plan.batch_size
+        num_steps = self.plan.steps or (self.plan.epochs or 0) * per_epoch
+        return Progress(num_steps, per_epoch, self.plan.batch_size)
+
+    def pieces(self, state: vae_jax.TrainState, progress: Progress) -> Iterator[stream.Piece]:
+        """The data from the state's step on, in the order of its key."""
+        # The same key on this process's device alone.
+        key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(state.key)))
+        parts = () if self.plan.accumulate == 1 else (self.plan.accumulate,)
+
+        def order_of(epoch: int) -> np.ndarray:
+            order = vae_jax.shuffle(
+                key, epoch, num_examples=self.num_examples, batch_size=self.plan.batch_size
+            )
+            return np.asarray(order).reshape(len(order), *parts, -1)
+
+        epochs = math.ceil(progress.num_steps / progress.steps_per_epoch)
+        where = (order_of, self.mesh, progress.step, epochs)
+        if self.plan.stream:
+            return stream.stream(self.data, *where, num_workers=self.plan.num_workers)
+        return stream.resident(self.data, *where)
+
+    def compile(self, state: vae_jax.TrainState, piece: stream.Piece) -> Callable[..., Any]:
+        """The program that takes steps of a piece."""
+        train_epoch = vae_jax.make_train_epoch(
+            self.loss,
+            self.optimizer,
+            average_decay=self.plan.average_decay,
+            accumulate=self.plan.accumulate,
+            sharding=self.sharding,
+        )
+        args = (state, piece.dataset, piece.order, np.int32(0), np.int32(1))
+        compiled: Callable[..., Any] = train_epoch.lower(*args).compile()
+        return compiled
+
+
+def fit(
+    key: jax.Array,
+    loss: Callable[..., Any],
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    data: Any,
+    plan: Plan,
+    *,
+    validate: Validate | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Fitted:
+    """Trains any loss over any data, with progress, checkpoints and a resume that changes no bit.
+
+    Args:
+      key: typed; the order of the data and all noise come from it.
+      loss: (params, key, batch) -> (scalar to minimise, pytree of arrays to report), such as
+        `vae_jax.make_loss` gives. A batch is the data at the batch's rows.
+      params: any pytree of arrays, of any framework. Copied: the caller's stay as they are.
+      optimizer: any optax transformation, those that want `value`, `grad` or `value_fn` too.
+      data: a pytree of arrays [N, ...], or of sources that have an array's shape and dtype and give
+        source[rows].
+      plan: how long, in what batches, on which devices, and what is kept.
+      validate: params -> figures by name, after each epoch; in the rows they are validation_NAME.
+      callbacks: told of the start, of each call's steps and of each epoch, which they may end the
+        training at; a `ProgressBar` is put before them.
+
+    Returns:
+      A `Fitted`. Run again with the same arguments and `plan.resume`, it goes on where it was
+      ended, by whatever, to the numbers of the unbroken run.
+
+    Raises:
+      ValueError: the data's arrays differ in length, or a batch has more examples than they.
+      Diverged: a loss was not finite.
+      RunError: the folder cannot be used.
+      Interrupted: SIGINT or SIGTERM came while the plan has a folder; the state is saved.
+    """
+    start = time.perf_counter()
+    _check_lengths(data, plan.batch_size)
+    mesh = plan.mesh or jax.make_mesh(
+        (1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]
+    )
+
+    def fresh(words: Any, params: Any) -> vae_jax.TrainState:
+        # The words of a key: a typed key cannot be given to many processes.
+        average = plan.average_decay > 0
+        return vae_jax.init_state(
+            jax.random.wrap_key_data(words), params, optimizer, average=average
+        )
+
+    words = np.asarray(jax.random.key_data(key))
+    sharding = vae_jax.state_sharding(
+        jax.eval_shape(fresh, words, params), mesh, shard_parameters=plan.shard_parameters
+    )
+    state = jax.jit(fresh, out_shardings=sharding)(words, params)
+    if plan.folder is not None and jax.process_index() == 0:
+        shapes = [[list(a.shape), str(a.dtype)] for a in jax.tree.leaves(data)]
+        made_of = {
+            "data": shapes,
+            "batch_size": plan.batch_size,
+            "accumulate": plan.accumulate,
+            "average_decay": plan.average_decay,
+        }
+        folder.open_for_fit(plan.folder, made_of, resume=plan.resume)
+    setup = Setup(
+        loss=loss,
+        optimizer=optimizer,
+        data=data,
+        sharding=sharding,
+        plan=plan,
+        validate=validate,
+        config={},
+        continued_by="the same call, with resume=True in its plan",
+        start=start,
+    )
+    return train(setup, state, [ProgressBar(), *callbacks])
+
+
+def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]) -> Fitted:
+    """Trains a state, or what its folder has of it, to the end of the plan.
+
+    Args:
+      setup: what the run is made of.
+      state: a fresh one; where the plan resumes, the newest checkpoint's values replace its own.
+      callbacks: in every process; of several, the first process's alone should print.
+
+    Raises:
+      As `fit`.
+    """
+    plan = setup.plan
+    with contextlib.ExitStack() as stack:
+        saver = stack.enter_context(Saver(plan, setup.config))
+        state, progress = saver.begin(state, setup.progress())
+        before = progress.total_seconds
+        ended = _any(callback.start(progress) for callback in callbacks)
+        if not ended and not progress.finished:
+            pieces = stack.enter_context(contextlib.closing(setup.pieces(state, progress)))
+            stop = stack.enter_context(StopRequest(asked=plan.folder is not None))
+            state = _take_steps(setup, state, progress, saver, pieces, callbacks, stop)
+        params = evaluation_params(state) if saver.best is None else jax.device_put(saver.best)
+    return Fitted(params, state, progress.rows, progress.compile_seconds, before)
+
+
+def _take_steps(
+    setup: Setup,
+    state: vae_jax.TrainState,
+    progress: Progress,
+    saver: Saver,
+    pieces: Iterator[stream.Piece],
+    callbacks: Sequence[Callback],
+    stop: StopRequest,
+) -> vae_jax.TrainState:
+    """Takes steps until the plan, a callback or a signal ends them; then all is saved."""
+    before, take = progress.total_seconds, None
+    clock = time.perf_counter()  # runs while a piece is waited for too
+    num = 1  # steps of a call
+    for piece in pieces:
+        if take is None:
+            compile_start = time.perf_counter()
+            take = setup.compile(state, piece)
+            progress.compile_seconds += time.perf_counter() - compile_start
+            clock = time.perf_counter()
+        first = piece.epoch * progress.steps_per_epoch
+        last = min(first + piece.stop, progress.num_steps)
+        while progress.step < last:
+            num = min(num, last - progress.step)
+            begin = progress.step - first - piece.start
+            part = slice(begin, begin + num)
+            state, metrics = take(
+                state, piece.dataset, piece.order, np.int32(part.start), np.int32(part.stop)
+            )
+            metrics = jax.tree.map(operator.itemgetter(part), jax.device_get(metrics))
+            _check_finite(setup, metrics.loss, state.params, progress.step)
+            seconds = time.perf_counter() - clock
+            progress.add(metrics, seconds)
+            ended = _report(setup, state, progress, saver, metrics, callbacks)
+            step_seconds, signum, age, ended = _agreed(seconds / num, stop.signum, saver.age, ended)
+            num = max(1, int(_CALL_SECONDS / step_seconds))
+            if progress.finished or signum or ended or age >= setup.plan.checkpoint_seconds:
+                progress.total_seconds = before + time.perf_counter() - setup.start
+                saver.save(state, progress)
+            if signum:
+                raise Interrupted(
+                    int(signum),
+                    f"stopped and saved at step {progress.step}; go on with\n"
+                    f"  {setup.continued_by}",
+                )
+            if ended or progress.finished:
+                return state
+            clock = time.perf_counter()
+    return state
+
+
+def _report(
+    setup: Setup,
+    state: vae_jax.TrainState,
+    progress: Progress,
+    saver: Saver,
+    metrics: vae_jax.Metrics,
+    callbacks: Sequence[Callback],
+) -> bool:
+    """Tells the callbacks of a call and of the epoch it ended; whether one ends the training."""
+    for callback in callbacks:
+        callback.steps(progress, metrics)
+    if not progress.at_row:
+        return False
+    params = evaluation_params(state)
+    row = progress.end_epoch({} if setup.validate is None else setup.validate(params))
+    saver.add(row, params)
+    return _any(callback.epoch(progress, row) for callback in callbacks)
+
+
+def _any(answers: Iterable[bool | None]) -> bool:
+    """Whether one is true, all of them heard."""
+    return any(list(answers))
+
+
+def _agreed(*values: float) -> np.ndarray:
+    """The largest of each value over all processes, which must all do the same next."""
+    if jax.process_count() == 1:
+        return np.array(values, np.float64)
+    return multihost_utils.process_allgather(np.array(values, np.float32)).max(axis=0)
+
+
+def evaluation_params(state: vae_jax.TrainState) -> Any:
+    """The parameters that are judged: the moving average where the run keeps one.
+
+    Whole, and on one device of this process.
+    """
+    params = state.params if state.average is None else state.average
+    everywhere = NamedSharding(state.step.sharding.mesh, PartitionSpec())
+    return jax.tree.map(lambda x: x.addressable_data(0), jax.device_put(params, everywhere))
+
+
+def _check_lengths(data: Any, batch_size: int) -> None:
+    lengths = {len(leaf) for leaf in jax.tree.leaves(data)}
+    if len(lengths) != 1:
+        raise ValueError(
+            f"the data's arrays have {sorted(lengths)} examples: give arrays [N, ...] of one length"
+        )
+    if batch_size > min(lengths):
+        raise ValueError(f"batch_size is {batch_size} but there are {min(lengths)} examples")
+
+
+@jax.jit
+def _finite(tree: Any) -> jax.Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, np.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def _check_finite(setup: Setup, losses: np.ndarray, params: Any, first_step: int) -> None:
+    infinite = np.flatnonzero(~np.isfinite(losses))
+    if infinite.size:
+        what = f"the loss of step {first_step + infinite[0] + 1} is {losses[infinite[0]]}"
+    elif not _finite(params):  # a finite loss can have a gradient that is not
+        what = f"the parameters after step {first_step + len(losses)} are not finite"
+    else:
+        return
+    where = setup.plan.folder
+    raise Diverged(
+        f"{what}; take a smaller step, or clip the gradient"
+        if where is None
+        else f"{what}; the checkpoints in {where / 'checkpoints'} are from before it. Go on from "
+        f"the newest with a smaller step, or clip the gradient:\n  {setup.continued_by}"
+    )

@@ -1,0 +1,389 @@
+"""A VAE on images, from options to numbers and pictures: what `vae-jax mnist` and `train` do."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+
+import vae_jax
+from vae_jax.run import (
+    callbacks,
+    conditional,
+    data,
+    devices,
+    fit,
+    folder,
+    measure,
+    options,
+    processes,
+)
+from vae_jax.run.data.dataset import Dataset
+from vae_jax.run.errors import Diverged, RunError, UsageError
+from vae_jax.run.model import make_loss, make_model, make_optimizer, mean_pixel, observe
+from vae_jax.run.plan import Plan, named_leaves
+
+
+class Job(NamedTuple):
+    """What a run is made of, once its data are there and its folder is open.
+
+    Attributes:
+      chosen: the options, complete.
+      dataset: the images.
+      mesh: the devices.
+      output: the folder.
+      config: what config.json holds.
+      observe: (key, bytes) -> x.
+      model: the VAE.
+      keys: of the run, by what they are for.
+      continued_by: the command that goes on with it.
+      start: of the process, by time.perf_counter.
+    """
+
+    chosen: options.Options
+    dataset: Dataset
+    mesh: jax.sharding.Mesh
+    output: Path
+    config: dict[str, Any]
+    observe: Any
+    model: vae_jax.VAE
+    keys: dict[str, jax.Array]
+    continued_by: str
+    start: float
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.dataset.image_shape
+
+    @property
+    def stream(self) -> bool:
+        return self.chosen.devices.stream or jax.process_count() > 1 or self.dataset.large
+
+    def labels(self, split: str) -> np.ndarray | None:
+        """Of a split's images, for a model that is conditional on them."""
+        labels: np.ndarray = getattr(self.dataset, split).labels
+        return labels if self.chosen.model.conditional else None
+
+
+def run(chosen: options.Options, prog: str) -> None:
+    """Trains, measures and draws, as the options say.
+
+    Raises:
+      UsageError, DataError, RunError, Interrupted: in one line.
+    """
+    start = time.perf_counter()
+    folder.check_writable(chosen.run.output)
+    if chosen.run.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise RunError(
+            'no tensorboardX for --tensorboard: pip install "vae_jax[tensorboard]", or leave it out'
+        )
+    of = chosen.devices
+    processes.join_processes(of.coordinator, of.num_processes, of.process_id)
+    found = devices.use_accelerator(chosen.run.accelerator)
+    devices.use_compilation_cache()
+    mesh = devices.make_mesh(found, chosen)
+    dataset = data.load(chosen.data, stream=chosen.devices.stream)
+    if chosen.model.conditional:
+        dataset = conditional.labelled(dataset)
+    job = _open(_settled(chosen, dataset), dataset, mesh, prog, start)
+    fitted = _train(job)
+    if jax.process_index() == 0:
+        _conclude(job, fitted)
+
+
+def _settled(chosen: options.Options, dataset: Dataset) -> options.Options:
+    """The options with what follows from the data.
+
+    Raises:
+      UsageError: they do not suit the data.
+    """
+    num_train = len(dataset.train.images)
+    if chosen.training.batch_size > num_train:
+        raise UsageError(
+            f"--batch-size is {chosen.training.batch_size} but {dataset.name} has {num_train} "
+            "training examples: make it smaller"
+        )
+    if isinstance(chosen.data, options.Data):
+        # The run is of the data set that was found: a resume must not find another one.
+        chosen = dataclasses.replace(
+            chosen, data=dataclasses.replace(chosen.data, dataset=dataset.name)
+        )
+    if chosen.training.epochs is None:
+        epochs = 200 if dataset.name == "digits" else 18
+        chosen = dataclasses.replace(
+            chosen, training=dataclasses.replace(chosen.training, epochs=epochs)
+        )
+    return chosen
+
+
+def _open(
+    chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh, prog: str, start: float
+) -> Job:
+    """Opens the folder, says what is about to run, and builds what it is made of."""
+    output, leader = chosen.run.output, jax.process_index() == 0
+    if chosen.run.resume and output is not None:
+        dataset = dataset._replace(notice=folder.read_config(output)["notice"])
+    if leader and chosen.run.resume and output is not None:
+        folder.lock(output)
+    elif leader:
+        name = f"{dataset.name}-instead-of-mnist" if dataset.notice else dataset.name
+        output = folder.create(output, name, overwrite=chosen.run.overwrite)
+    assert output is not None
+    binarization = "static" if dataset.name == "binarized_mnist" else chosen.data.binarization
+    config = {
+        **folder.stamp(),
+        "options": options.to_json(chosen),
+        "dataset": dataset.name,
+        "notice": dataset.notice,
+        "binarization": binarization,
+        "image_shape": list(dataset.image_shape),
+        "num_classes": dataset.num_classes,
+    }
+    if leader:
+        folder.write_json(output / "config.json", config)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the folder is made")
+    mean = mean_pixel(dataset.train.images, binarization)
+    key = jax.random.key(chosen.training.seed)
+    names = ("init", "train", "evaluate", "picture")
+    job = Job(
+        chosen=chosen,
+        dataset=dataset,
+        mesh=mesh,
+        output=output,
+        config=config,
+        observe=observe(binarization),
+        model=make_model(
+            chosen.model, dataset.image_shape, binarization, mean, dataset.num_classes
+        ),
+        keys=dict(zip(names, jax.random.split(key, 4), strict=True)),
+        continued_by=f"{prog} --output={output} --resume",
+        start=start,
+    )
+    _announce(job)
+    return job
+
+
+def _announce(job: Job) -> None:
+    dataset, binarization = job.dataset, job.config["binarization"]
+    if dataset.notice:
+        print(f"\n*** {dataset.notice} ***\n")
+    sizes = "{:,} training, {:,} validation, {:,} test images".format(
+        *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
+    )
+    print(f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}")
+    number = f"{job.mesh.size} " if job.mesh.size > 1 else ""
+    streamed = ", data streamed" if job.stream else ""
+    print(f"results: {job.output}   device: {number}{jax.devices()[0].device_kind}{streamed}")
+
+
+def _train(job: Job) -> fit.Fitted:
+    """Trains to the last epoch.
+
+    Raises:
+      Interrupted: SIGINT or SIGTERM came; the state is saved.
+      RunError: a loss was not finite; the last good checkpoint stays.
+    """
+    training, of, saved = job.chosen.training, job.chosen.devices, job.chosen.run
+    assert training.epochs is not None
+    steps = len(job.dataset.train.images) // training.batch_size
+    optimizer = make_optimizer(training, training.epochs * steps)
+    state, sharding = _fresh(job, optimizer)
+    model = job.model
+    if of.remat:
+        model = model._replace(decode=jax.checkpoint(model.decode))
+    setup = fit.Setup(
+        loss=make_loss(model, job.observe),
+        optimizer=optimizer,
+        data=vae_jax.Batch(job.dataset.train.images, job.labels("train")),
+        sharding=sharding,
+        plan=Plan(
+            batch_size=training.batch_size,
+            epochs=training.epochs,
+            accumulate=training.accumulate,
+            average_decay=training.average_decay,
+            mesh=job.mesh,
+            stream=job.stream,
+            num_workers=of.workers,
+            folder=job.output,
+            resume=saved.resume,
+            keep=saved.keep,
+            checkpoint_seconds=saved.checkpoint_seconds,
+        ),
+        validate=_validation(job),
+        config=job.config,
+        continued_by=job.continued_by,
+        start=job.start,
+    )
+    with _reporters(job) as reporters:
+        try:
+            return fit.train(setup, state, reporters)
+        except Diverged as error:
+            raise Diverged(f"{error} --learning-rate=... --clip-norm=...") from None
+
+
+def _fresh(
+    job: Job, optimizer: optax.GradientTransformation
+) -> tuple[vae_jax.TrainState, vae_jax.TrainState]:
+    """The state before the first step, made where it lives, and its sharding."""
+
+    def fresh(init_words: Any, train_words: Any) -> vae_jax.TrainState:
+        # The words of keys: a typed key cannot be given to many processes.
+        init_key, train_key = map(jax.random.wrap_key_data, (init_words, train_words))
+        first_label = jnp.zeros(1, jnp.int32) if job.chosen.model.conditional else None
+        params = job.model.init(init_key, jnp.zeros((1, *job.image_shape)), first_label)
+        average = job.chosen.training.average_decay > 0
+        return vae_jax.init_state(train_key, params, optimizer, average=average)
+
+    words = [np.asarray(jax.random.key_data(job.keys[name])) for name in ("init", "train")]
+    sharding = vae_jax.state_sharding(
+        jax.eval_shape(fresh, *words),
+        job.mesh,
+        shard_parameters=job.chosen.devices.shard_parameters,
+    )
+    state: vae_jax.TrainState = jax.jit(fresh, out_shardings=sharding)(*words)
+    return state, sharding
+
+
+def _validation(job: Job) -> fit.Validate:
+    """The bound of the validation set, one draw an image, the same draws each time."""
+    x = measure.observed(job.observe, job.dataset.validation.images, "validation")
+    label, model = job.labels("validation"), job.model
+    key = jax.random.fold_in(job.keys["evaluate"], 0)
+
+    @jax.jit
+    def validate(params: Any) -> dict[str, jax.Array]:
+        posterior = model.encode(params, x, label)
+        z = vae_jax.sample(key, posterior)
+        prior = model.prior(params, label)
+        bound = vae_jax.elbo(x, z, posterior, prior, model.decode(params, z, label))
+        return named_leaves(jax.tree.map(jnp.mean, bound))
+
+    return validate
+
+
+@contextlib.contextmanager
+def _reporters(job: Job) -> Iterator[list[callbacks.Callback]]:
+    """Those of the first process; a bar that shows nothing in the others."""
+    leader = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        found: list[callbacks.Callback] = [callbacks.ProgressBar(disable=not leader)]
+        if leader and job.chosen.run.tensorboard:
+            found.append(stack.enter_context(callbacks.tensorboard(job.output / "tensorboard")))
+        yield found
+
+
+def _conclude(job: Job, fitted: fit.Fitted) -> None:
+    """Measures on the test set, touched here, once; numbers first, then pictures."""
+    test_x = measure.observed(job.observe, job.dataset.test.images, "test")
+    label = job.labels("test")
+    test_label = None if label is None else jnp.asarray(label)
+    evaluate_key, params = job.keys["evaluate"], fitted.params
+    test = measure.measure(
+        jax.random.fold_in(evaluate_key, 1),
+        job.model,
+        params,
+        test_x,
+        test_label,
+        job.chosen.evaluation.num_importance_samples,
+    )
+    of_classes: dict[str, Any] = {}
+    if test_label is not None:
+        of_classes = conditional.measure(
+            jax.random.fold_in(evaluate_key, 2),
+            job.model,
+            params,
+            test_x,
+            job.dataset,
+            test["estimate"],
+            job.chosen.evaluation.num_class_samples,
+        )
+    results = {
+        **_described(job),
+        **measure.reported(test),
+        **of_classes,
+        **_timed(job, fitted),
+        "parameters_sha256": measure.sha256(params),
+        "options": options.to_json(job.chosen),
+    }
+    folder.write_json(job.output / "results.json", results)
+    print(measure.summary(results) + (conditional.summary(results) if of_classes else ""))
+    try:
+        _draw(job, fitted, test_x, test_label, test["means"])
+    except Exception as error:  # matplotlib's and Pillow's, of every type; the numbers are there
+        brief = f"{type(error).__name__}: {error}".partition("\n")[0]
+        warnings.warn(f"a picture could not be made ({brief})", RuntimeWarning, stacklevel=2)
+    print(f"pictures and numbers: {job.output}")
+
+
+def _described(job: Job) -> dict[str, Any]:
+    """The fields of results.json that say what was run."""
+    binarization = job.config["binarization"]
+    return {
+        "dataset": job.dataset.name,
+        "source": job.dataset.source,
+        "notice": job.dataset.notice,
+        "binarization": binarization,
+        "likelihood": "normal" if binarization == "none" else "bernoulli",
+        "num_train": len(job.dataset.train.images),
+        "num_validation": len(job.dataset.validation.images),
+        "num_test": len(job.dataset.test.images),
+        "seed": job.chosen.training.seed,
+        "epochs": job.chosen.training.epochs,
+        "latent_dim": job.chosen.model.latent_dim,
+        "conditional": job.chosen.model.conditional,
+    }
+
+
+def _timed(job: Job, fitted: fit.Fitted) -> dict[str, Any]:
+    """The fields of results.json that say how long it took, and on what."""
+    seconds = math.fsum(row["seconds"] for row in fitted.rows)
+    examples = math.fsum(row["examples_per_second"] * row["seconds"] for row in fitted.rows)
+    return {
+        "compile_seconds": fitted.compile_seconds,
+        "train_seconds": seconds,
+        "total_seconds": fitted.seconds_before + time.perf_counter() - job.start,
+        "examples_per_second": examples / seconds,
+        "device": jax.devices()[0].device_kind,
+        "num_devices": job.mesh.size,
+        "num_processes": jax.process_count(),
+        "versions": measure.versions(),
+    }
+
+
+def _draw(
+    job: Job,
+    fitted: fit.Fitted,
+    test_x: jax.Array,
+    test_label: jax.Array | None,
+    means: np.ndarray,
+) -> None:
+    """Writes the run's pictures."""
+    from vae_jax.run import figures, pictures  # here, as matplotlib takes a second
+
+    picture_key, params = job.keys["picture"], fitted.params
+    num_classes = job.dataset.num_classes
+    if test_label is not None:
+        picture_key, class_key = jax.random.split(picture_key)
+        drawn = pictures.of_classes(class_key, job.model, params, test_x, test_label, num_classes)
+        for name, picture in drawn.items():
+            picture.save(job.output / name)
+    drawn = pictures.of_images(picture_key, job.model, params, test_x[:64], test_label)
+    for name, picture in drawn.items():
+        picture.save(job.output / name)
+    manifold = None
+    if means.shape[1] == 2 and test_label is None:
+        manifold = pictures.decoded_plane(job.model, params)
+    labels = job.dataset.test.labels if num_classes else None
+    figures.latent(job.output / "latent.png", means, labels, manifold)
+    figures.curves(job.output / "curves.png", fitted.rows)

@@ -1,0 +1,52 @@
+"""`vae-jax`: what one does with a VAE, from a shell."""
+
+import importlib
+import sys
+
+from vae_jax.run import command
+from vae_jax.run.errors import UsageError
+
+COMMANDS = {
+    "train": "a VAE on your own images: an array, a folder of pictures, or tfds:NAME",
+    "mnist": "a VAE on MNIST, Fashion-MNIST, binarized MNIST or scikit-learn's digits",
+    "generate": "images from a trained run: draws, draws of a class, test images as another class",
+    "evaluate": "log p(x) of a trained run's test set, with as many draws as asked for",
+}
+
+_HELP = """usage: vae-jax COMMAND [options]
+
+Variational autoencoders in JAX.
+
+{commands}
+
+vae-jax COMMAND --help lists the options of a command. A run leaves its numbers, its pictures and
+its checkpoints in one folder, runs/DATA-TIME or --output.
+"""
+
+
+def main() -> None:
+    """The console script."""
+    command.run(lambda: _choose(sys.argv[1:]))
+
+
+def run(name: str, prog: str) -> None:
+    """A command under another name, such as python -m experiments.mnist."""
+    command.run(lambda: _start(name, sys.argv[1:], prog))
+
+
+def _choose(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        lines = (f"  {name:10s}{what}" for name, what in COMMANDS.items())
+        print(_HELP.format(commands="\n".join(lines)), end="")
+    elif arguments[0] == "--version":
+        import vae_jax
+
+        print(f"vae_jax {vae_jax.__version__}")
+    elif arguments[0] not in COMMANDS:
+        raise UsageError(f"no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
+    else:
+        _start(arguments[0], arguments[1:], f"vae-jax {arguments[0]}")
+
+
+def _start(name: str, arguments: list[str], prog: str) -> None:
+    importlib.import_module(f"vae_jax.run.commands.{name}").main(arguments, prog)

@@ -1,0 +1,105 @@
+"""What a run keeps on disk while it trains: checkpoints, a row of metrics for each epoch."""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import vae_jax
+from vae_jax.run import folder
+from vae_jax.run.errors import UsageError
+from vae_jax.run.plan import Plan, Progress, Row
+
+
+class Saver(contextlib.ExitStack):
+    """Keeps a run in its plan's folder; without one, the best parameters alone, in memory.
+
+    Attributes:
+      best: parameters of the best epoch so far on the host, None where the plan keeps none.
+    """
+
+    def __init__(self, plan: Plan, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.best: Any = None
+        self._plan, self._config = plan, config
+        self._best_value = -np.inf
+        self._leader = jax.process_index() == 0
+        self._saved_at = time.monotonic()
+        self._checkpoints: Any = None
+
+    def __enter__(self) -> "Saver":
+        if self._plan.folder is not None:
+            from vae_jax import checkpoint  # here, as orbax takes a second
+
+            self._checkpoints = self.enter_context(
+                checkpoint.manager(self._plan.folder / "checkpoints", keep=self._plan.keep)
+            )
+        return self
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last checkpoint; 0 where there will be none."""
+        return 0.0 if self._checkpoints is None else time.monotonic() - self._saved_at
+
+    def begin(
+        self, state: vae_jax.TrainState, progress: Progress
+    ) -> tuple[vae_jax.TrainState, Progress]:
+        """The state and the progress to start from: the newest checkpoint's where a run resumes.
+
+        Raises:
+          UsageError: the run has made more steps than it is asked for.
+          CheckpointError: see `checkpoint.restore`.
+        """
+        # A run that was killed before its first checkpoint starts over.
+        if not self._plan.resume or self._checkpoints.latest_step() is None:
+            return state, progress
+        from vae_jax import checkpoint
+
+        assert self._plan.folder is not None
+        state = checkpoint.restore(self._checkpoints, state)
+        progress.step = int(state.step)
+        stored = checkpoint.restore_config(self._checkpoints, progress.step)["progress"]
+        if progress.step > progress.num_steps:
+            raise UsageError(
+                f"the run has made {progress.epoch} epochs, {progress.step} steps, and is asked "
+                f"for {progress.num_steps} steps: give as many or more"
+            )
+        for step in self._checkpoints.all_steps():
+            if step > progress.step:  # damaged, and in the way of the same step's next one
+                self._checkpoints.delete(step)
+        for name, value in stored.items():
+            setattr(progress, name, value)
+        progress.rows = folder.read_metrics(self._plan.folder, progress.step)
+        if self._leader:
+            folder.write_metrics(self._plan.folder, progress.rows)
+        if self._plan.keep_best is not None:
+            self.best = checkpoint.restore_best(self._checkpoints, progress.step, state.params)
+        if self.best is not None:
+            self._best_value = max(self._figure(row) for row in progress.rows)
+        return state, progress
+
+    def add(self, row: Row, params: Any) -> None:
+        """Writes an epoch's row, and keeps its parameters where they are the best so far."""
+        if self._plan.folder is not None and self._leader:
+            folder.append_metrics(self._plan.folder, row)
+        if self._plan.keep_best is not None and (value := self._figure(row)) > self._best_value:
+            self.best, self._best_value = jax.device_get(params), value
+
+    def save(self, state: vae_jax.TrainState, progress: Progress) -> None:
+        """Writes a checkpoint, complete on disk when this returns."""
+        if self._checkpoints is None:
+            return
+        from vae_jax import checkpoint
+
+        config = {**self._config, "progress": progress.stored()}
+        checkpoint.save(self._checkpoints, state, config, best=self.best)
+        self._saved_at = time.monotonic()
+
+    def _figure(self, row: Row) -> float:
+        name = self._plan.keep_best
+        if name not in row:
+            raise ValueError(f"keep_best is {name!r} but the rows have {', '.join(row)}")
+        return float(row[name])
