@@ -4,8 +4,9 @@ A checkpoint holds arrays and JSON; loading one executes nothing from it. It can
 other devices than it was saved from, by other processes too.
 """
 
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +16,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax import Array
 
-__all__ = ["CheckpointError", "manager", "restore", "restore_best", "restore_config", "save"]
+__all__ = [
+    "CheckpointError",
+    "manager",
+    "restore",
+    "restore_best",
+    "restore_config",
+    "save",
+    "set_aside",
+]
 
 
 class _State(Protocol):
@@ -83,9 +92,10 @@ def save(
     """
     step = int(state.step)
     # Orbax's files are compressed without a checksum: a byte that changes on disk goes unnoticed.
-    stored = {"config": dict(config), "checksums": _checksums(state)}
+    stored = {"config": dict(config), "mixed": _mixed(state)}
     items = {"state": ocp.args.StandardSave(state), "config": ocp.args.JsonSave(stored)}
     if best is not None:
+        stored["best"] = _mixed(best)
         items["best"] = ocp.args.StandardSave(best)
     try:
         checkpoints.save(step, args=ocp.args.Composite(**items), force=True)
@@ -111,20 +121,9 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State:
         arrays have other names or shapes; the message names the first that differs.
     """
     newest = _latest_step(checkpoints)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    # Restoring onto other devices than the checkpoint's takes abstract arrays with a sharding.
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like
-    )
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
-            # Of a checkpoint without arrays there is no metadata.
-            _check_same_shapes(checkpoints.item_metadata(step)["state"].tree, like, step)
-            state: State = checkpoints.restore(step, args=items)["state"]
-            if _checksums(state) != _stored(checkpoints, step)["checksums"]:
-                raise ValueError("its values are not those that were saved")
-            return state
+            return _retried(lambda step=step: _restore_step(checkpoints, like, step), step)
         except CheckpointError:
             raise
         except Exception as error:  # damage shows as errors of every type
@@ -138,6 +137,80 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State:
         f"no checkpoint in {checkpoints.directory} can be read, the newest of step {newest}: start "
         "a new run"
     )
+
+
+def _restore_step(checkpoints: ocp.CheckpointManager, like: State, step: int) -> State:
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    # Restoring onto other devices than the checkpoint's takes abstract arrays with a sharding.
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like
+    )
+    # Of a checkpoint without arrays there is no metadata.
+    _check_same_arrays(checkpoints.item_metadata(step)["state"].tree, like, step)
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    state: State = checkpoints.restore(step, args=items)["state"]
+    _check_sums(state, _stored(checkpoints, step))
+    return state
+
+
+# What the system says of a file, or of memory, that may be there a moment later: tensorstore passes
+# it on as the text of a ValueError. A file that is gone, or holds something else, is damage.
+_PASSING = ("OS error", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "Cannot allocate memory")
+_WAITS = (0.2, 1.0, 3.0)  # seconds before each further try
+
+
+def _retried(read: Callable[[], State], step: int) -> State:
+    """What `read` returns; errors that can pass are tried again, and never taken for damage.
+
+    Raises:
+      CheckpointError: such an error did not pass.
+    """
+    for wait in (*_WAITS, None):
+        try:
+            return read()
+        except Exception as error:
+            if not _can_pass(error):
+                raise
+            if wait is None:
+                raise CheckpointError(
+                    f"the checkpoint of step {step} cannot be read now ({_brief(error)}): try "
+                    "again; nothing was changed"
+                ) from error
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _can_pass(error: Exception) -> bool:
+    gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+    if isinstance(error, OSError | MemoryError):
+        return not isinstance(error, gone)
+    text = str(error)
+    return any(words in text for words in _PASSING) and "OS error 2:" not in text
+
+
+def set_aside(checkpoints: ocp.CheckpointManager, after: int) -> list[Path]:
+    """Moves checkpoints of later steps, which `restore` has passed over, out of the manager's way.
+
+    They would stand where the same steps' next ones go. None is deleted.
+
+    Args:
+      checkpoints: from `manager`.
+      after: the step that was restored.
+
+    Returns:
+      Where they are now: in the folder `damaged` beside that of the checkpoints.
+    """
+    folder = Path(checkpoints.directory)
+    moved = []
+    for step in sorted(checkpoints.all_steps()):
+        if step > after:
+            place = folder.with_name("damaged") / f"{step}-{time.time_ns()}"
+            place.parent.mkdir(exist_ok=True)
+            (folder / str(step)).rename(place)
+            moved.append(place)
+    if moved:
+        checkpoints.reload()
+    return moved
 
 
 def restore_best(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> Any:
@@ -155,7 +228,13 @@ def restore_best(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> An
         return None
     target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
     items = ocp.args.Composite(best=ocp.args.StandardRestore(target))
-    return checkpoints.restore(step, args=items)["best"]
+    best = checkpoints.restore(step, args=items)["best"]
+    if _mixed(best) != _stored(checkpoints, step)["best"]:
+        raise CheckpointError(
+            f"the best parameters in the checkpoint of step {step} in {checkpoints.directory} are "
+            "damaged: move that checkpoint away to go back to the one before"
+        )
+    return best
 
 
 def restore_config(checkpoints: ocp.CheckpointManager, step: int | None = None) -> dict[str, Any]:
@@ -190,39 +269,81 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0][:100]
 
 
-def _checksums(state: _State) -> list[int]:
-    return [int(x) for x in _sums(jax.tree.leaves(state))]
+def _check_sums(state: Any, stored: dict[str, Any]) -> None:
+    if "mixed" in stored:
+        equal = _mixed(state) == stored["mixed"]
+    else:  # written by version 0.1
+        equal = [int(x) for x in _plain_sums(jax.tree.leaves(state))] == stored["checksums"]
+    if not equal:
+        raise ValueError("its values are not those that were saved")
+
+
+def _mixed(tree: Any) -> list[int]:
+    """A checksum of each array, which tells its values and their places."""
+    return [int(x) for x in _mixed_sums(jax.tree.leaves(tree))]
 
 
 @jax.jit
-def _sums(leaves: list[Array]) -> list[Array]:
-    """The sum of each array's bits as integers: the same however it is split over devices."""
+def _mixed_sums(leaves: list[Array]) -> list[Array]:
+    """The sum of mix(word xor mix(place)), modulo 2^32: the same however an array is split.
+
+    The mix is the finaliser of MurmurHash3, under which a changed sign, or two words that change
+    places, change the sum: of the plain words both can leave it as it is.
+    """
 
     def total(leaf: Array) -> Array:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        if leaf.dtype == jnp.bool_:
-            leaf = leaf.astype(jnp.uint8)
-        width = 8 * leaf.dtype.itemsize
-        bits = jax.lax.bitcast_convert_type(leaf, f"uint{min(width, 32)}")
-        return bits.astype(jnp.uint32).sum(dtype=jnp.uint32)
+        words = _words(leaf).reshape(-1)
+        place = jax.lax.iota(jnp.uint32, words.size)
+        return _mix(words ^ _mix(place)).sum(dtype=jnp.uint32)
 
     return [total(leaf) for leaf in leaves]
 
 
-def _check_same_shapes(saved: Any, like: _State, step: int) -> None:
-    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _mix(x: Array) -> Array:
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return x ^ (x >> 16)
+
+
+@jax.jit
+def _plain_sums(leaves: list[Array]) -> list[Array]:
+    return [_words(leaf).sum(dtype=jnp.uint32) for leaf in leaves]
+
+
+def _words(leaf: Array) -> Array:
+    """An array's bits as uint32, of narrower types one each, of wider ones several."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        leaf = jnp.stack([leaf.real, leaf.imag])
+    if leaf.dtype == jnp.bool_:
+        leaf = leaf.astype(jnp.uint8)
+    width = 8 * leaf.dtype.itemsize
+    return jax.lax.bitcast_convert_type(leaf, f"uint{min(width, 32)}").astype(jnp.uint32)
+
+
+def _check_same_arrays(saved: Any, like: _State, step: int) -> None:
+    def arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return {
-            jax.tree_util.keystr(path, simple=True, separator="."): x.shape for path, x in leaves
+            jax.tree_util.keystr(path, simple=True, separator="."): (tuple(x.shape), x.dtype)
+            for path, x in leaves
         }
 
-    found, expected = shapes(saved), shapes(like)
-    # A typed key is stored as the uint32 words behind it.
-    del found["key"], expected["key"]
+    def with_words(x: Any) -> Any:  # a typed key is stored as the words behind it
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.eval_shape(jax.random.key_data, x) if is_key else x
+
+    found, expected = arrays(saved), arrays(jax.tree.map(with_words, like))
     for name in sorted(found | expected, reverse=True):  # params before their moments
-        if found.get(name) != expected.get(name):
-            raise CheckpointError(
-                f"the checkpoint of step {step} is of another model or optimizer: {name} has shape "
-                f"{found.get(name, 'absent')} there and {expected.get(name, 'absent')} here"
-            )
+        there, here = found.get(name), expected.get(name)
+        if there == here:
+            continue
+        if there is not None and here is not None and there[0] == here[0]:
+            what = f"dtype {there[1]} there and {here[1]} here"
+        else:
+            shapes = ("absent" if of is None else of[0] for of in (there, here))
+            what = "shape {} there and {} here".format(*shapes)
+        raise CheckpointError(
+            f"the checkpoint of step {step} is of another model or optimizer: {name} has {what}"
+        )

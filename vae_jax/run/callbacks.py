@@ -129,6 +129,22 @@ class EarlyStopping:
         return since >= self._patience
 
 
+class AtStart:
+    """Calls a function with the progress before the first step, once all that can fail has not."""
+
+    def __init__(self, function: Callable[[Progress], None]) -> None:
+        self._function = function
+
+    def start(self, progress: Progress) -> None:
+        self._function(progress)
+
+    def steps(self, progress: Progress, metrics: vae_jax.Metrics) -> None:
+        pass
+
+    def epoch(self, progress: Progress, row: Row) -> None:
+        pass
+
+
 class Reporter:
     """Gives each row to a function, as figures and their step: how a tracker is told of a run.
 

@@ -24,13 +24,14 @@ def parse(options: type[Any], arguments: Sequence[str], *, prog: str, default: A
 
 
 def option_value(arguments: Sequence[str], name: str) -> str | None:
-    """The value of `--name=value` or `--name value`, or None where it is not given."""
+    """The value of `--name=value` or `--name value`, the last one; None where it is not given."""
+    value = None
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         if argument == name:
-            return following
+            value = following
         if argument.startswith(f"{name}="):
-            return argument.removeprefix(f"{name}=")
-    return None
+            value = argument.removeprefix(f"{name}=")
+    return value
 
 
 def run(main: Callable[[], None]) -> None:

@@ -3,10 +3,12 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ CONTENTS = (
     "results.json",
     "evaluation.json",
     "checkpoints",
+    "damaged",
     "reconstructions.png",
     "samples.png",
     "samples_by_class.png",
@@ -64,11 +67,12 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
                     f"--output={folder} holds a run: give --resume to go on with it, --overwrite "
                     "to delete it, or another folder"
                 )
-            for item in CONTENTS:
+            # config.json last: until it is gone the folder holds a run, if a damaged one.
+            for item in reversed(CONTENTS):
                 path = folder / item
-                if path.is_dir():
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-                else:
+                else:  # of a link the link alone
                     path.unlink(missing_ok=True)
     return folder
 
@@ -119,6 +123,14 @@ def lock(folder: Path) -> None:
         raise RunError(
             f"{folder} is being written by {owner}: wait for it, or name another folder"
         ) from None
+    except OSError as error:  # of a file system without locks
+        os.close(descriptor)
+        warnings.warn(
+            f"{folder} cannot be locked ({error.strerror}): see that no other process writes there",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return
     with writing(folder):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
@@ -192,6 +204,15 @@ def read_options(folder: Path) -> Options:
     return from_json(read_config(folder)["options"])
 
 
+def _strict(value: Any) -> Any:
+    """The value with null for what JSON has no word for: infinities, and what is no number."""
+    if isinstance(value, dict):
+        return {name: _strict(of) for name, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(of) for of in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all.
 
@@ -200,7 +221,7 @@ def write_json(path: Path, value: Any) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
-        partial.write_text(json.dumps(value, indent=2) + "\n")
+        partial.write_text(json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
         os.replace(partial, path)
 
 
@@ -234,15 +255,19 @@ def read_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
     return [row for row in rows if row["step"] <= step]
 
 
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(_strict(row), allow_nan=False) + "\n"
+
+
 def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Writes all rows of metrics.jsonl."""
     partial = folder / ".metrics.jsonl.partial"
     with writing(folder):
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        partial.write_text("".join(_line(row) for row in rows))
         os.replace(partial, folder / "metrics.jsonl")
 
 
 def append_metrics(folder: Path, row: dict[str, Any]) -> None:
     """Adds a row to metrics.jsonl."""
     with writing(folder), (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(_line(row))

@@ -149,7 +149,7 @@ def _open(
         "image_shape": list(dataset.image_shape),
         "num_classes": dataset.num_classes,
     }
-    if leader:
+    if leader and not chosen.run.resume:
         folder.write_json(output / "config.json", config)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the folder is made")
@@ -278,9 +278,16 @@ def _reporters(job: Job) -> Iterator[list[callbacks.Callback]]:
     leader = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         found: list[callbacks.Callback] = [callbacks.ProgressBar(disable=not leader)]
+        if leader:
+            found.append(callbacks.AtStart(lambda _: _settle_config(job)))
         if leader and job.chosen.run.tensorboard:
             found.append(stack.enter_context(callbacks.tensorboard(job.output / "tensorboard")))
         yield found
+
+
+def _settle_config(job: Job) -> None:
+    """Writes config.json anew, once a resumed run is known to be able to go on."""
+    folder.write_json(job.output / "config.json", job.config)
 
 
 def _conclude(job: Job, fitted: fit.Fitted) -> None:

@@ -201,6 +201,11 @@ def check(options: Options) -> None:
         raise UsageError(f"--clip-norm is {training.clip_norm}: it must be positive")
     if not 0 <= training.average_decay < 1:
         raise UsageError(f"--average-decay is {training.average_decay}: it must be in [0, 1)")
+    if not 0 <= options.run.checkpoint_seconds < math.inf:
+        raise UsageError(
+            f"--checkpoint-seconds is {options.run.checkpoint_seconds}: it must be 0 or more, and "
+            "finite"
+        )
     if options.run.resume and options.run.output is None:
         raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
     if options.run.resume and options.run.overwrite:

@@ -67,9 +67,8 @@ class Saver(contextlib.ExitStack):
                 f"the run has made {progress.epoch} epochs, {progress.step} steps, and is asked "
                 f"for {progress.num_steps} steps: give as many or more"
             )
-        for step in self._checkpoints.all_steps():
-            if step > progress.step:  # damaged, and in the way of the same step's next one
-                self._checkpoints.delete(step)
+        if self._leader:
+            checkpoint.set_aside(self._checkpoints, progress.step)
         for name, value in stored.items():
             setattr(progress, name, value)
         progress.rows = folder.read_metrics(self._plan.folder, progress.step)
