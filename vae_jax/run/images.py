@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import math
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -29,8 +30,15 @@ from vae_jax.run import (
     processes,
 )
 from vae_jax.run.data.dataset import Dataset
-from vae_jax.run.errors import Diverged, RunError, UsageError
-from vae_jax.run.model import make_loss, make_model, make_optimizer, measure_pixels, observe
+from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
+from vae_jax.run.model import (
+    make_loss,
+    make_model,
+    make_optimizer,
+    make_schedule,
+    measure_pixels,
+    observe,
+)
 from vae_jax.run.plan import Plan, named_leaves
 
 
@@ -98,7 +106,14 @@ def run(chosen: options.Options, prog: str) -> None:
     job = _open(_settled(chosen, dataset, mesh), dataset, mesh, prog, start)
     fitted = _train(job)
     if jax.process_index() == 0:
-        _conclude(job, fitted)
+        try:
+            _conclude(job, fitted)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                signal.SIGINT,
+                "stopped while measuring; the training is done and saved, and what is missing is "
+                f"made by\n  {job.continued_by}",
+            ) from None
 
 
 def _settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) -> options.Options:
@@ -189,9 +204,11 @@ def _open(
         "num_classes": dataset.num_classes,
         "pixels": pixels._replace(mean=None)._asdict(),
     }
-    stored = folder.read_config(output) if chosen.run.resume else config
-    if "pixels" not in stored:  # a run of version 0.1
-        del config["pixels"]
+    if chosen.run.resume:
+        stored = folder.read_config(output)
+        _say_longer(chosen.training, stored["options"]["training"]["epochs"], dataset)
+        if "pixels" not in stored:  # a run of version 0.1
+            del config["pixels"]
     if leader and not chosen.run.resume:
         folder.write_json(output / "config.json", config)
     if jax.process_count() > 1:
@@ -219,6 +236,23 @@ def _open(
     )
     _announce(job)
     return job
+
+
+def _say_longer(training: options.Training, before: int, dataset: Dataset) -> None:
+    """Says what a resumed run's other length does to the learning rate, if it has one."""
+    assert training.epochs is not None
+    assert training.batch_size is not None
+    if training.epochs == before:
+        return
+    steps = len(dataset.train.images) // training.batch_size
+    then, now = (
+        float(make_schedule(training, of * steps)(min(before, training.epochs) * steps))
+        for of in (before, training.epochs)
+    )
+    print(
+        f"--epochs is {training.epochs} where the run had {before}: the learning rate at the end "
+        f"of epoch {min(before, training.epochs)} becomes {now:.1e}, which was to be {then:.1e}"
+    )
 
 
 def _announce(job: Job) -> None:

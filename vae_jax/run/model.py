@@ -173,15 +173,21 @@ def make_loss(model: vae_jax.VAE, observe: Observe) -> Callable[..., Any]:
     return loss
 
 
-def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransformation:
-    """Adam with a warm-up and a cosine decay, behind gradient clipping."""
-    schedule = optax.warmup_cosine_decay_schedule(
+def make_schedule(options: Training, total_steps: int) -> optax.Schedule:
+    """The learning rate at a step: a warm-up, then a cosine."""
+    assert options.learning_rate is not None
+    return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=options.learning_rate,
         warmup_steps=min(500, total_steps // 10),
         decay_steps=total_steps,
         end_value=options.learning_rate / 100,
     )
+
+
+def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransformation:
+    """Adam on that schedule, behind gradient clipping."""
+    schedule = make_schedule(options, total_steps)
     if options.clip_norm == "auto":
         clip = clip_spikes()
     elif np.isfinite(options.clip_norm):
