@@ -23,11 +23,11 @@ from vae_jax.run import (
     conditional,
     data,
     devices,
-    fit,
     folder,
     measure,
     options,
     processes,
+    training,
 )
 from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
@@ -268,31 +268,32 @@ def _announce(job: Job) -> None:
     print(f"results: {job.output}   device: {number}{jax.devices()[0].device_kind}{streamed}")
 
 
-def _train(job: Job) -> fit.Fitted:
+def _train(job: Job) -> training.Fitted:
     """Trains to the last epoch.
 
     Raises:
       Interrupted: SIGINT or SIGTERM came; the state is saved.
       RunError: a loss was not finite; the last good checkpoint stays.
     """
-    training, of, saved = job.chosen.training, job.chosen.devices, job.chosen.run
-    assert training.epochs is not None
-    steps = len(job.dataset.train.images) // training.batch_size
-    optimizer = make_optimizer(training, training.epochs * steps)
+    chosen, of, saved = job.chosen.training, job.chosen.devices, job.chosen.run
+    assert chosen.epochs is not None
+    assert chosen.batch_size is not None
+    steps = len(job.dataset.train.images) // chosen.batch_size
+    optimizer = make_optimizer(chosen, chosen.epochs * steps)
     state, sharding = _fresh(job, optimizer)
     model = job.model
     if of.remat:
         model = model._replace(decode=jax.checkpoint(model.decode))
-    setup = fit.Setup(
+    setup = training.Setup(
         loss=make_loss(model, job.observe),
         optimizer=optimizer,
         data=vae_jax.Batch(job.dataset.train.images, job.labels("train")),
         sharding=sharding,
         plan=Plan(
-            batch_size=training.batch_size,
-            epochs=training.epochs,
-            accumulate=training.accumulate,
-            average_decay=training.average_decay,
+            batch_size=chosen.batch_size,
+            epochs=chosen.epochs,
+            accumulate=chosen.accumulate,
+            average_decay=chosen.average_decay,
             mesh=job.mesh,
             stream=job.stream,
             num_workers=of.workers,
@@ -300,7 +301,7 @@ def _train(job: Job) -> fit.Fitted:
             resume=saved.resume,
             keep=saved.keep,
             checkpoint_seconds=saved.checkpoint_seconds,
-            keep_best="validation_elbo" if training.patience else None,
+            keep_best="validation_elbo" if chosen.patience else None,
         ),
         validate=_validation(job),
         config=job.config,
@@ -309,7 +310,7 @@ def _train(job: Job) -> fit.Fitted:
     )
     with _reporters(job) as reporters:
         try:
-            return fit.train(setup, state, reporters)
+            return training.train(setup, state, reporters)
         except Diverged as error:
             raise Diverged(f"{error} --learning-rate=... --clip-norm=...") from None
 
@@ -337,7 +338,7 @@ def _fresh(
     return state, sharding
 
 
-def _validation(job: Job) -> fit.Validate:
+def _validation(job: Job) -> training.Validate:
     """The bound of the validation set, one draw an image, the same draws each time."""
     x = measure.observed(job.observe, job.dataset.validation.images, "validation")
     label, model = job.labels("validation"), job.model
@@ -374,7 +375,7 @@ def _settle_config(job: Job) -> None:
     folder.write_json(job.output / "config.json", job.config)
 
 
-def _conclude(job: Job, fitted: fit.Fitted) -> None:
+def _conclude(job: Job, fitted: training.Fitted) -> None:
     """Measures on the test set, touched here, once; numbers first, then pictures."""
     test_x = measure.observed(job.observe, job.dataset.test.images, "test")
     label = job.labels("test")
@@ -436,7 +437,7 @@ def _described(job: Job) -> dict[str, Any]:
     }
 
 
-def _timed(job: Job, fitted: fit.Fitted) -> dict[str, Any]:
+def _timed(job: Job, fitted: training.Fitted) -> dict[str, Any]:
     """The fields of results.json that say how long it took, and on what."""
     seconds = math.fsum(row["seconds"] for row in fitted.rows)
     examples = math.fsum(row["examples_per_second"] * row["seconds"] for row in fitted.rows)
@@ -454,7 +455,7 @@ def _timed(job: Job, fitted: fit.Fitted) -> dict[str, Any]:
 
 def _draw(
     job: Job,
-    fitted: fit.Fitted,
+    fitted: training.Fitted,
     test_x: jax.Array,
     test_label: jax.Array | None,
     means: np.ndarray,
