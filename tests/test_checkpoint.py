@@ -211,7 +211,7 @@ def test_any_byte_that_changes_on_disk_is_noticed(tmp_path):
             checkpoint.restore(checkpoints, state)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_those_before_it(tmp_path, one_step_a_call):
+def test_a_checkpoint_that_cannot_be_written_leaves_those_before_it(tmp_path):
     """A limit on the size of files stands for a full disk: writing fails half-way."""
     program = f"""
 import resource, sys
