@@ -498,16 +498,22 @@ class NormalDecoder(nn.Module):
     Attributes:
       network: [*b, Z] -> [*b, *event].
       event_ndims: number of axes of one x.
+      initial_scale: where the scale starts; the standard deviation of x about its mean is the best
+        for a decoder that ignores z. Far above it the KL weighs too much, and z is not used.
+      rate: how many times as fast as another parameter the scale's logarithm moves under Adam.
     """
 
     network: nn.Module
     event_ndims: int = 1
+    initial_scale: float = 1.0
+    rate: float = 1.0
 
     @nn.compact
     def __call__(self, z: Array, label: Any = None) -> Normal:
         log_scale = self.param("log_scale", nn.initializers.zeros_init(), ())
         mean = _apply(self.network, z, label)
-        scale = jnp.exp(_bounded(log_scale)).astype(mean.dtype)
+        scale = self.initial_scale * jnp.exp(_bounded(self.rate * log_scale))
+        scale = scale.astype(mean.dtype)
         return Normal(mean, scale, event_ndims=self.event_ndims)
 
 

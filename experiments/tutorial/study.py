@@ -65,7 +65,7 @@ class Study:
             options.Model(latent_dim=latent_dim, **{**small, **settings}),
             self.image_shape,
             binarization,
-            model.mean_pixel(self.dataset.train.images, binarization),
+            model.measure_pixels(self.dataset.train.images, binarization),
             self.dataset.num_classes,
         )
 

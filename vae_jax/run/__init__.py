@@ -1,1 +1,66 @@
-"""The engine of a run: data, training that survives, measurements, pictures, commands."""
+"""The engine of a run: data, training that survives, measurements, pictures, commands.
+
+`fit` trains any loss over any data. What it takes and gives is here too; the rest of the package is
+what the commands of `vae-jax` are made of.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vae_jax.run.callbacks import (
+        Callback,
+        EarlyStopping,
+        ProgressBar,
+        Reporter,
+        mlflow,
+        tensorboard,
+        wandb,
+    )
+    from vae_jax.run.errors import Diverged, Interrupted, RunError
+    from vae_jax.run.plan import Plan, Progress
+    from vae_jax.run.training import Fitted, fit
+
+# Loaded when they are used: a shell that asks for help waits for none of them.
+_ROOMS = {
+    "callbacks": (
+        "Callback",
+        "EarlyStopping",
+        "ProgressBar",
+        "Reporter",
+        "mlflow",
+        "tensorboard",
+        "wandb",
+    ),
+    "errors": ("Diverged", "Interrupted", "RunError"),
+    "training": ("Fitted", "fit"),
+    "plan": ("Plan", "Progress"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "Callback",
+    "Diverged",
+    "EarlyStopping",
+    "Fitted",
+    "Interrupted",
+    "Plan",
+    "Progress",
+    "ProgressBar",
+    "Reporter",
+    "RunError",
+    "fit",
+    "mlflow",
+    "tensorboard",
+    "wandb",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -65,7 +65,7 @@ def make_mesh(devices: list[Any], chosen: options.Options) -> Any:
             f"--num-devices is {num} but the processes have {len(devices)}: leave it out, as each "
             "of them trains on all its devices"
         )
-    if training.batch_size % (num * training.accumulate):
+    if training.batch_size is not None and training.batch_size % (num * training.accumulate):
         raise UsageError(
             f"--batch-size is {training.batch_size}: it must be a multiple of the {num} devices "
             f"times --accumulate, {num * training.accumulate}"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import math
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -22,15 +23,22 @@ from vae_jax.run import (
     conditional,
     data,
     devices,
-    fit,
     folder,
     measure,
     options,
     processes,
+    training,
 )
 from vae_jax.run.data.dataset import Dataset
-from vae_jax.run.errors import Diverged, RunError, UsageError
-from vae_jax.run.model import make_loss, make_model, make_optimizer, mean_pixel, observe
+from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
+from vae_jax.run.model import (
+    make_loss,
+    make_model,
+    make_optimizer,
+    make_schedule,
+    measure_pixels,
+    observe,
+)
 from vae_jax.run.plan import Plan, named_leaves
 
 
@@ -95,35 +103,80 @@ def run(chosen: options.Options, prog: str) -> None:
     dataset = data.load(chosen.data, stream=chosen.devices.stream)
     if chosen.model.conditional:
         dataset = conditional.labelled(dataset)
-    job = _open(_settled(chosen, dataset), dataset, mesh, prog, start)
+    job = _open(_settled(chosen, dataset, mesh), dataset, mesh, prog, start)
     fitted = _train(job)
     if jax.process_index() == 0:
-        _conclude(job, fitted)
+        try:
+            _conclude(job, fitted)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                signal.SIGINT,
+                "stopped while measuring; the training is done and saved, and what is missing is "
+                f"made by\n  {job.continued_by}",
+            ) from None
 
 
-def _settled(chosen: options.Options, dataset: Dataset) -> options.Options:
-    """The options with what follows from the data.
+def _settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) -> options.Options:
+    """The options with what follows from the data, where they are not given.
 
     Raises:
       UsageError: they do not suit the data.
     """
-    num_train = len(dataset.train.images)
-    if chosen.training.batch_size > num_train:
-        raise UsageError(
-            f"--batch-size is {chosen.training.batch_size} but {dataset.name} has {num_train} "
-            "training examples: make it smaller"
-        )
-    if isinstance(chosen.data, options.Data):
+    own, grey = isinstance(chosen.data, options.OwnData), chosen.data.binarization == "none"
+    if not own:
         # The run is of the data set that was found: a resume must not find another one.
         chosen = dataclasses.replace(
             chosen, data=dataclasses.replace(chosen.data, dataset=dataset.name)
         )
-    if chosen.training.epochs is None:
-        epochs = 200 if dataset.name == "digits" else 18
-        chosen = dataclasses.replace(
-            chosen, training=dataclasses.replace(chosen.training, epochs=epochs)
+    batch_size = _batch_size(chosen.training, dataset, mesh)
+    steps = len(dataset.train.images) // batch_size
+    if own:
+        epochs, patience = math.ceil(_BUDGET / steps), math.ceil(_BUDGET / 10 / steps)
+    else:
+        epochs, patience = 200 if dataset.name == "digits" else 18, 0
+    training = _filled(
+        chosen.training,
+        batch_size=batch_size,
+        epochs=epochs,
+        patience=patience,
+        learning_rate=1e-3 if grey else 2e-3,
+    )
+    model = _filled(chosen.model, latent_dim=128 if own and grey else 40)
+    return dataclasses.replace(chosen, training=training, model=model)
+
+
+# Steps of a run on one's own images, unless the validation set ends it before.
+_BUDGET = 10_000
+
+
+def _filled(group: Any, **defaults: Any) -> Any:
+    """The options with defaults for those that are not given."""
+    missing = {name: of for name, of in defaults.items() if getattr(group, name) is None}
+    return dataclasses.replace(group, **missing)
+
+
+def _batch_size(training: options.Training, dataset: Dataset, mesh: jax.sharding.Mesh) -> int:
+    """As asked for, else 128, or the largest part of it that leaves a few steps an epoch."""
+    num_train = len(dataset.train.images)
+    if training.batch_size is not None:
+        if training.batch_size > num_train:
+            raise UsageError(
+                f"--batch-size is {training.batch_size} but {dataset.name} has {num_train} "
+                "training examples: make it smaller"
+            )
+        return training.batch_size
+    least = mesh.size * training.accumulate
+    size = 128 if 128 % least == 0 else least
+    while size > num_train // 4 and size // 2 >= 8 and size // 2 % least == 0:
+        size //= 2
+    if size > num_train:
+        raise UsageError(
+            f"{dataset.name} has {num_train} training examples, fewer than the {least} devices "
+            "times --accumulate"
         )
-    return chosen
+    if size < 128:
+        print(f"batches of {size}, as {dataset.name} has {num_train} training images")
+    return size
 
 
 def _open(
@@ -140,6 +193,7 @@ def _open(
         output = folder.create(output, name, overwrite=chosen.run.overwrite)
     assert output is not None
     binarization = "static" if dataset.name == "binarized_mnist" else chosen.data.binarization
+    pixels = measure_pixels(dataset.train.images, binarization)
     config = {
         **folder.stamp(),
         "options": options.to_json(chosen),
@@ -148,12 +202,17 @@ def _open(
         "binarization": binarization,
         "image_shape": list(dataset.image_shape),
         "num_classes": dataset.num_classes,
+        "pixels": pixels._replace(mean=None)._asdict(),
     }
+    if chosen.run.resume:
+        stored = folder.read_config(output)
+        _say_longer(chosen.training, stored["options"]["training"]["epochs"], dataset)
+        if "pixels" not in stored:  # a run of version 0.1
+            del config["pixels"]
     if leader and not chosen.run.resume:
         folder.write_json(output / "config.json", config)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the folder is made")
-    mean = mean_pixel(dataset.train.images, binarization)
     key = jax.random.key(chosen.training.seed)
     names = ("init", "train", "evaluate", "picture")
     job = Job(
@@ -162,9 +221,14 @@ def _open(
         mesh=mesh,
         output=output,
         config=config,
-        observe=observe(binarization),
+        observe=observe(binarization, dequantize="pixels" in config),
         model=make_model(
-            chosen.model, dataset.image_shape, binarization, mean, dataset.num_classes
+            chosen.model,
+            dataset.image_shape,
+            binarization,
+            pixels,
+            dataset.num_classes,
+            as_before="pixels" not in config,
         ),
         keys=dict(zip(names, jax.random.split(key, 4), strict=True)),
         continued_by=f"{prog} --output={output} --resume",
@@ -172,6 +236,23 @@ def _open(
     )
     _announce(job)
     return job
+
+
+def _say_longer(training: options.Training, before: int, dataset: Dataset) -> None:
+    """Says what a resumed run's other length does to the learning rate, if it has one."""
+    assert training.epochs is not None
+    assert training.batch_size is not None
+    if training.epochs == before:
+        return
+    steps = len(dataset.train.images) // training.batch_size
+    then, now = (
+        float(make_schedule(training, of * steps)(min(before, training.epochs) * steps))
+        for of in (before, training.epochs)
+    )
+    print(
+        f"--epochs is {training.epochs} where the run had {before}: the learning rate at the end "
+        f"of epoch {min(before, training.epochs)} becomes {now:.1e}, which was to be {then:.1e}"
+    )
 
 
 def _announce(job: Job) -> None:
@@ -187,31 +268,32 @@ def _announce(job: Job) -> None:
     print(f"results: {job.output}   device: {number}{jax.devices()[0].device_kind}{streamed}")
 
 
-def _train(job: Job) -> fit.Fitted:
+def _train(job: Job) -> training.Fitted:
     """Trains to the last epoch.
 
     Raises:
       Interrupted: SIGINT or SIGTERM came; the state is saved.
       RunError: a loss was not finite; the last good checkpoint stays.
     """
-    training, of, saved = job.chosen.training, job.chosen.devices, job.chosen.run
-    assert training.epochs is not None
-    steps = len(job.dataset.train.images) // training.batch_size
-    optimizer = make_optimizer(training, training.epochs * steps)
+    chosen, of, saved = job.chosen.training, job.chosen.devices, job.chosen.run
+    assert chosen.epochs is not None
+    assert chosen.batch_size is not None
+    steps = len(job.dataset.train.images) // chosen.batch_size
+    optimizer = make_optimizer(chosen, chosen.epochs * steps)
     state, sharding = _fresh(job, optimizer)
     model = job.model
     if of.remat:
         model = model._replace(decode=jax.checkpoint(model.decode))
-    setup = fit.Setup(
+    setup = training.Setup(
         loss=make_loss(model, job.observe),
         optimizer=optimizer,
         data=vae_jax.Batch(job.dataset.train.images, job.labels("train")),
         sharding=sharding,
         plan=Plan(
-            batch_size=training.batch_size,
-            epochs=training.epochs,
-            accumulate=training.accumulate,
-            average_decay=training.average_decay,
+            batch_size=chosen.batch_size,
+            epochs=chosen.epochs,
+            accumulate=chosen.accumulate,
+            average_decay=chosen.average_decay,
             mesh=job.mesh,
             stream=job.stream,
             num_workers=of.workers,
@@ -219,6 +301,7 @@ def _train(job: Job) -> fit.Fitted:
             resume=saved.resume,
             keep=saved.keep,
             checkpoint_seconds=saved.checkpoint_seconds,
+            keep_best="validation_elbo" if chosen.patience else None,
         ),
         validate=_validation(job),
         config=job.config,
@@ -227,7 +310,7 @@ def _train(job: Job) -> fit.Fitted:
     )
     with _reporters(job) as reporters:
         try:
-            return fit.train(setup, state, reporters)
+            return training.train(setup, state, reporters)
         except Diverged as error:
             raise Diverged(f"{error} --learning-rate=... --clip-norm=...") from None
 
@@ -255,7 +338,7 @@ def _fresh(
     return state, sharding
 
 
-def _validation(job: Job) -> fit.Validate:
+def _validation(job: Job) -> training.Validate:
     """The bound of the validation set, one draw an image, the same draws each time."""
     x = measure.observed(job.observe, job.dataset.validation.images, "validation")
     label, model = job.labels("validation"), job.model
@@ -282,6 +365,8 @@ def _reporters(job: Job) -> Iterator[list[callbacks.Callback]]:
             found.append(callbacks.AtStart(lambda _: _settle_config(job)))
         if leader and job.chosen.run.tensorboard:
             found.append(stack.enter_context(callbacks.tensorboard(job.output / "tensorboard")))
+        if patience := job.chosen.training.patience:
+            found.append(callbacks.EarlyStopping("validation_elbo", patience=patience))
         yield found
 
 
@@ -290,7 +375,7 @@ def _settle_config(job: Job) -> None:
     folder.write_json(job.output / "config.json", job.config)
 
 
-def _conclude(job: Job, fitted: fit.Fitted) -> None:
+def _conclude(job: Job, fitted: training.Fitted) -> None:
     """Measures on the test set, touched here, once; numbers first, then pictures."""
     test_x = measure.observed(job.observe, job.dataset.test.images, "test")
     label = job.labels("test")
@@ -352,7 +437,7 @@ def _described(job: Job) -> dict[str, Any]:
     }
 
 
-def _timed(job: Job, fitted: fit.Fitted) -> dict[str, Any]:
+def _timed(job: Job, fitted: training.Fitted) -> dict[str, Any]:
     """The fields of results.json that say how long it took, and on what."""
     seconds = math.fsum(row["seconds"] for row in fitted.rows)
     examples = math.fsum(row["examples_per_second"] * row["seconds"] for row in fitted.rows)
@@ -370,7 +455,7 @@ def _timed(job: Job, fitted: fit.Fitted) -> dict[str, Any]:
 
 def _draw(
     job: Job,
-    fitted: fit.Fitted,
+    fitted: training.Fitted,
     test_x: jax.Array,
     test_label: jax.Array | None,
     means: np.ndarray,

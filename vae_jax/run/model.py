@@ -1,7 +1,8 @@
-"""The VAE of the image programs: its networks, what it observes, its loss."""
+"""The VAE of the image programs: its networks, what it observes, its loss, its optimizer."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,29 +18,94 @@ Observe = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, uint8 images) -> float32 x."""
 
 
-def observe(binarization: str) -> Observe:
-    """How bytes become what the model sees."""
-    return {
-        "dynamic": vae_jax.binarize,
-        "static": lambda key, image: (image > 127).astype(jnp.float32),
-        "threshold": lambda key, image: (image > 127).astype(jnp.float32),
-        "none": lambda key, image: image.astype(jnp.float32) / 255,
-    }[binarization]
+class Pixels(NamedTuple):
+    """What the model takes from the training set, x in [0, 1].
+
+    Attributes:
+      mean: [H, W, C], where the output bias starts.
+      residual: root mean square of x less the mean; where the scale of a Normal likelihood starts.
+      centre: of all values.
+      spread: standard deviation of all values; both standardise what the encoder of greys sees.
+    """
+
+    mean: np.ndarray
+    residual: float
+    centre: float
+    spread: float
 
 
-_MEAN_ROWS = 2**16
+_MEAN_ROWS, _MEAN_BYTES = 2**16, 2**26
 
 
-def mean_pixel(images: Any, binarization: str) -> np.ndarray:
-    """The mean of x over the training set, [H, W, C], or over the start of a large one."""
-    images = images[np.arange(min(len(images), _MEAN_ROWS))]
-    if binarization in ("static", "threshold"):
-        images = np.where(images > 127, np.uint8(255), np.uint8(0))
-    return (images.mean(axis=0, dtype=np.float64) / 255).astype(np.float32)
+def measure_pixels(images: Any, binarization: str) -> Pixels:
+    """Of a training set, or of the start of a large one; in memory are some 64 MB of it at a time.
+
+    Args:
+      images: uint8 [N, H, W, C], or what is read like them.
+      binarization: of the run.
+    """
+    num, shape = min(len(images), _MEAN_ROWS), tuple(images.shape[1:])
+    rows = max(1, _MEAN_BYTES // math.prod(shape))
+    first, second = np.zeros(shape), np.zeros(shape)
+    for start in range(0, num, rows):
+        part = np.asarray(images[np.arange(start, min(start + rows, num))])
+        if binarization in ("static", "threshold"):
+            part = np.where(part > 127, np.uint8(255), np.uint8(0))
+        first += part.sum(axis=0, dtype=np.float64)
+        second += np.square(part, dtype=np.float64).sum(axis=0)
+    mean, square = first / num / 255, second.mean() / num / 255**2
+    least = 1 / 256  # of images that are all alike
+    return Pixels(
+        mean.astype(np.float32),
+        max(least, math.sqrt(max(0.0, square - np.square(mean).mean()))),
+        float(mean.mean()),
+        max(least, math.sqrt(max(0.0, square - mean.mean() ** 2))),
+    )
+
+
+def observe(binarization: str, *, dequantize: bool = True) -> Observe:
+    """How bytes become what the model sees.
+
+    Args:
+      binarization: of the run.
+      dequantize: spread each grey over the 256th that it stands for, without which a density has no
+        bound; runs of version 0.1 did not.
+    """
+    if binarization == "none":
+        if dequantize:
+            return vae_jax.dequantize
+        return lambda key, image: image.astype(jnp.float32) / 255
+    if binarization == "dynamic":
+        return vae_jax.binarize
+    return lambda key, image: (image > 127).astype(jnp.float32)
+
+
+class Standardized(nn.Module):
+    """A network that is given its input with mean 0 and standard deviation 1.
+
+    Attributes:
+      network: [*b, *event] -> anything.
+      centre: the input's mean.
+      spread: its standard deviation.
+    """
+
+    network: nn.Module
+    centre: float
+    spread: float
+
+    def __call__(self, x: jax.Array, *label: Any) -> jax.Array:
+        output: jax.Array = self.network((x - self.centre) / self.spread, *label)
+        return output
 
 
 def make_model(
-    options: Model, image_shape: tuple[int, ...], binarization: str, mean: Any, num_classes: int
+    options: Model,
+    image_shape: tuple[int, ...],
+    binarization: str,
+    pixels: Pixels,
+    num_classes: int,
+    *,
+    as_before: bool = False,
 ) -> vae_jax.VAE:
     """The VAE that the options name.
 
@@ -47,11 +113,13 @@ def make_model(
       options: the networks.
       image_shape: (H, W, C).
       binarization: "none" for a Normal likelihood, else Bernoulli.
-      mean: [H, W, C], the mean of x over the training set, where the output bias starts.
+      pixels: of the training set.
       num_classes: of the labels, for a conditional model.
+      as_before: greys as in version 0.1, whose scale starts at 1 and whose encoder sees x itself.
     """
     grey = binarization == "none"
-    bias_init = networks.constant_bias(mean if grey else networks.logit(mean))
+    assert options.latent_dim is not None
+    bias_init = networks.constant_bias(pixels.mean if grey else networks.logit(pixels.mean))
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
     statistics = (2 * options.latent_dim,)
     condition = prior = None
@@ -73,10 +141,21 @@ def make_model(
         decoder = networks.ConvDecoder(
             image_shape, options.channels[::-1], bias_init=bias_init, **shared
         )
-    decoder_type = networks.NormalDecoder if grey else networks.BernoulliDecoder
-    return vae_jax.make_vae(
-        networks.Encoder(encoder), decoder_type(decoder, event_ndims=3), options.latent_dim, prior
-    )
+    if not grey:
+        likelihood: nn.Module = networks.BernoulliDecoder(decoder, event_ndims=3)
+    elif as_before:
+        likelihood = networks.NormalDecoder(decoder, event_ndims=3)
+    else:
+        encoder = Standardized(encoder, pixels.centre, pixels.spread)
+        likelihood = networks.NormalDecoder(
+            decoder, event_ndims=3, initial_scale=pixels.residual, rate=_SCALE_RATE
+        )
+    return vae_jax.make_vae(networks.Encoder(encoder), likelihood, options.latent_dim, prior)
+
+
+# Adam moves each parameter by about its learning rate a step: the scale's logarithm, which has
+# further to go than a weight, moves by so many of them.
+_SCALE_RATE = 10.0
 
 
 def make_loss(model: vae_jax.VAE, observe: Observe) -> Callable[..., Any]:
@@ -94,19 +173,68 @@ def make_loss(model: vae_jax.VAE, observe: Observe) -> Callable[..., Any]:
     return loss
 
 
-def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransformation:
-    """Adam with a warm-up and a cosine decay, behind gradient clipping."""
-    schedule = optax.warmup_cosine_decay_schedule(
+def make_schedule(options: Training, total_steps: int) -> optax.Schedule:
+    """The learning rate at a step: a warm-up, then a cosine."""
+    assert options.learning_rate is not None
+    return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=options.learning_rate,
         warmup_steps=min(500, total_steps // 10),
         decay_steps=total_steps,
         end_value=options.learning_rate / 100,
     )
-    # identity and clipping have the same (empty) state: clipping can change at a resume.
-    clip = (
-        optax.clip_by_global_norm(options.clip_norm)
-        if np.isfinite(options.clip_norm)
-        else optax.identity()
-    )
+
+
+def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransformation:
+    """Adam on that schedule, behind gradient clipping."""
+    schedule = make_schedule(options, total_steps)
+    if options.clip_norm == "auto":
+        clip = clip_spikes()
+    elif np.isfinite(options.clip_norm):
+        clip = optax.clip_by_global_norm(options.clip_norm)
+    else:  # as long as clipping by a norm, whose state is empty too: one can become the other
+        clip = optax.identity()
     return optax.chain(clip, optax.adam(schedule))
+
+
+class ClipSpikesState(NamedTuple):
+    """The moving average of the norm's logarithm, as far as it has been clipped, and its steps."""
+
+    count: jax.Array
+    log_norm: jax.Array
+
+
+def clip_spikes(factor: float = 10.0, decay: float = 0.98) -> optax.GradientTransformation:
+    """Scales a gradient down where it is `factor` times as long as those before it.
+
+    The average is a geometric one over about 1 / (1 - decay) steps, so the rule has no unit: it
+    holds for 64 pixels and for 200,000. Gradients that are not so long pass as they are, bit for
+    bit; the first 1 / (1 - decay) pass in any case.
+
+    Args:
+      factor: how many times the average.
+      decay: of the average.
+    """
+    warm_up = round(1 / (1 - decay))
+
+    def init(params: Any) -> ClipSpikesState:
+        return ClipSpikesState(jnp.zeros((), jnp.int32), jnp.zeros(()))
+
+    def update(
+        updates: Any, state: ClipSpikesState, params: Any = None
+    ) -> tuple[Any, ClipSpikesState]:
+        norm = optax.global_norm(updates)
+        count = state.count + 1
+        average = state.log_norm / (1 - decay**state.count)  # not used before the warm-up's end
+        most = jnp.where(state.count < warm_up, jnp.inf, factor * jnp.exp(average))
+        # A branch, not a selection: fused with the gradient, even a factor of 1 would cost bits.
+        clipped = jax.lax.cond(
+            norm > most,
+            lambda tree: jax.tree.map(lambda g: g * (most / norm).astype(g.dtype), tree),
+            lambda tree: tree,
+            updates,
+        )
+        seen = jnp.log(jnp.maximum(jnp.minimum(norm, most), jnp.finfo(norm.dtype).tiny))
+        return clipped, ClipSpikesState(count, decay * state.log_norm + (1 - decay) * seen)
+
+    return optax.GradientTransformation(init, update)

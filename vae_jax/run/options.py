@@ -57,8 +57,9 @@ class Model:
     """mlp is the faster on a CPU; conv has fewer parameters."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the dense layers' matrix products; bfloat16 still sums in float32."""
-    latent_dim: int = 40
-    """More than MNIST uses: dimensions that do not pay for their KL switch themselves off."""
+    latent_dim: int | None = None
+    """Dimensions that do not pay for their KL switch themselves off. 40 when not given, more than
+    MNIST uses; 128 of your own images in grey or colour."""
     hidden: tuple[int, ...] = (400, 400)
     """Widths of the MLP's hidden layers; the decoder has them in reverse."""
     channels: tuple[int, ...] = (32, 64)
@@ -76,15 +77,23 @@ class Training:
     """How it learns."""
 
     epochs: int | None = None
-    """Passes over the training set; 18, or 200 for the small digits, when not given."""
-    batch_size: int = 128
-    """Examples a step, over all devices."""
+    """Passes over the training set. When not given: 18 of MNIST and its like, 200 of the small
+    digits, and of your own images as many as make 10,000 steps."""
+    patience: int | None = None
+    """Epochs without a better validation ELBO after which training ends; the parameters of the best
+    epoch are the result. 0 never ends it, and takes the last. When not given: as many as make 1,000
+    steps of your own images, 0 else."""
+    batch_size: int | None = None
+    """Examples a step, over all devices. 128 when not given, and less of few images, said in a
+    line."""
     accumulate: int = 1
     """Parts that a batch is computed in, one after the other, where it does not fit at once."""
-    learning_rate: float = 2e-3
-    """Adam's, at its peak: it warms up for 500 steps at most, then falls by a cosine to 1 %."""
-    clip_norm: float = math.inf
-    """Longest gradient; longer ones are scaled down to it."""
+    learning_rate: float | None = None
+    """Adam's, at its peak: it warms up for 500 steps at most, then falls by a cosine to 1 %. 0.001
+    under a Normal likelihood and 0.002 else when not given."""
+    clip_norm: float | Literal["auto"] = "auto"
+    """Longest gradient; longer ones are scaled down to it. auto is ten times the recent ones, which
+    leaves a healthy run as it is; inf never."""
     average_decay: float = 0.0
     """Decay of a moving average of the parameters, used for evaluation; 0 for none."""
     seed: int = 0
@@ -168,7 +177,7 @@ class OwnOptions(Options):
 def check(options: Options) -> None:
     """Raises UsageError for the first option whose value cannot be used."""
     model, training = options.model, options.training
-    _check_at_least(1, latent_dim=model.latent_dim, embedding_dim=model.embedding_dim)
+    _check_at_least(1, embedding_dim=model.embedding_dim)
     if model.conditional and options.data.dataset == "binarized_mnist":
         raise UsageError(
             "--conditional needs labels, which binarized_mnist does not have: choose another "
@@ -179,12 +188,15 @@ def check(options: Options) -> None:
             f"--binarization is {options.data.binarization} but binarized_mnist is binary as it "
             "comes: leave it out"
         )
-    if training.epochs is not None:
-        _check_at_least(1, epochs=training.epochs)
-    _check_at_least(
-        1, batch_size=training.batch_size, accumulate=training.accumulate, keep=options.run.keep
-    )
-    _check_at_least(0, workers=options.devices.workers)
+    given = {
+        "latent_dim": model.latent_dim,
+        "epochs": training.epochs,
+        "batch_size": training.batch_size,
+        "accumulate": training.accumulate,
+        "keep": options.run.keep,
+    }
+    _check_at_least(1, **{name: value for name, value in given.items() if value is not None})
+    _check_at_least(0, workers=options.devices.workers, patience=training.patience or 0)
     _check_devices(options)
     if isinstance(options.data, OwnData) and options.data.image_size is not None:
         _check_at_least(1, image_size=options.data.image_size)
@@ -193,11 +205,11 @@ def check(options: Options) -> None:
     for name, widths in ("hidden", model.hidden), ("channels", model.channels):
         if not widths or min(widths) < 1:
             raise UsageError(f"--{name} is {widths}: give one positive width or more")
-    if not 0 < training.learning_rate < math.inf:
+    if training.learning_rate is not None and not 0 < training.learning_rate < math.inf:
         raise UsageError(
             f"--learning-rate is {training.learning_rate}: it must be positive and finite"
         )
-    if not training.clip_norm > 0:
+    if training.clip_norm != "auto" and not training.clip_norm > 0:
         raise UsageError(f"--clip-norm is {training.clip_norm}: it must be positive")
     if not 0 <= training.average_decay < 1:
         raise UsageError(f"--average-decay is {training.average_decay}: it must be in [0, 1)")
@@ -248,7 +260,12 @@ def _check_at_least(least: int, **values: int) -> None:
 
 def check_resumed(options: Options, stored: Options) -> None:
     """Raises UsageError where a resumed run was asked to become another one."""
-    changeable = {"epochs", "learning_rate", "clip_norm", "data_dir", "manual_dir"}
+    changeable = {"epochs", "patience", "learning_rate", "clip_norm", "data_dir", "manual_dir"}
+    if (
+        "auto" in (clips := {options.training.clip_norm, stored.training.clip_norm})
+        and len(clips) > 1
+    ):
+        changeable -= {"clip_norm"}  # auto has a state, which a fixed norm has not
     for group in ("data", "model", "training"):  # devices may be others
         for item in dataclasses.fields(getattr(options, group)):
             now, then = (getattr(getattr(o, group), item.name) for o in (options, stored))
@@ -292,6 +309,7 @@ def from_json(config: dict[str, Any]) -> Options:
         config["model"][name] = tuple(config["model"][name])
     if config["training"]["clip_norm"] is None:
         config["training"]["clip_norm"] = math.inf
+    config["training"].setdefault("patience", 0)  # version 0.1 had none
     own = "image_size" in config["data"]
     return (OwnOptions if own else Options)(
         (OwnData if own else Data)(**config["data"]),

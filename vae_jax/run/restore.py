@@ -10,7 +10,7 @@ import numpy as np
 import vae_jax
 from vae_jax import checkpoint
 from vae_jax.run import devices, folder
-from vae_jax.run.model import make_model, make_optimizer
+from vae_jax.run.model import Observe, Pixels, make_model, make_optimizer, observe
 from vae_jax.run.options import Options, from_json
 
 
@@ -18,6 +18,7 @@ class Trained(NamedTuple):
     """What a run left: its model and parameters, and what it was trained on."""
 
     model: vae_jax.VAE
+    observe: Observe
     params: Any
     step: int
     options: Options
@@ -38,9 +39,15 @@ def restore(run: Path) -> Trained:
     devices.use_compilation_cache()
     image_shape = tuple(config["image_shape"])
     # The mean only initialises the output bias, which the checkpoint replaces.
-    mean = np.full(image_shape, 0.5, np.float32)
+    of_data = config.get("pixels") or {"residual": 1.0, "centre": 0.0, "spread": 1.0}
+    pixels = Pixels(**{**of_data, "mean": np.full(image_shape, 0.5, np.float32)})
     model = make_model(
-        options.model, image_shape, config["binarization"], mean, config["num_classes"]
+        options.model,
+        image_shape,
+        config["binarization"],
+        pixels,
+        config["num_classes"],
+        as_before="pixels" not in config,
     )
     label = jnp.zeros(1, jnp.int32) if options.model.conditional else None
     optimizer = make_optimizer(options.training, total_steps=1)
@@ -54,9 +61,12 @@ def restore(run: Path) -> Trained:
     # A run that is under way can be looked at.
     with checkpoint.manager(run / "checkpoints", read_only=True) as checkpoints:
         state = checkpoint.restore(checkpoints, jax.eval_shape(fresh))
+        best = checkpoint.restore_best(checkpoints, int(state.step), state.params)
+    params = state.params if state.average is None else state.average
     return Trained(
         model,
-        state.params if state.average is None else state.average,
+        observe(config["binarization"], dequantize="pixels" in config),
+        params if best is None else jax.device_put(best),
         int(state.step),
         options,
         config["dataset"],

@@ -38,7 +38,6 @@ def measure_again(chosen: Options) -> None:
     import jax.numpy as jnp
 
     from vae_jax.run import conditional, data, measure
-    from vae_jax.run.model import observe
     from vae_jax.run.restore import restore
 
     trained = restore(chosen.run)
@@ -47,7 +46,7 @@ def measure_again(chosen: Options) -> None:
     if trained.options.model.conditional:
         dataset = conditional.labelled(dataset)
         label = jnp.asarray(dataset.test.labels)
-    x = measure.observed(observe(trained.binarization), dataset.test.images, "test")
+    x = measure.observed(trained.observe, dataset.test.images, "test")
     key = jax.random.key(chosen.seed)
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
     results = {

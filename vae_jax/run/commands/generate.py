@@ -103,12 +103,11 @@ def reconstructed_as(label: int, num: int, trained: "Trained") -> Any:
 
     import vae_jax
     from vae_jax.run import conditional, data, figures, measure
-    from vae_jax.run.model import observe
 
     dataset = conditional.labelled(data.load(trained.options.data))
     num = min(num, len(dataset.test.images))
     # All are binarised, so that each is as the run's results have it.
-    x = measure.observed(observe(trained.binarization), dataset.test.images, "test")[:num]
+    x = measure.observed(trained.observe, dataset.test.images, "test")[:num]
     label_now = jnp.asarray(dataset.test.labels[:num])
     likelihood = vae_jax.transfer(
         trained.model, trained.params, x, label_now, jnp.full_like(label_now, label)
