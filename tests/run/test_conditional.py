@@ -20,9 +20,10 @@ from vae_jax.run.commands import generate, mnist
 from vae_jax.run.data import named
 from vae_jax.run.data.dataset import Dataset, Split
 from vae_jax.run.errors import DataError, UsageError
-from vae_jax.run.model import make_model
+from vae_jax.run.model import Pixels, make_model
 
 ROOT = Path(__file__).parents[2]
+PIXELS = Pixels(np.full((6, 6, 1), 0.5, np.float32), 1.0, 0.0, 1.0)
 
 
 def test_log_likelihoods_of_every_class_and_what_is_made_of_them(monkeypatch):
@@ -113,7 +114,7 @@ def test_a_column_of_the_class_grid_is_one_style():
         options.Model(latent_dim=3, hidden=(8,), conditional=True, prior="standard"),
         (6, 6, 1),
         "threshold",
-        np.full((6, 6, 1), 0.5, np.float32),
+        PIXELS,
         10,
     )
     params = model.init(jax.random.key(0), jnp.ones((1, 6, 6, 1)), jnp.array([0]))
@@ -130,11 +131,12 @@ def test_a_column_of_the_class_grid_is_one_style():
 TWO_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np, optax, vae_jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from vae_jax.run.model import make_loss, make_model
+from vae_jax.run.model import Pixels, make_loss, make_model
 from vae_jax.run.options import Model
 
-model = make_model(Model(network=NETWORK, conditional=True, hidden=(8,), channels=(4, 8)),
-                   (6, 6, 1), "threshold", np.full((6, 6, 1), 0.5, np.float32), 10)
+options = Model(network=NETWORK, conditional=True, latent_dim=40, hidden=(8,), channels=(4, 8))
+pixels = Pixels(np.full((6, 6, 1), 0.5, np.float32), 1.0, 0.0, 1.0)
+model = make_model(options, (6, 6, 1), "threshold", pixels, 10)
 params = model.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), jnp.zeros(1, jnp.int32))
 loss = make_loss(model, lambda key, image: (image > 127).astype(jnp.float32))
 numbers = np.random.default_rng(0)

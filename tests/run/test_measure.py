@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.run import measure
-from vae_jax.run.model import make_model
+from vae_jax.run.model import Pixels, make_model
 from vae_jax.run.options import Model
+
+PIXELS = Pixels(np.full((6, 6, 1), 0.5, np.float32), 1.0, 0.0, 1.0)
 
 
 def test_the_hash_tells_parameters_apart():
@@ -22,7 +24,7 @@ def test_active_units_do_not_count_what_the_label_alone_tells():
         Model(latent_dim=3, hidden=(8,), conditional=True),
         (6, 6, 1),
         "threshold",
-        np.full((6, 6, 1), 0.5, np.float32),
+        PIXELS,
         10,
     )
     label, x = jnp.arange(10), jnp.ones((10, 6, 6, 1))

@@ -15,7 +15,7 @@ import pytest
 
 import vae_jax
 from vae_jax import checkpoint
-from vae_jax.run import fit
+from vae_jax.run import training
 from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.plan import Plan
 
@@ -49,12 +49,12 @@ class OnEpoch:
 
 
 def run(output, *, loss=loss, mean=0.0, optimizer=OPTIMIZER, on_epoch=lambda row: None, **options):
-    """Trains a model of three parameters; returns what `fit.train` does."""
+    """Trains a model of three parameters; returns what `training.train` does."""
     state = vae_jax.init_state(jax.random.key(0), {"mean": jnp.full(3, mean)}, optimizer)
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     sharding = vae_jax.state_sharding(state, mesh)
     output.mkdir(exist_ok=True)
-    setup = fit.Setup(
+    setup = training.Setup(
         loss=loss,
         optimizer=optimizer,
         data=vae_jax.Batch(IMAGES),
@@ -69,7 +69,7 @@ def run(output, *, loss=loss, mean=0.0, optimizer=OPTIMIZER, on_epoch=lambda row
         continued_by="continue",
         start=time.perf_counter(),
     )
-    return fit.train(setup, jax.device_put(state, sharding), [OnEpoch(on_epoch)])
+    return training.train(setup, jax.device_put(state, sharding), [OnEpoch(on_epoch)])
 
 
 def steps_saved(output):
@@ -98,12 +98,12 @@ def unbroken(tmp_path_factory):
 
 @pytest.fixture
 def one_step_a_call(monkeypatch):
-    monkeypatch.setattr(fit, "_CALL_SECONDS", 0.0)
+    monkeypatch.setattr(training, "_CALL_SECONDS", 0.0)
 
 
 def stop_after(monkeypatch, num_calls, signum):
     """Sends this process a signal after so many calls of the compiled loop."""
-    agreed, calls = fit._agreed, []
+    agreed, calls = training._agreed, []
 
     def count(*values):
         calls.append(values)
@@ -111,7 +111,7 @@ def stop_after(monkeypatch, num_calls, signum):
             os.kill(os.getpid(), signum)
         return agreed(*values)
 
-    monkeypatch.setattr(fit, "_agreed", count)
+    monkeypatch.setattr(training, "_agreed", count)
 
 
 # Stops
