@@ -440,10 +440,10 @@ def test_no_network(make_tiny, server, closed_port, tmp_path, monkeypatch, failu
 
 def test_without_tensorflow_datasets(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(DataError, match="pip install tensorflow-datasets") as error:
+    with pytest.raises(DataError, match=r'pip install "vae_jax\[tfds\]"') as error:
         named.load("mnist", data_dir=tmp_path)
     assert is_one_line(error)
-    assert "pip install tensorflow-datasets" in named.load("auto", data_dir=tmp_path).notice
+    assert 'pip install "vae_jax[tfds]"' in named.load("auto", data_dir=tmp_path).notice
 
 
 # Two at once, and what is imported
