@@ -2,7 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # A deadlock among virtual devices ends in a minute. XLA reads this when jax is first imported.
@@ -15,6 +17,8 @@ import pytest
 
 # Not by XLA_FLAGS, which the commands that tests start would inherit.
 jax.config.update("jax_num_cpu_devices", 8)
+
+ROOT = Path(__file__).parents[1]
 
 STRICT = {
     "numpy_dtype_promotion": "strict",
@@ -56,5 +60,22 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session")
 def shared_data() -> Path | None:
     """The folder of original data files beside the repository, or None where there is none."""
-    path = Path(__file__).parents[2] / "shared" / "data"
+    path = ROOT.parent / "shared" / "data"
     return path if path.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python -m experiments.NAME ...` to its end; keywords are its environment's."""
+
+    def run(name: str, *arguments: object, cwd: Path = ROOT, **environment: str):
+        return subprocess.run(
+            [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

@@ -1,5 +1,9 @@
 """What is saved comes back bit for bit, and a run goes on from it as if it had never stopped."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 import vae_jax
 from vae_jax import checkpoint, networks
 
+ROOT = Path(__file__).parents[1]
 NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 20, 4, 5, 2
 DATA = vae_jax.Batch(
     np.random.default_rng(0).integers(256, size=(NUM_EXAMPLES, NUM_PIXELS), dtype=np.uint8)
@@ -179,3 +184,53 @@ def test_checkpoint_of_another_model(checkpoints, state, other, message):
     checkpoint.save(checkpoints, state, {})
     with pytest.raises(checkpoint.CheckpointError, match=message):
         checkpoint.restore(checkpoints, jax.eval_shape(lambda: fresh_state(**other)))
+
+
+# Damage
+
+
+def test_any_byte_that_changes_on_disk_is_noticed(tmp_path):
+    """The values of the file that holds them, wherever it is hit."""
+    params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=1000), jnp.float32)}
+    state = vae_jax.init_state(jax.random.key(0), params, optax.sgd(0.1))
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, state, {})
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    path = max(files, key=lambda p: p.stat().st_size)
+    content = path.read_bytes()
+    assert len(content) > 3000
+    for place in range(100, len(content), 500):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with (
+            checkpoint.manager(tmp_path, read_only=True) as checkpoints,
+            pytest.warns(RuntimeWarning, match="damaged"),
+            pytest.raises(checkpoint.CheckpointError, match="can be read"),
+        ):
+            checkpoint.restore(checkpoints, state)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_those_before_it(tmp_path):
+    """A limit on the size of files stands for a full disk: writing fails half-way."""
+    program = f"""
+import resource, sys
+sys.path[:0] = [{str(ROOT)!r}]
+import jax, jax.numpy as jnp, numpy as np, optax, vae_jax
+from vae_jax import checkpoint
+params = {{"w": jnp.asarray(np.random.default_rng(0).normal(size=10**5), jnp.float32)}}
+state = vae_jax.init_state(jax.random.key(0), params, optax.sgd(0.1))
+with checkpoint.manager({str(tmp_path)!r}) as checkpoints:
+    checkpoint.save(checkpoints, state, {{"number": 1}})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, resource.RLIM_INFINITY))
+    try:
+        checkpoint.save(checkpoints, state._replace(step=jnp.int32(1)), {{}})
+    except checkpoint.CheckpointError as error:
+        print(error)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert "the checkpoint of step 1 cannot be written in" in process.stdout, process.stderr
+    with checkpoint.manager(tmp_path) as checkpoints:
+        assert checkpoint.restore_config(checkpoints) == {"number": 1}

@@ -38,7 +38,7 @@ from vae_jax.train import (
     state_sharding,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "VAE",

@@ -5,7 +5,6 @@ manager, for whoever opened it: `with tensorboard("logs") as reporter`.
 """
 
 import contextlib
-import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 import vae_jax
-from vae_jax.run.errors import RunError
+from vae_jax.run import extras
 from vae_jax.run.plan import Progress, Row
 
 
@@ -183,7 +182,7 @@ def tensorboard(directory: str | Path) -> Iterator[Reporter]:
     Raises:
       RunError: tensorboardX is not installed.
     """
-    with _imported("tensorboardX", "tensorboard").SummaryWriter(str(directory)) as writer:
+    with extras.require("tensorboardX").SummaryWriter(str(directory)) as writer:
 
         def log(figures: dict[str, float], step: int) -> None:
             for name, value in figures.items():
@@ -202,7 +201,7 @@ def wandb(**settings: Any) -> Iterator[Reporter]:
     Raises:
       RunError: wandb is not installed.
     """
-    with _imported("wandb", "wandb").init(**settings) as run:
+    with extras.require("wandb").init(**settings) as run:
         yield Reporter(lambda figures, step: run.log(figures, step=step))
 
 
@@ -216,16 +215,7 @@ def mlflow(**settings: Any) -> Iterator[Reporter]:
     Raises:
       RunError: mlflow is not installed.
     """
-    module = _imported("mlflow", "mlflow")
+    module = extras.require("mlflow")
     with module.start_run(**settings) as run:
         run_id = run.info.run_id
         yield Reporter(lambda figures, step: module.log_metrics(figures, step, run_id=run_id))
-
-
-def _imported(module: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise RunError(
-            f'{module} is not installed: pip install "vae_jax[{extra}]", or leave it out'
-        ) from error

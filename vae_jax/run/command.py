@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tyro
-
-from vae_jax.run import processes
+from vae_jax.run import extras, processes
 from vae_jax.run.errors import DataError, Interrupted, RunError, UsageError
 
 
 def parse(options: type[Any], arguments: Sequence[str], *, prog: str, default: Any = None) -> Any:
     """The options of a command line, over `default` where it is given."""
+    import tyro  # here, as the list of commands needs none of it
+
     flat = tyro.conf.OmitArgPrefixes
     if default is None:
         return tyro.cli(
@@ -49,6 +49,8 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _exit(130, "interrupted")
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (said := extras.missing(error)):
+            _exit(1, said)
         # Not imported for this alone: orbax, which it brings, takes a second.
         checkpoint = sys.modules.get("vae_jax.checkpoint")
         if checkpoint is not None and isinstance(error, checkpoint.CheckpointError):

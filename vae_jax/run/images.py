@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import math
 import signal
 import time
@@ -23,6 +22,7 @@ from vae_jax.run import (
     conditional,
     data,
     devices,
+    extras,
     folder,
     measure,
     options,
@@ -30,7 +30,7 @@ from vae_jax.run import (
     training,
 )
 from vae_jax.run.data.dataset import Dataset
-from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
+from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.model import (
     make_loss,
     make_model,
@@ -75,12 +75,16 @@ class Job(NamedTuple):
 
     @property
     def stream(self) -> bool:
-        return self.chosen.devices.stream or jax.process_count() > 1 or self.dataset.large
+        return _streamed(self.chosen, self.dataset)
 
     def labels(self, split: str) -> np.ndarray | None:
         """Of a split's images, for a model that is conditional on them."""
         labels: np.ndarray = getattr(self.dataset, split).labels
         return labels if self.chosen.model.conditional else None
+
+
+def _streamed(chosen: options.Options, dataset: Dataset) -> bool:
+    return chosen.devices.stream or jax.process_count() > 1 or dataset.large
 
 
 def run(chosen: options.Options, prog: str) -> None:
@@ -91,10 +95,7 @@ def run(chosen: options.Options, prog: str) -> None:
     """
     start = time.perf_counter()
     folder.check_writable(chosen.run.output)
-    if chosen.run.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise RunError(
-            'no tensorboardX for --tensorboard: pip install "vae_jax[tensorboard]", or leave it out'
-        )
+    extras.check("matplotlib", *(["tensorboardX"] if chosen.run.tensorboard else []))
     of = chosen.devices
     processes.join_processes(of.coordinator, of.num_processes, of.process_id)
     found = devices.use_accelerator(chosen.run.accelerator)
@@ -103,6 +104,8 @@ def run(chosen: options.Options, prog: str) -> None:
     dataset = data.load(chosen.data, stream=chosen.devices.stream)
     if chosen.model.conditional:
         dataset = conditional.labelled(dataset)
+    if _streamed(chosen, dataset):
+        extras.check("grain")
     job = _open(_settled(chosen, dataset, mesh), dataset, mesh, prog, start)
     fitted = _train(job)
     if jax.process_index() == 0:

@@ -85,7 +85,7 @@ def _digits():
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError(
-            f"digits cannot be read ({_brief(error)}): pip install scikit-learn"
+            f'digits cannot be read ({_brief(error)}): pip install "vae_jax[run]"'
         ) from error
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -129,8 +129,8 @@ def _load_tfds(name, root, folder, manual_dir):
                 return _read_prepared(tfds, name, root, folder)
         except ImportError as error:
             raise _Unavailable(
-                f"{name} cannot be read ({_brief(error)}): pip install tensorflow-datasets "
-                "importlib_resources array_record pillow, or choose --dataset=digits"
+                f'{name} cannot be read ({_brief(error)}): pip install "vae_jax[tfds]", or choose '
+                "--dataset=digits"
             ) from error
 
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from experiments.model import make_loss
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import vae_jax
-from experiments import feed
 from vae_jax import checkpoint, networks
+from vae_jax.run.data import stream
+from vae_jax.run.model import make_loss
 
 NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 200, 48, 16, 4
 STEPS = NUM_EXAMPLES // BATCH_SIZE
@@ -55,7 +55,7 @@ def placed(num_devices, shard_parameters=False, dtype=jnp.float32):
     return jax.device_put(state, sharding), sharding
 
 
-def train(num_devices, num_epochs, make_feed=feed.resident, shard_parameters=False, accumulate=1):
+def train(num_devices, num_epochs, read=stream.resident, shard_parameters=False, accumulate=1):
     """The losses of all steps and the last state."""
     state, sharding = placed(num_devices, shard_parameters)
     key = jax.random.split(jax.random.key(0))[1]
@@ -67,7 +67,7 @@ def train(num_devices, num_epochs, make_feed=feed.resident, shard_parameters=Fal
         return np.asarray(order).reshape(shape)
 
     losses = []
-    for piece in make_feed(IMAGES, None, order_of, mesh_of(num_devices), 0, num_epochs):
+    for piece in read(vae_jax.Batch(IMAGES), order_of, mesh_of(num_devices), 0, num_epochs):
         stop = piece.stop - piece.start
         state, metrics = train_epoch(state, piece.dataset, piece.order, 0, stop)
         losses.extend(np.asarray(metrics.loss)[:stop])
@@ -80,22 +80,20 @@ def on_one():
     return train(1, 17)
 
 
-@pytest.mark.parametrize("make_feed", [feed.resident, feed.stream])
+@pytest.mark.parametrize("read", [stream.resident, stream.stream])
 @pytest.mark.parametrize("shard_parameters", [False, True])
 @pytest.mark.parametrize("num_devices", [2, 8])
-def test_many_devices_lose_what_one_does(
-    on_one, monkeypatch, num_devices, shard_parameters, make_feed
-):
-    monkeypatch.setattr(feed, "_PIECE_BYTES", 5 * BATCH_SIZE * NUM_PIXELS)
-    losses, state = train(num_devices, 17, make_feed, shard_parameters)
+def test_many_devices_lose_what_one_does(on_one, monkeypatch, num_devices, shard_parameters, read):
+    monkeypatch.setattr(stream, "_PIECE_BYTES", 5 * BATCH_SIZE * NUM_PIXELS)
+    losses, state = train(num_devices, 17, read, shard_parameters)
     assert len(losses) == 17 * STEPS > 200
     np.testing.assert_allclose(losses, on_one[0], rtol=1e-4)
     assert state.step == len(losses)
 
 
 def test_a_stream_is_the_resident_data_bit_for_bit(on_one, monkeypatch):
-    monkeypatch.setattr(feed, "_PIECE_BYTES", 5 * BATCH_SIZE * NUM_PIXELS)
-    streamed, state = train(1, 17, feed.stream)
+    monkeypatch.setattr(stream, "_PIECE_BYTES", 5 * BATCH_SIZE * NUM_PIXELS)
+    streamed, state = train(1, 17, stream.stream)
     np.testing.assert_array_equal(streamed, on_one[0])
     jax.tree.map(np.testing.assert_array_equal, state.params, on_one[1].params)
 
@@ -178,8 +176,8 @@ def test_parts_have_noise_of_their_own():
 
 def test_accumulation_over_devices_is_that_of_one():
     one, _ = train(1, 3, accumulate=2)
-    for make_feed in (feed.resident, feed.stream):
-        many, _ = train(8, 3, make_feed, accumulate=2)
+    for read in (stream.resident, stream.stream):
+        many, _ = train(8, 3, read, accumulate=2)
         np.testing.assert_allclose(many, one, rtol=1e-4)
 
 

@@ -15,10 +15,10 @@ import chex
 import numpy as np
 import pytest
 
-from experiments import restore
+from vae_jax.run import restore
 
 pytestmark = pytest.mark.long
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OPTIONS = ["--dataset=digits", "--epochs=10", "--hidden=16", "--latent-dim=2", "--stream"]
 OPTIONS += ["--num-importance-samples=2"]
 

@@ -21,7 +21,7 @@ from scipy import integrate, stats
 from experiments.tutorial import divergence, likelihood, page
 from experiments.tutorial.__main__ import CHAPTERS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long  # a minute and a half on two cores
 
 

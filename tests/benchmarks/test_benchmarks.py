@@ -14,7 +14,7 @@ import vae_jax
 from benchmarks import evaluation, limits, report, scaling
 from benchmarks.workloads import WORKLOADS, make_state
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # These are programs, not the library: they run in JAX's own settings.
 pytestmark = pytest.mark.relax
 

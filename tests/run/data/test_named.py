@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import data
+from vae_jax.run.data import named
+from vae_jax.run.errors import DataError
 
-REPOSITORY = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 PARTS = {
     "mnist": {"train": "train", "test": "t10k"},
     "fashion_mnist": {"train": "train", "test": "t10k"},
@@ -47,7 +48,7 @@ class Tiny:
 
     def load(self, data_dir, manual_dir=True):
         manual_dir = self.originals if manual_dir is True else manual_dir
-        return data.load(self.name, data_dir=data_dir, manual_dir=manual_dir)
+        return named.load(self.name, data_dir=data_dir, manual_dir=manual_dir)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def make_tiny(monkeypatch, tmp_path, tfds):
                 size=len(content), checksum=hashlib.sha256(content).hexdigest(), filename=file_name
             )
         monkeypatch.setattr(tfds.builder_cls(name), "url_infos", infos)
-        monkeypatch.setattr(data, "_VALIDATION_ROWS", 10)
+        monkeypatch.setattr(named, "_VALIDATION_ROWS", 10)
         monkeypatch.setenv("NO_PROXY", "*")
         return Tiny(name, originals, raw, infos)
 
@@ -130,7 +131,7 @@ def prepared(tmp_path, name="mnist"):
 
 def test_idx_is_parsed():
     content = b"\0\0\x08\x02" + b"\0\0\0\x02" + b"\0\0\0\x03" + bytes([0, 1, 127, 128, 254, 255])
-    np.testing.assert_array_equal(data._parse_idx(content), [[0, 1, 127], [128, 254, 255]])
+    np.testing.assert_array_equal(named._parse_idx(content), [[0, 1, 127], [128, 254, 255]])
 
 
 def test_amat_is_parsed_as_by_loadtxt():
@@ -138,7 +139,7 @@ def test_amat_is_parsed_as_by_loadtxt():
     text = io.BytesIO()
     np.savetxt(text, images, fmt="%d")
     expected = np.loadtxt(io.BytesIO(text.getvalue())).reshape(3, 28, 28)
-    parsed = data._parse_amat(text.getvalue())
+    parsed = named._parse_amat(text.getvalue())
     assert parsed.dtype == np.uint8
     np.testing.assert_array_equal(parsed, expected)
 
@@ -148,7 +149,7 @@ def test_amat_is_parsed_as_by_loadtxt():
 
 def test_digits_are_those_of_scikit_learn():
     bunch = pytest.importorskip("sklearn.datasets").load_digits()
-    dataset = data.load("digits")
+    dataset = named.load("digits")
     assert [len(split.images) for split in dataset[1:4]] == [1297, 200, 300]
     for images, labels in dataset[1:4]:
         assert images.shape[1:] == (8, 8, 1)
@@ -165,12 +166,12 @@ def test_digits_are_those_of_scikit_learn():
 
 def test_digits_are_split_as_ever():
     pytest.importorskip("sklearn.datasets")
-    assert data.load("digits").test.labels[:10].tolist() == [8, 8, 2, 2, 2, 9, 8, 8, 3, 6]
+    assert named.load("digits").test.labels[:10].tolist() == [8, 8, 2, 2, 2, 9, 8, 8, 3, 6]
 
 
 def test_unknown_name():
-    with pytest.raises(data.DataError, match=r"'emnist'.*auto, mnist, .*digits"):
-        data.load("emnist")
+    with pytest.raises(DataError, match=r"'emnist'.*auto, mnist, .*digits"):
+        named.load("emnist")
 
 
 # The whole road, on small data
@@ -221,7 +222,7 @@ def test_tfrecord_that_tfds_prepared_is_read(tiny, tfds, tmp_path):
 
     next(prepared(tmp_path).glob("*.npz")).unlink()
     next(prepared(tmp_path).glob("mnist-test.tfrecord*")).write_bytes(b"")
-    with pytest.raises(data.DataError, match="test has 0 of its 12 examples"):
+    with pytest.raises(DataError, match="test has 0 of its 12 examples"):
         tiny.load(tmp_path / "data")
 
 
@@ -243,7 +244,7 @@ def test_packed_amat_is_taken(make_tiny, tmp_path):
     assert_same(tiny.load(tmp_path / "packed"), expected)
     packed = tiny.originals / "binarized_mnist_valid.amat.gz"
     packed.write_bytes(packed.read_bytes()[:-20])
-    with pytest.raises(data.DataError, match=r"valid\.amat\.gz is not the original") as error:
+    with pytest.raises(DataError, match=r"valid\.amat\.gz is not the original") as error:
         tiny.load(tmp_path / "truncated")
     assert is_one_line(error)
 
@@ -267,8 +268,8 @@ def test_cache_is_read_or_made_again(tiny, tmp_path, monkeypatch, damage):
         }[damage]
     )
     made = []
-    read_prepared = data._read_prepared
-    monkeypatch.setattr(data, "_read_prepared", lambda *a: made.append(1) or read_prepared(*a))
+    read_prepared = named._read_prepared
+    monkeypatch.setattr(named, "_read_prepared", lambda *a: made.append(1) or read_prepared(*a))
     assert_same(tiny.load(tmp_path / "data"), expected)
     assert len(made) == (damage != "none")
     assert_same(tiny.load(tmp_path / "data"), expected)
@@ -311,7 +312,7 @@ def test_damaged_prepared_data(tiny, tmp_path, damage):
     else:
         for path in folder.iterdir():
             path.unlink()
-    with pytest.raises(data.DataError) as error:
+    with pytest.raises(DataError) as error:
         tiny.load(tmp_path / "data")
     assert is_one_line(error)
     assert str(error.value).startswith(str(folder))
@@ -328,8 +329,8 @@ def test_damaged_original(tiny, tmp_path, damage, name):
     middle = len(content) // 2
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     path.write_bytes(content[:middle] if damage == "truncated" else flipped)
-    with pytest.raises(data.DataError) as error:
-        data.load(name, data_dir=tmp_path / "data", manual_dir=tiny.originals)
+    with pytest.raises(DataError) as error:
+        named.load(name, data_dir=tmp_path / "data", manual_dir=tiny.originals)
     assert is_one_line(error)
     size = middle if damage == "truncated" else len(content)
     assert f"{path} is not the original" in str(error.value)
@@ -341,20 +342,18 @@ def test_damaged_original(tiny, tmp_path, damage, name):
 
 @pytest.mark.parametrize("name", ["mnist", "auto"])
 def test_manual_dir_without_the_files(tiny, tmp_path, name):
-    with pytest.raises(data.DataError, match=r"/nowhere does not hold .*t10k-labels") as error:
-        data.load(name, data_dir=tmp_path / "data", manual_dir=tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"/nowhere does not hold .*t10k-labels") as error:
+        named.load(name, data_dir=tmp_path / "data", manual_dir=tmp_path / "nowhere")
     assert is_one_line(error)
     (tiny.originals / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(
-        data.DataError, match=r"/originals does not hold t10k-labels-idx1-ubyte\.gz:"
-    ):
-        data.load(name, data_dir=tmp_path / "data", manual_dir=tiny.originals)
+    with pytest.raises(DataError, match=r"/originals does not hold t10k-labels-idx1-ubyte\.gz:"):
+        named.load(name, data_dir=tmp_path / "data", manual_dir=tiny.originals)
     assert not (tmp_path / "data").exists()
 
 
 def test_data_dir_that_cannot_be_written(tiny, tmp_path):
     (tmp_path / "data").write_text("a file, where a folder is wanted")
-    with pytest.raises(data.DataError, match=r"/data .*--data-dir") as error:
+    with pytest.raises(DataError, match=r"/data .*--data-dir") as error:
         tiny.load(tmp_path / "data")
     assert is_one_line(error)
 
@@ -390,7 +389,7 @@ def closed_port():
 @pytest.mark.parametrize("name", ["mnist", "auto"])
 def test_download_and_then_the_download_cache(make_tiny, server, tmp_path, name):
     tiny = make_tiny("mnist", server)
-    dataset = data.load(name, data_dir=tmp_path / "data")
+    dataset = named.load(name, data_dir=tmp_path / "data")
     assert (dataset.name, dataset.notice) == ("mnist", "")
     for split, examples in in_tfds_order(dataset).items():
         assert rows(*examples) == rows(*tiny.raw[split])
@@ -398,20 +397,20 @@ def test_download_and_then_the_download_cache(make_tiny, server, tmp_path, name)
     shutil.rmtree(prepared(tmp_path))
     for path in tiny.originals.iterdir():  # now nothing is left to download
         path.unlink()
-    assert_same(data.load(name, data_dir=tmp_path / "data"), dataset)
+    assert_same(named.load(name, data_dir=tmp_path / "data"), dataset)
 
     shutil.rmtree(prepared(tmp_path))
     (cached,) = (tmp_path / "data" / "downloads" / "mnist").glob("*train-images*.gz")
     cached.write_bytes(cached.read_bytes()[:-1])
-    with pytest.raises(data.DataError, match="is not the original") as error:
-        data.load(name, data_dir=tmp_path / "data")
+    with pytest.raises(DataError, match="is not the original") as error:
+        named.load(name, data_dir=tmp_path / "data")
     assert str(cached) in str(error.value)
 
 
 @pytest.mark.parametrize("failure", ["refused", "404", "name server"])
 def test_no_network(make_tiny, server, closed_port, tmp_path, monkeypatch, failure):
     make_tiny("mnist", {"refused": closed_port, "404": f"{server}/none"}.get(failure, "http://a.b"))
-    monkeypatch.setattr(data, "_PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(named, "_PROBE_SECONDS", 0.5)
     released = threading.Event()
 
     def look_up(*arguments):
@@ -421,8 +420,8 @@ def test_no_network(make_tiny, server, closed_port, tmp_path, monkeypatch, failu
     if failure == "name server":
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
     started = time.monotonic()
-    with pytest.raises(data.DataError) as error:
-        data.load("mnist", data_dir=tmp_path / "data")
+    with pytest.raises(DataError) as error:
+        named.load("mnist", data_dir=tmp_path / "data")
     assert time.monotonic() - started < 5
     assert is_one_line(error)
     for word in (str(tmp_path / "data"), "--manual-dir", "--data-dir", "--dataset=digits"):
@@ -431,7 +430,7 @@ def test_no_network(make_tiny, server, closed_port, tmp_path, monkeypatch, failu
         error.value
     )
 
-    dataset = data.load("auto", data_dir=tmp_path / "data")
+    dataset = named.load("auto", data_dir=tmp_path / "data")
     assert dataset.name == "digits"
     assert dataset.notice.startswith("THIS IS NOT MNIST")
     assert str(error.value) in dataset.notice
@@ -441,17 +440,17 @@ def test_no_network(make_tiny, server, closed_port, tmp_path, monkeypatch, failu
 
 def test_without_tensorflow_datasets(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(data.DataError, match="pip install tensorflow-datasets") as error:
-        data.load("mnist", data_dir=tmp_path)
+    with pytest.raises(DataError, match=r'pip install "vae_jax\[tfds\]"') as error:
+        named.load("mnist", data_dir=tmp_path)
     assert is_one_line(error)
-    assert "pip install tensorflow-datasets" in data.load("auto", data_dir=tmp_path).notice
+    assert 'pip install "vae_jax[tfds]"' in named.load("auto", data_dir=tmp_path).notice
 
 
 # Two at once, and what is imported
 
 
 def test_another_process_prepares_the_same_first(tiny, tmp_path, monkeypatch):
-    parse_idx, nested = data._parse_idx, []
+    parse_idx, nested = named._parse_idx, []
 
     def parse_after_another(content):
         if not nested:  # TFDS is at work in its temporary folder
@@ -459,7 +458,7 @@ def test_another_process_prepares_the_same_first(tiny, tmp_path, monkeypatch):
             nested[0] = tiny.load(tmp_path / "data")
         return parse_idx(content)
 
-    monkeypatch.setattr(data, "_parse_idx", parse_after_another)
+    monkeypatch.setattr(named, "_parse_idx", parse_after_another)
     assert_same(tiny.load(tmp_path / "data"), nested[0])
     assert [path.name for path in (tmp_path / "data" / "mnist").iterdir()] == ["3.0.1"]
 
@@ -467,7 +466,7 @@ def test_another_process_prepares_the_same_first(tiny, tmp_path, monkeypatch):
 def python(code, *arguments, **environment):
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-        cwd=REPOSITORY,
+        cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -481,13 +480,13 @@ import json, sys, warnings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import tensorflow_datasets as tfds
-from experiments import data
+from vae_jax.run.data import named
 data_dir, manual_dir, infos = sys.argv[1:]
 tfds.builder_cls("mnist").url_infos = {
     url: tfds.download.checksums.UrlInfo(**info) for url, info in json.loads(infos).items()
 }
-data._VALIDATION_ROWS = 10
-dataset = data.load("mnist", data_dir=data_dir, manual_dir=manual_dir)
+named._VALIDATION_ROWS = 10
+dataset = named.load("mnist", data_dir=data_dir, manual_dir=manual_dir)
 print("tensorflow" in sys.modules, dataset.train.labels.tolist())
 """
 
@@ -519,9 +518,9 @@ def test_digits_and_cached_data_need_no_tensorflow_datasets(tiny, tmp_path):
     tiny.load(tmp_path / "data")
     code = """
 import sys
-from experiments import data
-data.load("digits")
-print(len(data.load("mnist", data_dir=sys.argv[1]).test.images))
+from vae_jax.run.data import named
+named.load("digits")
+print(len(named.load("mnist", data_dir=sys.argv[1]).test.images))
 print({"tensorflow", "tensorflow_datasets", "jax"} & set(sys.modules))
 """
     assert python(code, tmp_path / "data") == "12\nset()\n"
@@ -536,9 +535,9 @@ def test_real_data(tfds, shared_data, tmp_path, name):
     if shared_data is None or not (shared_data / name).is_dir():
         pytest.skip(f"no original {name} beside the repository")
     folder = shared_data / name
-    dataset = data.load(name, data_dir=tmp_path, manual_dir=folder)
+    dataset = named.load(name, data_dir=tmp_path, manual_dir=folder)
     started = time.monotonic()
-    cached = data.load(name, data_dir=tmp_path)
+    cached = named.load(name, data_dir=tmp_path)
     assert time.monotonic() - started < 0.5
     assert_same(cached, dataset)
 

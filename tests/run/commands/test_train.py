@@ -1,0 +1,87 @@
+"""One's own images from a shell: a folder or an array, resident or streamed."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+GREYS = np.random.default_rng(0).integers(0, 256, (60, 5, 4), np.uint8)
+COLOURS = np.random.default_rng(1).integers(0, 256, (60, 5, 4, 3), np.uint8)
+SMALL = ("--hidden=16", "--latent-dim=2", "--num-importance-samples=5", "--epochs=2")
+
+
+def write_pictures(folder, images, names):
+    for i, (image, name) in enumerate(zip(images, names, strict=True)):
+        path = folder / name / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+def results(output):
+    return json.loads((output / "results.json").read_text())
+
+
+def test_a_folder_of_colour_pictures_trains_with_one_command(command, tmp_path):
+    write_pictures(tmp_path / "pets", np.tile(COLOURS, (3, 1, 1, 1)), ["cat", "dog"] * 90)
+    output = tmp_path / "run"
+    process = command("train", tmp_path / "pets", f"--output={output}", *SMALL, "--batch-size=16")
+    assert process.returncode == 0, process.stderr
+    written = results(output)
+    assert (written["dataset"], written["num_train"]) == ("pets", 144)
+    assert (written["binarization"], written["likelihood"]) == ("none", "normal")
+    assert np.isfinite(written["test_log_likelihood"])
+    with Image.open(output / "samples.png") as picture:
+        assert picture.mode == "RGB"
+    process = command("train", f"--output={output}", "--resume", "--epochs=3")
+    assert process.returncode == 0, process.stderr
+    assert results(output)["epochs"] == 3
+    process = command("evaluate", output, "--num-samples=5")
+    assert process.returncode == 0, process.stderr
+
+
+def test_a_streamed_array_is_the_resident_one_bit_for_bit(command, tmp_path):
+    np.save(tmp_path / "a.npy", np.tile(GREYS, (10, 1, 1)))
+    for name, arguments in ("resident", ()), ("streamed", ("--stream",)):
+        process = command(
+            "train", tmp_path / "a.npy", f"--output={tmp_path / name}", *SMALL, *arguments
+        )
+        assert process.returncode == 0, process.stderr
+        assert ("data streamed" in process.stdout) == (name == "streamed")
+    one, other = results(tmp_path / "resident"), results(tmp_path / "streamed")
+    assert one["parameters_sha256"] == other["parameters_sha256"]
+    assert one["test_log_likelihood"] == other["test_log_likelihood"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ((), 2, "DATA"),
+        (("nowhere",), 1, "nowhere does not exist"),
+        (("a.npy", "--batch-size=4000"), 2, "48 training examples"),
+        (("a.npy", "--conditional"), 1, "has no labels"),
+        (("a.npy", "--image-size=0"), 2, "--image-size is 0"),
+        (("a.npy", "--num-devices=2"), 2, "--num-devices is 2 but JAX finds 1"),
+        (("a.npy", "--accumulate=3"), 2, "must be a multiple of the 1 devices times --accumulate"),
+        (("a.npy", "--process-id=1"), 2, "need --coordinator=HOST:PORT"),
+        (("a.npy", "--coordinator=localhost:1", "--output=r"), 2, "needs --num-processes and"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(command, tmp_path, arguments, status, said):
+    np.save(tmp_path / "a.npy", GREYS)
+    arguments = [str(tmp_path / a) if a in ("a.npy", "nowhere") else a for a in arguments]
+    process = command("train", *arguments, "--accelerator=cpu")
+    assert process.returncode == status
+    assert said in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_worker_processes_read_what_a_thread_reads(command, tmp_path):
+    file = tmp_path / "a.npy"
+    np.save(file, np.tile(GREYS, (4, 1, 1)))
+    for name, arguments in ("thread", ()), ("workers", ("--workers=1",)):
+        output = f"--output={tmp_path / name}"
+        process = command("train", file, output, "--stream", *arguments, *SMALL, "--batch-size=16")
+        assert process.returncode == 0, process.stderr
+    one, other = results(tmp_path / "thread"), results(tmp_path / "workers")
+    assert one["parameters_sha256"] == other["parameters_sha256"]

@@ -1,0 +1,74 @@
+"""The folder of a run is of one process, and what is wrong with one is said in one line."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vae_jax.run import folder
+from vae_jax.run.errors import RunError, UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_folder_is_of_one_process(tmp_path):
+    folder.create(tmp_path / "run", "", overwrite=False)
+    program = f"""
+from pathlib import Path
+from vae_jax.run import folder
+from vae_jax.run.errors import RunError
+for use in folder.lock, lambda path: folder.create(path, "", overwrite=True):
+    try:
+        use(Path({str(tmp_path / "run")!r}))
+    except RunError as error:
+        print(error)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    said = process.stdout.splitlines()
+    assert len(said) == 2, process.stderr
+    for line in said:
+        assert f"run is being written by process {os.getpid()} on {os.uname().nodename}" in line
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    program = f"""
+import os, signal
+from pathlib import Path
+from vae_jax.run import folder
+folder.create(Path({str(tmp_path / "run")!r}), "", overwrite=False)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    # Nothing but hidden files is there, so a new run may begin.
+    assert folder.create(tmp_path / "run", "", overwrite=False) == tmp_path / "run"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "run" / ".lock").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"cannot write .*run: Is a directory; name another"):
+        folder.lock(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '"options"',
+        "{}",
+        '{"options": []}',
+        '{"options": {"data": {}}}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_damaged_config_is_one_line(tmp_path, content):
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"holds no run( of this program)? \(\w+Error: "):
+        folder.read_config(tmp_path)
