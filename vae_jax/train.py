@@ -17,7 +17,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from vae_jax.distributions import _check_key
+from vae_jax.bounds import Bound, elbo
+from vae_jax.distributions import _check_key, sample
+from vae_jax.model import VAE
 
 __all__ = [
     "Batch",
@@ -27,6 +29,7 @@ __all__ = [
     "binarize",
     "dequantize",
     "init_state",
+    "make_loss",
     "make_train_epoch",
     "make_train_step",
     "shuffle",
@@ -152,6 +155,56 @@ def state_sharding(state: TrainState, mesh: Mesh, *, shard_parameters: bool = Fa
 
     sharding: TrainState = jax.tree.map(place, state)
     return sharding
+
+
+def make_loss(
+    model: VAE,
+    *,
+    observe: Callable[[Array, Any], Any] | None = None,
+    objective: Callable[..., Bound] = elbo,
+    num_draws: int = 1,
+) -> Loss:
+    """Minus the mean bound of a batch: encodes, draws, decodes (Kingma & Welling 2014).
+
+    Args:
+      model: the VAE.
+      observe: (key, image) -> x, such as `binarize`; None where the batch holds x itself.
+      objective: (x, z, posterior, prior, likelihood) -> `Bound`: `elbo`, `iwae`, or a partial of
+        them, such as `functools.partial(elbo, analytic_kl=False)`.
+      num_draws: S, of z for each example; with 1, z has no axis of draws.
+
+    Returns:
+      (params, key, batch) -> (loss, bound), for `make_train_step` and the like. A batch is a
+      `Batch`, whose label goes to the model, or x alone.
+
+    Raises:
+      ValueError: num_draws is less than 1.
+
+    >>> from vae_jax import VAE, Normal
+    >>> encode = lambda params, x, label=None: Normal(x, 1.0)
+    >>> prior = lambda params, label=None: Normal(jnp.zeros(3), 1.0)
+    >>> decode = lambda params, z, label=None: Normal(0.0 * z, 1.0)
+    >>> loss = make_loss(VAE(None, encode, prior, decode))
+    >>> value, bound = loss(None, jax.random.key(0), jnp.zeros((4, 3)))
+    >>> value.round(3), bound.kl
+    (Array(2.757, dtype=float32), Array([0., 0., 0., 0.], dtype=float32))
+    """
+    if num_draws < 1:
+        raise ValueError(f"num_draws is {num_draws}: give 1 or more")
+    sample_shape = () if num_draws == 1 else (num_draws,)
+
+    def loss(params: Params, key: Array, batch: Any) -> tuple[Array, Bound]:
+        x, label = batch if isinstance(batch, Batch) else (batch, None)
+        if observe is not None:
+            observe_key, key = jax.random.split(key)
+            x = observe(observe_key, x)
+        posterior = model.encode(params, x, label)
+        z = sample(key, posterior, sample_shape)
+        likelihood = model.decode(params, z, label)
+        bound = objective(x, z, posterior, model.prior(params, label), likelihood)
+        return -bound.value.mean(), bound
+
+    return loss
 
 
 def make_train_step(
