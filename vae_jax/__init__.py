@@ -28,16 +28,15 @@ if TYPE_CHECKING:
     )
     from vae_jax.evaluation import Estimate, active_units, kl_per_dimension, log_likelihood
     from vae_jax.gradients import score_function
+    from vae_jax.loss import make_loss
     from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
+    from vae_jax.pixels import binarize, dequantize
     from vae_jax.train import (
         Batch,
         Metrics,
         TrainState,
         alternate,
-        binarize,
-        dequantize,
         init_state,
-        make_loss,
         make_train_epoch,
         make_train_step,
         shuffle,
@@ -71,6 +70,7 @@ _ROOMS = {
         "log_likelihood",
     ),
     "gradients": ("score_function",),
+    "loss": ("make_loss",),
     "model": (
         "VAE",
         "generate",
@@ -80,15 +80,13 @@ _ROOMS = {
         "transfer",
         "traverse",
     ),
+    "pixels": ("binarize", "dequantize"),
     "train": (
         "Batch",
         "Metrics",
         "TrainState",
         "alternate",
-        "binarize",
-        "dequantize",
         "init_state",
-        "make_loss",
         "make_train_epoch",
         "make_train_step",
         "shuffle",
