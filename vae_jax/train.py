@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from vae_jax.distributions import _check_key
+from vae_jax.distributions._pytree import check_key
 
 __all__ = [
     "Batch",
@@ -114,7 +114,7 @@ def init_state(
     >>> init_state(jax.random.key(0), {"w": jnp.ones(2)}, optax.sgd(0.1)).params
     {'w': Array([1., 1.], dtype=float32)}
     """
-    _check_key(key)
+    check_key(key)
     state = TrainState(
         jnp.int32(0), key, params, optimizer.init(params), params if average else None
     )
@@ -319,7 +319,7 @@ def binarize(key: Array, image: Array) -> Array:
     >>> binarize(jax.random.key(0), jnp.array([0, 255], jnp.uint8))
     Array([0., 1.], dtype=float32)
     """
-    _check_key(key)
+    check_key(key)
     if image.dtype != jnp.uint8:
         raise TypeError(f"image has dtype {image.dtype}: pass bytes, uint8 from 0 to 255")
     threshold = image.astype(jnp.float32) * (2**16 / 255)
@@ -346,7 +346,7 @@ def dequantize(key: Array, image: Array) -> Array:
     >>> jnp.floor(256 * x)
     Array([  0., 255.], dtype=float32)
     """
-    _check_key(key)
+    check_key(key)
     if image.dtype != jnp.uint8:
         raise TypeError(f"image has dtype {image.dtype}: pass bytes, uint8 from 0 to 255")
     noise = (_random_uint16(key, image.shape).astype(jnp.float32) + 0.5) / 2**16
@@ -404,7 +404,7 @@ def shuffle(key: Array, epoch: ArrayLike, *, num_examples: int, batch_size: int)
     >>> shuffle(jax.random.key(0), 0, num_examples=7, batch_size=3).shape
     (2, 3)
     """
-    _check_key(key)
+    check_key(key)
     if not 0 < batch_size <= num_examples:
         raise ValueError(
             f"batch_size is {batch_size}: it must be from 1 to {num_examples} examples"
