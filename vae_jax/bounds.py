@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vae_jax import foreign
-from vae_jax.distributions import Joint, _accurate, kl_divergence, sample
+from vae_jax.distributions import Joint, foreign, kl_divergence, sample
+from vae_jax.distributions._pytree import accurate
 
 __all__ = ["Bound", "autoencode", "elbo", "iwae"]
 
@@ -169,7 +169,7 @@ def _kl(latents: _Latents, leading: tuple[int, ...]) -> Array:
 
 
 def _log_prob(distribution: Any, value: Array, leading: tuple[int, ...]) -> Array:
-    term = _accurate(distribution.log_prob(value))
+    term = accurate(distribution.log_prob(value))
     # Where the library knows no event, its axes come back after the leading ones.
     total: Array = term.sum(axis=tuple(range(len(leading), term.ndim)))
     return total

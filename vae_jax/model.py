@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from vae_jax import foreign
-from vae_jax.distributions import Joint, Normal, sample
+from vae_jax.distributions import Joint, Normal, foreign, sample
 
 __all__ = ["VAE", "generate", "interpolate", "make_vae", "reconstruct", "transfer", "traverse"]
 

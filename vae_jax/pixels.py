@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vae_jax.distributions import _check_key
+from vae_jax.distributions._pytree import check_key
 
 __all__ = ["binarize", "dequantize"]
 
@@ -30,7 +30,7 @@ def binarize(key: Array, image: Array) -> Array:
     >>> binarize(jax.random.key(0), jnp.array([0, 255], jnp.uint8))
     Array([0., 1.], dtype=float32)
     """
-    _check_key(key)
+    check_key(key)
     if image.dtype != jnp.uint8:
         raise TypeError(f"image has dtype {image.dtype}: pass bytes, uint8 from 0 to 255")
     threshold = image.astype(jnp.float32) * (2**16 / 255)
@@ -57,7 +57,7 @@ def dequantize(key: Array, image: Array) -> Array:
     >>> jnp.floor(256 * x)
     Array([  0., 255.], dtype=float32)
     """
-    _check_key(key)
+    check_key(key)
     if image.dtype != jnp.uint8:
         raise TypeError(f"image has dtype {image.dtype}: pass bytes, uint8 from 0 to 255")
     noise = (_random_uint16(key, image.shape).astype(jnp.float32) + 0.5) / 2**16

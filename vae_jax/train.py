@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from vae_jax.distributions import _accurate, _check_key
+from vae_jax.distributions._pytree import accurate, check_key
 
 __all__ = [
     "Batch",
@@ -112,9 +112,9 @@ def init_state(
     >>> init_state(jax.random.key(0), {"w": jnp.ones(2)}, optax.sgd(0.1)).params
     {'w': Array([1., 1.], dtype=float32)}
     """
-    _check_key(key)
+    check_key(key)
     # In float32 at least: a share of 0.001 is less than a bfloat16 can be moved by.
-    mean = jax.tree.map(_accurate, params) if average else None
+    mean = jax.tree.map(accurate, params) if average else None
     state = TrainState(jnp.int32(0), key, params, optimizer.init(params), mean)
     # Copied, for a step donates it: the caller keeps what was passed, and no buffer is in it twice.
     own: TrainState = jax.tree.map(jnp.copy, state)
@@ -355,7 +355,7 @@ def shuffle(key: Array, epoch: ArrayLike, *, num_examples: int, batch_size: int)
     >>> shuffle(jax.random.key(0), 0, num_examples=7, batch_size=3).shape
     (2, 3)
     """
-    _check_key(key)
+    check_key(key)
     if not 0 < batch_size <= num_examples:
         raise ValueError(
             f"batch_size is {batch_size}: it must be from 1 to {num_examples} examples"
@@ -385,7 +385,7 @@ def _step(
             return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient), value
 
         parts = jax.random.split(key, accumulate), batch
-        zeros = jax.tree.map(lambda x: jnp.zeros_like(_accurate(x)), state.params)
+        zeros = jax.tree.map(lambda x: jnp.zeros_like(accurate(x)), state.params)
         total, (value, aux) = jax.lax.scan(add, zeros, parts)
         value = value.mean()
         gradient = jax.tree.map(lambda x, p: (x / accumulate).astype(p.dtype), total, state.params)

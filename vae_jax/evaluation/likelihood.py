@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from vae_jax.bounds import elbo
-from vae_jax.distributions import _check_key, sample
+from vae_jax.distributions import sample
+from vae_jax.distributions._pytree import check_key
 
 
 class Estimate(NamedTuple):
@@ -73,7 +74,7 @@ def log_likelihood(
     >>> log_likelihood(jax.random.key(0), jnp.ones(3), normal, normal, decode, num_samples=4)
     Estimate(value=Array(-2.0794415, dtype=float32), standard_error=Array(0., dtype=float32))
     """
-    _check_key(key)
+    check_key(key)
     if num_samples < 2:
         raise ValueError(f"num_samples is {num_samples}: a standard error takes 2 at least")
     if chunk_size < 1 or num_samples % chunk_size:
