@@ -19,13 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
 import vae_jax
-from vae_jax import networks
-from vae_jax.run import command, devices, folder, measure
+from vae_jax import networks, run
+from vae_jax.run import command, devices, folder, measure, options
 from vae_jax.run.data import Dataset, named
-from vae_jax.run.errors import RunError, UsageError
+from vae_jax.run.errors import UsageError
 
 PROG = "python -m experiments.quadrants"
 _BATCH = 500
@@ -104,40 +103,20 @@ def fit(
     validate: Callable[[Any], jax.Array],
     chosen: Options,
     epochs: int,
-    name: str,
 ) -> Any:
-    """The parameters of the epoch that is best on the validation set.
-
-    Raises:
-      RunError: the loss is not finite.
-    """
-    num_examples = len(train[0])
-    steps = epochs * (num_examples // chosen.batch_size)
-    schedule = optax.cosine_decay_schedule(chosen.learning_rate, steps)
-    optimizer = optax.adam(schedule)
-    state = vae_jax.init_state(key, params, optimizer)
-    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-    best, best_value = None, -np.inf
-    bar = tqdm(
-        total=epochs * num_examples, unit="example", unit_scale=True, desc=name, disable=None
+    """The parameters of the epoch that is best on the validation set."""
+    steps = epochs * (len(train[0]) // chosen.batch_size)
+    plan = run.Plan(batch_size=chosen.batch_size, epochs=epochs, keep_best="validation_bound")
+    fitted = run.fit(
+        key,
+        loss,
+        params,
+        optax.adam(optax.cosine_decay_schedule(chosen.learning_rate, steps)),
+        train,
+        plan,
+        validate=lambda params: {"bound": validate(params)},
     )
-    with bar:
-        for epoch in range(epochs):
-            order = vae_jax.shuffle(
-                state.key, epoch, num_examples=num_examples, batch_size=chosen.batch_size
-            )
-            state, _ = train_epoch(state, train, order)
-            value = float(validate(state.params))
-            if not np.isfinite(value):
-                raise RunError(
-                    f"the {name}'s bound is {value} after epoch {epoch + 1}: lower --learning-rate"
-                )
-            if value > best_value:
-                # Copied: the next epoch is given the state's own buffers.
-                best, best_value = jax.tree.map(jnp.copy, state.params), value
-            bar.update(num_examples)
-            bar.set_postfix(validation=f"{value:.2f}", best=f"{best_value:.2f}")
-    return best
+    return fitted.params
 
 
 def fit_baseline(key: jax.Array, train: Quadrants, validation: Quadrants, chosen: Options) -> Any:
@@ -159,7 +138,6 @@ def fit_baseline(key: jax.Array, train: Quadrants, validation: Quadrants, chosen
         jax.jit(lambda params: -loss(params, train_key, validation)[0]),
         chosen,
         -(-chosen.epochs // 3),
-        "baseline",
     )
     return jax.jit(lambda given: network.apply(params, given))
 
@@ -227,7 +205,6 @@ def run_one(num_given: int, dataset: Dataset, chosen: Options, output: Path) -> 
         jax.jit(lambda params: bound(validation_key, model, params, *held_out).value.mean()),
         chosen,
         chosen.epochs,
-        "CVAE",
     )
 
     # The test set is touched here, once.
@@ -309,6 +286,7 @@ def check(chosen: Options) -> None:
         raise UsageError(f"--given is {chosen.given}: give 1, 2, 3 or several of them")
     if not chosen.hidden or min(chosen.hidden) < 1:
         raise UsageError(f"--hidden is {chosen.hidden}: give one positive width or more")
+    options.check_seed(chosen.seed)
     if not 0 < chosen.learning_rate < np.inf:
         raise UsageError(
             f"--learning-rate is {chosen.learning_rate}: it must be positive and finite"

@@ -16,7 +16,7 @@ import optax
 import tyro
 
 import vae_jax
-from vae_jax import networks
+from vae_jax import networks, run
 from vae_jax.run.data import named
 
 LATENT_DIM, HIDDEN = 8, 200
@@ -59,15 +59,9 @@ def main(num_labels: int = 50, elbo_weight: float = 0.1, epochs: int = 200, seed
         "vae": model.init(init_keys[0], jnp.zeros((1, train.shape[-1]))),
         "head": head.init(init_keys[1], jnp.zeros((1, LATENT_DIM))),
     }
-    optimizer = optax.adam(1e-3)
-    state = vae_jax.init_state(train_key, params, optimizer)
-    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-    for epoch in range(epochs):
-        order = vae_jax.shuffle(state.key, epoch, num_examples=len(train), batch_size=100)
-        state, metrics = train_epoch(state, train, order)
-        if epoch % 20 == 19:
-            print(f"epoch {epoch + 1}: elbo {metrics.aux.value.mean():.2f} nats")
-    predicted = logits(state.params, test.astype(jnp.float32) / 255).argmax(-1)
+    plan = run.Plan(epochs=epochs, batch_size=100)
+    fitted = run.fit(train_key, loss, params, optax.adam(1e-3), train, plan)
+    predicted = logits(fitted.params, test.astype(jnp.float32) / 255).argmax(-1)
     accuracy = float((predicted == digits.test.labels).mean())
     print(f"test accuracy: {accuracy:.3f}")
     return accuracy

@@ -12,6 +12,7 @@ import tyro
 from flax import nnx
 
 import vae_jax
+from vae_jax import run
 from vae_jax.run.data import named
 
 
@@ -68,15 +69,9 @@ def main(epochs: int = 200, seed: int = 0) -> float:
         return estimate.value.mean()
 
     train_key, test_key = jax.random.split(jax.random.key(seed))
-    optimizer = optax.adam(1e-3)
-    state = vae_jax.init_state(train_key, params, optimizer)
-    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-    for epoch in range(epochs):
-        order = vae_jax.shuffle(state.key, epoch, num_examples=len(train), batch_size=100)
-        state, metrics = train_epoch(state, train, order)
-        if epoch % 20 == 19:
-            print(f"epoch {epoch + 1}: elbo {metrics.aux.value.mean():.2f} nats")
-    figure = float(test_log_px(state.params, test_key))
+    plan = run.Plan(epochs=epochs, batch_size=100)
+    fitted = run.fit(train_key, loss, params, optax.adam(1e-3), train, plan)
+    figure = float(test_log_px(fitted.params, test_key))
     print(f"test log p(x): {figure:.2f} nats")
     return figure
 

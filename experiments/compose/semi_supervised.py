@@ -22,7 +22,7 @@ import tyro
 from jax.scipy.ndimage import map_coordinates
 
 import vae_jax
-from vae_jax import networks
+from vae_jax import networks, run
 from vae_jax.run.data import named
 
 
@@ -140,24 +140,25 @@ def main(
         "decoder": decoder.init(init_keys[1], jnp.zeros((1, latent_dim)), labels[:1]),
         "classifier": classifier.init(init_keys[2], grey(train[:1])),
     }
-    steps = epochs * (len(train) // batch_size)
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    state = vae_jax.init_state(train_key, params, optimizer)
-    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
 
     @jax.jit
     def predict(params, images):
         return q_y(params, grey(images)).logits.argmax(-1)
 
-    def accuracy(split):
-        return float((predict(state.params, split.images) == split.labels).mean())
+    def accuracy(params, split):
+        return (predict(params, split.images) == split.labels).mean()
 
-    for epoch in range(epochs):
-        order = vae_jax.shuffle(state.key, epoch, num_examples=len(train), batch_size=batch_size)
-        state, metrics = train_epoch(state, train, order)
-        bound = metrics.aux.mean()
-        print(f"epoch {epoch + 1}: {bound:.2f} nats, validation {accuracy(loaded.validation):.4f}")
-    figure = accuracy(loaded.test)
+    steps = epochs * (len(train) // batch_size)
+    fitted = run.fit(
+        train_key,
+        loss,
+        params,
+        optax.adam(optax.cosine_decay_schedule(learning_rate, steps)),
+        train,
+        run.Plan(epochs=epochs, batch_size=batch_size),
+        validate=lambda params: {"accuracy": accuracy(params, loaded.validation)},
+    )
+    figure = float(accuracy(fitted.params, loaded.test))
     print(f"test accuracy: {figure:.4f}")
     return figure
 

@@ -16,7 +16,7 @@ import optax
 import tyro
 
 import vae_jax
-from vae_jax import networks
+from vae_jax import networks, run
 from vae_jax.run.data import named
 
 
@@ -68,15 +68,9 @@ def main(epochs: int = 200, seed: int = 0) -> float:
 
     init_key, draw_key, train_key, test_key = jax.random.split(jax.random.key(seed), 4)
     example = jnp.zeros((1, cell.hidden)), (draw_key, jnp.zeros((1, train.shape[-1])))
-    optimizer = optax.adam(1e-3)
-    state = vae_jax.init_state(train_key, cell.init(init_key, *example), optimizer)
-    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-    for epoch in range(epochs):
-        order = vae_jax.shuffle(state.key, epoch, num_examples=len(train), batch_size=100)
-        state, metrics = train_epoch(state, train, order)
-        if epoch % 20 == 19:
-            print(f"epoch {epoch + 1}: elbo {metrics.aux.value.mean():.2f} nats")
-    bound = float(jax.jit(sequence_bound)(state.params, test_key, test).value.mean())
+    plan = run.Plan(epochs=epochs, batch_size=100)
+    fitted = run.fit(train_key, loss, cell.init(init_key, *example), optax.adam(1e-3), train, plan)
+    bound = float(jax.jit(sequence_bound)(fitted.params, test_key, test).value.mean())
     print(f"test elbo: {bound:.2f} nats")
     return bound
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
 import vae_jax
+from vae_jax import run
 from vae_jax.run import classifier, measure, model, options
 from vae_jax.run.data.dataset import Dataset, Split
 
@@ -27,6 +27,26 @@ class Trained(NamedTuple):
     params: Any
     metrics: vae_jax.Metrics
     seconds: float
+
+
+class EveryStep:
+    """Keeps what the loss reports at every step, for a chapter's curves."""
+
+    def __init__(self) -> None:
+        self._parts: list[vae_jax.Metrics] = []
+
+    def start(self, progress: run.Progress) -> None:
+        pass
+
+    def steps(self, progress: run.Progress, metrics: vae_jax.Metrics) -> None:
+        self._parts.append(metrics)
+
+    def epoch(self, progress: run.Progress, row: dict[str, Any]) -> None:
+        pass
+
+    def metrics(self) -> vae_jax.Metrics:
+        together: vae_jax.Metrics = jax.tree.map(lambda *parts: np.concatenate(parts), *self._parts)
+        return together
 
 
 class Study:
@@ -98,26 +118,20 @@ class Study:
         init_key, train_key = jax.random.split(self.key(f"train {name}"))
         label = self.batch.label[:1] if conditional else None
         params = jax.jit(model.init)(init_key, jnp.zeros((1, *self.image_shape)), label)
-        state = vae_jax.init_state(train_key, params, optimizer)
-        orders = self._orders(train_key, steps or self.steps, batch_size)
-        train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-        train_epoch = train_epoch.lower(state, self.batch, orders[0]).compile()
-        start, metrics = time.perf_counter(), []
-        for order in tqdm(orders, desc=name, leave=False, disable=None):
-            state, part = train_epoch(state, self.batch, order)
-            metrics.append(jax.device_get(part))
-        together = jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
-        self._trained[name] = Trained(state.params, together, time.perf_counter() - start)
+        every_step = EveryStep()
+        start = time.perf_counter()
+        fitted = run.fit(
+            train_key,
+            loss,
+            params,
+            optimizer,
+            self.batch,
+            run.Plan(steps=steps or self.steps, batch_size=batch_size),
+            callbacks=[every_step],
+        )
+        seconds = time.perf_counter() - start - fitted.compile_seconds
+        self._trained[name] = Trained(fitted.params, every_step.metrics(), seconds)
         return self._trained[name]
-
-    def _orders(self, key: jax.Array, steps: int, batch_size: int) -> jax.Array:
-        """Which examples each step sees, [10, steps / 10, B]: ten calls of one length."""
-        num_examples = len(self.batch.image)
-        order = [
-            vae_jax.shuffle(key, epoch, num_examples=num_examples, batch_size=batch_size)
-            for epoch in range(-(-steps // (num_examples // batch_size)))
-        ]
-        return jnp.concatenate(order)[:steps].reshape(10, -1, batch_size)
 
     @functools.cached_property
     def judge(self) -> Callable[[jax.Array], jax.Array]:

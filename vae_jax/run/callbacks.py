@@ -36,17 +36,16 @@ class Callback(Protocol):
 
 
 class ProgressBar:
-    """A bar in a terminal; elsewhere a line for each epoch, and one a minute.
+    """A bar in a terminal; elsewhere a line for each epoch of a second or more, and one a minute.
 
     Args:
       disable: show nothing.
     """
 
-    _LINE_SECONDS = 60.0
+    _LINE_SECONDS = 1.0, 60.0  # least between two lines, and most
 
     def __init__(self, *, disable: bool = False) -> None:
         self._disable, self._in_lines = disable, not sys.stderr.isatty()
-        self._figures = ""
 
     def start(self, progress: Progress) -> None:
         self._said_at = time.monotonic()
@@ -61,7 +60,7 @@ class ProgressBar:
 
     def steps(self, progress: Progress, metrics: vae_jax.Metrics) -> None:
         self._bar.update(len(metrics.loss) * progress.batch_size)
-        if time.monotonic() - self._said_at >= self._LINE_SECONDS:
+        if time.monotonic() - self._said_at >= self._LINE_SECONDS[1]:
             self._say(progress, f"loss {metrics.loss[-1]:.2f}")
 
     def epoch(self, progress: Progress, row: Row) -> None:
@@ -71,7 +70,8 @@ class ProgressBar:
         said = ", ".join(f"{n.replace('_', ' ')} {v:.2f}" for n, v in figures.items())
         self._bar.set_postfix_str(said)
         self._describe(progress)
-        self._say(progress, f"{said}; {row['seconds']:.1f} s")
+        if progress.finished or time.monotonic() - self._said_at >= self._LINE_SECONDS[0]:
+            self._say(progress, f"{said}; {row['seconds']:.1f} s")
         if progress.finished:
             self._bar.close()
 

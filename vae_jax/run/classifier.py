@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from tqdm import tqdm
 
 import vae_jax
 from vae_jax import networks
+from vae_jax.run import training
 from vae_jax.run.data.dataset import Split
+from vae_jax.run.plan import Plan
 
 _STEPS, _BATCH = 5000, 128
 
@@ -50,28 +50,18 @@ def train_probabilities(
 
     init_key, train_key = jax.random.split(key)
     params = network.init(init_key, jnp.zeros((1, *split.images.shape[1:])))
-    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, num_steps))
-    state = vae_jax.init_state(train_key, params, optimizer)
-    dataset = vae_jax.Batch(jnp.asarray(split.images), jnp.asarray(split.labels))
-    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-    batch_size = min(_BATCH, len(split.images))
-    order = [
-        np.asarray(
-            vae_jax.shuffle(train_key, epoch, num_examples=len(split.images), batch_size=batch_size)
-        )
-        for epoch in range(-(-num_steps // (len(split.images) // batch_size)))
-    ]
-    # Calls of one length, whatever the length of an epoch, compile once.
-    for steps in tqdm(
-        np.concatenate(order)[:num_steps].reshape(10, -1, batch_size),
-        desc="classifier",
-        disable=None,
-    ):
-        state, _ = train_epoch(state, dataset, jnp.asarray(steps))
+    fitted = training.fit(
+        train_key,
+        loss,
+        params,
+        optax.adam(optax.cosine_decay_schedule(1e-3, num_steps)),
+        vae_jax.Batch(split.images, split.labels),
+        Plan(steps=num_steps, batch_size=min(_BATCH, len(split.images))),
+    )
 
     @jax.jit
     def probabilities(images: jax.Array) -> jax.Array:
-        logits: Any = network.apply(state.params, images)
+        logits: Any = network.apply(fitted.params, images)
         return jax.nn.softmax(logits)
 
     return probabilities

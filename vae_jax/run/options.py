@@ -311,8 +311,8 @@ def from_json(config: dict[str, Any]) -> Options:
         config["training"]["clip_norm"] = math.inf
     config["training"].setdefault("patience", 0)  # version 0.1 had none
     own = "image_size" in config["data"]
-    kind: type[Options] = OwnOptions if own else Options
-    return kind(
+    kind: Any = OwnOptions if own else Options
+    options: Options = kind(
         (OwnData if own else Data)(**config["data"]),
         Model(**config["model"]),
         Training(**config["training"]),
@@ -320,3 +320,4 @@ def from_json(config: dict[str, Any]) -> Options:
         Evaluation(**config["evaluation"]),
         Run(**config["run"]),
     )
+    return options
