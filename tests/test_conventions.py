@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import importlib
 import inspect
 import subprocess
 import sys
@@ -92,7 +93,13 @@ DRAWS = {
     "log_likelihood": lambda key: vae_jax.log_likelihood(
         key, jnp.zeros(NUM_PIXELS), STANDARD, STANDARD, decode, num_samples=2
     ),
+    "evaluate": lambda key: (
+        vae_jax.evaluate(
+            key, MODEL, None, np.zeros((2, NUM_PIXELS), np.float32), num_samples=2
+        ).estimate
+    ),
     "binarize": lambda key: vae_jax.binarize(key, jnp.zeros(3, jnp.uint8)),
+    "dequantize": lambda key: vae_jax.dequantize(key, jnp.zeros(3, jnp.uint8)),
     "shuffle": lambda key: vae_jax.shuffle(key, 0, num_examples=3, batch_size=1),
     "init_state": lambda key: vae_jax.init_state(key, {"w": jnp.zeros(2)}, optax.sgd(0.1)),
 }
@@ -156,8 +163,9 @@ def test_nothing_is_reduced_over_the_batch():
 # Imports
 
 
-def test_importing_the_library_imports_nothing_heavy():
-    program = "import sys, vae_jax; print(*{name.partition('.')[0] for name in sys.modules})"
+def loaded_by(statement):
+    """The packages that a new Python has after a statement."""
+    program = f"import sys; {statement}; print(*{{n.partition('.')[0] for n in sys.modules}})"
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=PACKAGE.parent,
@@ -165,11 +173,30 @@ def test_importing_the_library_imports_nothing_heavy():
         text=True,
         check=True,
     )
-    loaded = set(result.stdout.split())
-    assert {"vae_jax", "jax", "flax", "optax"} <= loaded
-    heavy = {"tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "tyro", "tqdm", "sklearn"}
-    foreign = {"distrax", "numpyro", "tensorflow_probability", "chex", "torch"}
-    assert not loaded & (heavy | foreign)
+    return set(result.stdout.split())
+
+
+HEAVY = {"tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "tyro", "tqdm", "sklearn"}
+FOREIGN = {"distrax", "numpyro", "tensorflow_probability", "chex", "torch"}
+
+
+def test_importing_the_library_loads_nothing_else():
+    assert not loaded_by("import vae_jax") & ({"jax", "numpy", "flax", "optax"} | HEAVY | FOREIGN)
+
+
+@pytest.mark.parametrize(
+    ("name", "brings"),
+    [
+        ("elbo", set()),
+        ("log_likelihood", set()),
+        ("networks", {"flax"}),
+        ("make_train_step", {"optax"}),
+    ],
+)
+def test_a_name_loads_what_it_needs_when_it_is_used(name, brings):
+    loaded = loaded_by(f"import vae_jax; vae_jax.{name}")
+    assert {"jax", *brings} <= loaded
+    assert not loaded & (({"flax", "optax"} - brings) | HEAVY | FOREIGN)
 
 
 @pytest.mark.parametrize(
@@ -217,12 +244,11 @@ def test_public_names_are_documented_with_an_example(name):
 
 
 def test_the_front_door_lists_what_it_opens():
-    public = {
-        name
-        for name, value in vars(vae_jax).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
-    assert public | {"networks"} == set(vae_jax.__all__)
-    assert len(set(vae_jax.__all__)) == len(vae_jax.__all__)
+    assert sorted(vae_jax._ROOM_OF.keys() | {"networks"}) == sorted(vae_jax.__all__)
+    assert set(vae_jax.__all__) <= set(dir(vae_jax))
+    for name, room in vae_jax._ROOM_OF.items():
+        assert name in importlib.import_module(f"vae_jax.{room}").__all__
+    with pytest.raises(AttributeError, match="has no attribute 'elbow'"):
+        vae_jax.elbow  # noqa: B018
     for name in checkpoint.__all__:
         assert inspect.getdoc(getattr(checkpoint, name))

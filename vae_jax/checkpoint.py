@@ -4,6 +4,7 @@ A checkpoint holds arrays and JSON; loading one executes nothing from it. It can
 other devices than it was saved from, by other processes too.
 """
 
+import functools
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -123,7 +124,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State:
     newest = _latest_step(checkpoints)
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
-            return _retried(lambda step=step: _restore_step(checkpoints, like, step), step)
+            return _retried(functools.partial(_restore_step, checkpoints, like, step), step)
         except CheckpointError:
             raise
         except Exception as error:  # damage shows as errors of every type

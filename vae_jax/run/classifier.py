@@ -1,6 +1,7 @@
 """A small classifier, trained on real images: the judge of generated ones."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +41,11 @@ def train_probabilities(
         padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)))
         return jax.lax.dynamic_slice(padded, (by[0], by[1], 0), image.shape)
 
-    def loss(params, key, batch):
+    def loss(params: Any, key: jax.Array, batch: vae_jax.Batch) -> tuple[jax.Array, None]:
         by = jax.random.randint(key, (len(batch.image), 2), 0, 2 * reach + 1)
         image = jax.vmap(shift)(batch.image, by).astype(jnp.float32) / 255
-        logits = network.apply(params, image)
+        logits: Any = network.apply(params, image)
+        assert batch.label is not None
         return -vae_jax.Categorical(logits).log_prob(batch.label).mean(), None
 
     init_key, train_key = jax.random.split(key)
@@ -59,6 +61,7 @@ def train_probabilities(
 
     @jax.jit
     def probabilities(images: jax.Array) -> jax.Array:
-        return jax.nn.softmax(network.apply(fitted.params, images))
+        logits: Any = network.apply(fitted.params, images)
+        return jax.nn.softmax(logits)
 
     return probabilities

@@ -28,7 +28,7 @@ def labelled(dataset: Dataset) -> Dataset:
     Raises:
       DataError: a label is no class, or a split has no labelled row.
     """
-    splits = {}
+    splits: dict[str, Any] = {}
     for name in ("train", "validation", "test"):
         images, labels = getattr(dataset, name)
         wrong = labels[(labels < -1) | (labels >= dataset.num_classes)]
@@ -58,7 +58,7 @@ def log_likelihoods(
 
     # The parameters are given, not held: one program in the compilation cache serves all runs.
     @jax.jit
-    def estimate(params: Any, key: jax.Array, x: jax.Array) -> vae_jax.Estimate:
+    def estimate(params: Any, key: jax.Array, x: jax.Array) -> Any:
         def under(label: jax.Array) -> vae_jax.Estimate:
             return vae_jax.log_likelihood(
                 jax.random.fold_in(key, label),
@@ -166,18 +166,24 @@ def measure(
     }
 
 
-def _agreement(key, model, params, num_classes, classify) -> np.ndarray:
+def _agreement(
+    key: jax.Array,
+    model: vae_jax.VAE,
+    params: Any,
+    num_classes: int,
+    classify: classifier.Classify,
+) -> np.ndarray:
     """For each generated image, whether it is taken for the class that was asked for."""
 
     @jax.jit
-    def batch(key: jax.Array, label: jax.Array) -> jax.Array:
+    def batch(key: jax.Array, label: jax.Array) -> Any:
         return classify(vae_jax.generate(key, model, params, (), label).mean) == label
 
     labels = jnp.arange(NUM_GENERATED).reshape(-1, _BATCH) % num_classes
     return np.concatenate([batch(jax.random.fold_in(key, i), c) for i, c in enumerate(labels)])
 
 
-def _combined(errors: np.ndarray) -> float:
+def _combined(errors: Any) -> float:
     """The standard error of the mean of independent estimates."""
     return float(np.sqrt(np.square(errors).sum()) / len(errors))
 
@@ -206,7 +212,7 @@ def transferred(
 ) -> Any:
     """Images [N * (1 + num_classes), H, W, C]: each x, then its style under every class."""
 
-    def to(new: jax.Array) -> jax.Array:
+    def to(new: jax.Array) -> Any:
         return vae_jax.transfer(model, params, x, label, jnp.full_like(label, new)).mean
 
     images = jax.vmap(to, out_axes=1)(jnp.arange(num_classes))

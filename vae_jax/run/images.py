@@ -76,6 +76,11 @@ class Job(NamedTuple):
     def stream(self) -> bool:
         return _streamed(self.chosen, self.dataset)
 
+    def batch(self, split: str) -> vae_jax.Batch:
+        images: Any = getattr(self.dataset, split).images
+        labels: Any = self.labels(split)
+        return vae_jax.Batch(images, labels)
+
     def labels(self, split: str) -> np.ndarray | None:
         """Of a split's images, for a model that is conditional on them."""
         labels: np.ndarray = getattr(self.dataset, split).labels
@@ -127,9 +132,8 @@ def _settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh)
     own, grey = isinstance(chosen.data, options.OwnData), chosen.data.binarization == "none"
     if not own:
         # The run is of the data set that was found: a resume must not find another one.
-        chosen = dataclasses.replace(
-            chosen, data=dataclasses.replace(chosen.data, dataset=dataset.name)
-        )
+        name: Any = dataset.name
+        chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, dataset=name))
     batch_size = _batch_size(chosen.training, dataset, mesh)
     steps = len(dataset.train.images) // batch_size
     if own:
@@ -204,7 +208,7 @@ def _open(
         "binarization": binarization,
         "image_shape": list(dataset.image_shape),
         "num_classes": dataset.num_classes,
-        "pixels": pixels._replace(mean=None)._asdict(),
+        "pixels": {**pixels._asdict(), "mean": None},
     }
     if chosen.run.resume:
         stored = folder.read_config(output)
@@ -248,7 +252,7 @@ def _say_longer(training: options.Training, before: int, dataset: Dataset) -> No
         return
     steps = len(dataset.train.images) // training.batch_size
     then, now = (
-        float(make_schedule(training, of * steps)(min(before, training.epochs) * steps))
+        np.asarray(make_schedule(training, of * steps)(min(before, training.epochs) * steps)).item()
         for of in (before, training.epochs)
     )
     print(
@@ -289,7 +293,7 @@ def _train(job: Job) -> training.Fitted:
     setup = training.Setup(
         loss=vae_jax.make_loss(model, observe=job.observe),
         optimizer=optimizer,
-        data=vae_jax.Batch(job.dataset.train.images, job.labels("train")),
+        data=job.batch("train"),
         sharding=sharding,
         plan=Plan(
             batch_size=chosen.batch_size,
@@ -347,7 +351,7 @@ def _validation(job: Job) -> training.Validate:
     key = jax.random.fold_in(job.keys["evaluate"], 0)
 
     @jax.jit
-    def validate(params: Any) -> dict[str, jax.Array]:
+    def validate(params: Any) -> dict[str, Any]:
         posterior = model.encode(params, x, label)
         z = vae_jax.sample(key, posterior)
         prior = model.prior(params, label)

@@ -21,7 +21,8 @@ ELBO_DRAWS = 10
 def observed(observe: Any, images: np.ndarray, split: str) -> jax.Array:
     """The images as the model sees them, binarised once, from a key that all runs share."""
     key = jax.random.fold_in(jax.random.key(0), {"validation": 0, "test": 1}[split])
-    return jax.jit(observe)(key, jnp.asarray(images))
+    x: jax.Array = jax.jit(observe)(key, jnp.asarray(images))
+    return x
 
 
 def measure(

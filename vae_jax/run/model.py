@@ -122,7 +122,8 @@ def make_model(
     bias_init = networks.constant_bias(pixels.mean if grey else networks.logit(pixels.mean))
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
     statistics = (2 * options.latent_dim,)
-    condition = prior = None
+    condition: networks.ClassCondition | None = None
+    prior: nn.Module | None = None
     if options.conditional:
         condition = networks.ClassCondition(num_classes, options.embedding_dim)
         prior = networks.StandardPrior(options.latent_dim)
@@ -185,7 +186,7 @@ def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransfo
 class ClipSpikesState(NamedTuple):
     """The moving average of the norm's logarithm, as far as it has been clipped, and its steps."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # optax's name, and a tuple's method
     log_norm: jax.Array
 
 
@@ -205,9 +206,7 @@ def clip_spikes(factor: float = 10.0, decay: float = 0.98) -> optax.GradientTran
     def init(params: Any) -> ClipSpikesState:
         return ClipSpikesState(jnp.zeros((), jnp.int32), jnp.zeros(()))
 
-    def update(
-        updates: Any, state: ClipSpikesState, params: Any = None
-    ) -> tuple[Any, ClipSpikesState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ClipSpikesState]:
         norm = optax.global_norm(updates)
         count = state.count + 1
         average = state.log_norm / (1 - decay**state.count)  # not used before the warm-up's end

@@ -171,7 +171,7 @@ class Options:
 class OwnOptions(Options):
     """A variational autoencoder on one's own images, from one command to numbers and pictures."""
 
-    data: OwnData
+    data: OwnData  # type: ignore[assignment]  # where Options has Data
 
 
 def check(options: Options) -> None:
@@ -311,7 +311,8 @@ def from_json(config: dict[str, Any]) -> Options:
         config["training"]["clip_norm"] = math.inf
     config["training"].setdefault("patience", 0)  # version 0.1 had none
     own = "image_size" in config["data"]
-    return (OwnOptions if own else Options)(
+    kind: Any = OwnOptions if own else Options
+    options: Options = kind(
         (OwnData if own else Data)(**config["data"]),
         Model(**config["model"]),
         Training(**config["training"]),
@@ -319,3 +320,4 @@ def from_json(config: dict[str, Any]) -> Options:
         Evaluation(**config["evaluation"]),
         Run(**config["run"]),
     )
+    return options

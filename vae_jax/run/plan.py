@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 import vae_jax
@@ -131,7 +130,7 @@ class Progress:
 
     def add(self, metrics: vae_jax.Metrics, seconds: float) -> None:
         """Counts the steps of a call: metrics [steps] of each, on the host."""
-        named = {"loss": metrics.loss, **named_leaves(metrics.aux)}
+        named: dict[str, Any] = {"loss": metrics.loss, **named_leaves(metrics.aux)}
         # Of a run that is older than the loss in its rows.
         names = self.sums.keys() & named.keys() if self.sums else named.keys()
         for name in sorted(names):
@@ -158,7 +157,7 @@ class Progress:
         return row
 
 
-def named_leaves(aux: Any) -> dict[str, np.ndarray]:
+def named_leaves(aux: Any) -> dict[str, Any]:
     """What a loss reports beside its value, by name: a `Bound` has an elbo and its two terms."""
     if isinstance(aux, vae_jax.Bound):
         return {"elbo": aux.value, "log_likelihood": aux.log_likelihood, "kl": aux.kl}

@@ -8,7 +8,7 @@ import contextlib
 import math
 import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -82,7 +82,8 @@ class Setup:
 
     @property
     def mesh(self) -> Mesh:
-        mesh: Mesh = self.sharding.step.mesh
+        step: Any = self.sharding.step  # a sharding in an array's place
+        mesh: Mesh = step.mesh
         return mesh
 
     @property
@@ -95,10 +96,11 @@ class Setup:
         num_steps = self.plan.steps or (self.plan.epochs or 0) * per_epoch
         return Progress(num_steps, per_epoch, self.plan.batch_size)
 
-    def pieces(self, state: vae_jax.TrainState, progress: Progress) -> Iterator[stream.Piece]:
+    def pieces(self, state: vae_jax.TrainState, progress: Progress) -> Generator[stream.Piece]:
         """The data from the state's step on, in the order of its key."""
         # The same key on this process's device alone.
-        key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(state.key)))
+        words: Any = np.asarray(jax.random.key_data(state.key))
+        key = jax.random.wrap_key_data(words)
         parts = () if self.plan.accumulate == 1 else (self.plan.accumulate,)
 
         def order_of(epoch: int) -> np.ndarray:
@@ -115,7 +117,7 @@ class Setup:
 
     def compile(self, state: vae_jax.TrainState, piece: stream.Piece) -> Callable[..., Any]:
         """The program that takes steps of a piece."""
-        train_epoch = vae_jax.make_train_epoch(
+        train_epoch: Any = vae_jax.make_train_epoch(
             self.loss,
             self.optimizer,
             average_decay=self.plan.average_decay,
@@ -201,7 +203,11 @@ def fit(
         continued_by="the same call, with resume=True in its plan",
         start=start,
     )
-    return train(setup, state, [ProgressBar(), *callbacks])
+    try:
+        return train(setup, state, [ProgressBar(), *callbacks])
+    finally:
+        if plan.folder is not None:
+            folder.unlock(plan.folder)
 
 
 def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]) -> Fitted:
@@ -307,7 +313,9 @@ def _agreed(*values: float) -> np.ndarray:
     """The largest of each value over all processes, which must all do the same next."""
     if jax.process_count() == 1:
         return np.array(values, np.float64)
-    return multihost_utils.process_allgather(np.array(values, np.float32)).max(axis=0)
+    gathered = multihost_utils.process_allgather(np.array(values, np.float32))
+    largest: np.ndarray = gathered.max(axis=0)
+    return largest
 
 
 def evaluation_params(state: vae_jax.TrainState) -> Any:
@@ -316,7 +324,8 @@ def evaluation_params(state: vae_jax.TrainState) -> Any:
     Whole, and on one device of this process.
     """
     params = state.params if state.average is None else state.average
-    everywhere = NamedSharding(state.step.sharding.mesh, PartitionSpec())
+    sharding: Any = state.step.sharding
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     return jax.tree.map(lambda x: x.addressable_data(0), jax.device_put(params, everywhere))
 
 

@@ -10,7 +10,9 @@ import threading
 import uuid
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +38,8 @@ class _Unavailable(DataError):
 def load(
     name: str,
     *,
-    data_dir: str | os.PathLike | None = None,
-    manual_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    manual_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Loads the data set called `name`, one of `NAMES`, or raises `DataError`.
 
@@ -80,7 +82,7 @@ def load(
     return Dataset(name, train, validation, test, num_classes, source)
 
 
-def _digits():
+def _digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -91,11 +93,14 @@ def _digits():
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int32)
     order = np.random.RandomState(0).permutation(len(images))  # RandomState's stream is frozen
-    splits = [Split(images[rows], labels[rows]) for rows in np.split(order, [1297, 1497])]
-    return Dataset("digits", *splits, num_classes=10, source="scikit-learn's bundled digits")
+    train, validation, test = (
+        Split(images[rows], labels[rows]) for rows in np.split(order, [1297, 1497])
+    )
+    source = "scikit-learn's bundled digits"
+    return Dataset("digits", train, validation, test, num_classes=10, source=source)
 
 
-def _read_cache(path):
+def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with open(path, "rb") as file, np.load(file) as arrays:  # a zip: every array has its CRC
             return dict(arrays)
@@ -103,7 +108,7 @@ def _read_cache(path):
         return None
 
 
-def _write_cache(path, arrays):
+def _write_cache(path: Path, arrays: dict[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     with contextlib.suppress(OSError):  # a read-only data_dir is slower, not an error
         try:
@@ -114,7 +119,9 @@ def _write_cache(path, arrays):
             partial.unlink(missing_ok=True)
 
 
-def _load_tfds(name, root, folder, manual_dir):
+def _load_tfds(
+    name: str, root: Path, folder: Path, manual_dir: str | os.PathLike[str] | None
+) -> dict[str, np.ndarray]:
     # TFDS warns, prints and draws progress bars while it is imported and while it prepares.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -135,7 +142,7 @@ def _load_tfds(name, root, folder, manual_dir):
 
 
 @contextlib.contextmanager
-def _one_line(what, advice, kind=DataError):
+def _one_line(what: str, advice: str, kind: type[DataError] = DataError) -> Iterator[None]:
     """Turns the errors of TFDS, of any type and many lines, into a `DataError`."""
     try:
         yield
@@ -145,23 +152,27 @@ def _one_line(what, advice, kind=DataError):
         raise kind(f"{what} ({_brief(error)}): {advice}") from error
 
 
-def _brief(error):
+def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _prepare(tfds, name, root, folder, manual_dir):
+def _prepare(
+    tfds: Any, name: str, root: Path, folder: Path, manual_dir: str | os.PathLike[str] | None
+) -> None:
     """Runs the official builder with only its reading of files, tensorflow's, replaced."""
     from PIL import Image
 
     builder = tfds.builder(name, data_dir=root, version=folder.name, file_format="array_record")
     files = _original_files(tfds, builder, root, manual_dir)
 
-    def examples(images, labels=None):
+    def examples(
+        images: np.ndarray, labels: np.ndarray | None = None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         for row, image in enumerate(images):  # the row is the key that TFDS shuffles by
             label = {} if labels is None else {"label": int(labels[row])}
             yield row, {"image": Image.fromarray(image), **label}
 
-    def originals(part):
+    def originals(part: str) -> tuple[np.ndarray, ...]:
         if name == "binarized_mnist":
             return (_parse_amat(files[f"binarized_mnist_{part}.amat"]),)
         pair = files[f"{part}-images-idx3-ubyte.gz"], files[f"{part}-labels-idx1-ubyte.gz"]
@@ -178,12 +189,14 @@ def _prepare(tfds, name, root, folder, manual_dir):
             raise
 
 
-def _original_files(tfds, builder, root, manual_dir):
+def _original_files(
+    tfds: Any, builder: Any, root: Path, manual_dir: str | os.PathLike[str] | None
+) -> dict[str, bytes]:
     """The bytes of the original files by name, with the SHA-256 sums that TFDS wants."""
     from tensorflow_datasets.core.download.resource import get_dl_fname
 
     name, downloads, infos = builder.name, root / "downloads", builder.url_infos
-    paths = {}
+    paths: dict[str, Any] = {}
     for url, info in infos.items():
         if manual_dir is None:
             places = [downloads / name / get_dl_fname(url, info.checksum)]
@@ -208,7 +221,7 @@ def _original_files(tfds, builder, root, manual_dir):
     return {info.filename: _checked_bytes(paths[url], info) for url, info in infos.items()}
 
 
-def _checked_bytes(path, info):
+def _checked_bytes(path: Path, info: Any) -> bytes:
     content = path.read_bytes()
     if path.name == f"{info.filename}.gz":
         with contextlib.suppress(OSError, EOFError, zlib.error):  # what is left has another sum
@@ -223,13 +236,13 @@ def _checked_bytes(path, info):
     return content
 
 
-def _probe(url):
+def _probe(url: str) -> None:
     """Raises unless `url` answers within seconds: TFDS itself would try for three minutes."""
     import requests
 
     failure = [f"no answer within {_PROBE_SECONDS:g} s"]
 
-    def ask():
+    def ask() -> None:
         try:
             with requests.get(url, stream=True, timeout=_PROBE_SECONDS) as response:
                 failure[0] = "" if response.ok else f"HTTP status {response.status_code}"
@@ -243,26 +256,26 @@ def _probe(url):
         raise ConnectionError(f"{failure[0]} from {url}")
 
 
-def _parse_idx(content):
+def _parse_idx(content: bytes) -> np.ndarray:
     """The uint8 array of an IDX file: 0, 0, 8 for uint8, the rank, big-endian sizes, values."""
     rank = content[3]
     shape = np.frombuffer(content, ">i4", count=rank, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def _parse_amat(content):
+def _parse_amat(content: bytes) -> np.ndarray:
     """The 28x28 images of an .amat file: lines of 784 digits 0 or 1 with a space between."""
     return (np.frombuffer(content, np.uint8)[::2] - ord("0")).reshape(-1, 28, 28)
 
 
-def _read_prepared(tfds, name, root, folder):
+def _read_prepared(tfds: Any, name: str, root: Path, folder: Path) -> dict[str, np.ndarray]:
     """The decoded arrays of a prepared data set, in TFDS's own order."""
     from PIL import Image
     from tensorflow_datasets.proto import tf_example_pb2
 
     parse = tf_example_pb2.Example.FromString
     builder = tfds.builder(name, data_dir=root, version=folder.name)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for split in _PARTS[name]:
         examples = [parse(record) for record in _records(tfds, builder, split)]
         expected = builder.info.splits[split].num_examples
@@ -279,7 +292,7 @@ def _read_prepared(tfds, name, root, folder):
     return arrays
 
 
-def _records(tfds, builder, split):
+def _records(tfds: Any, builder: Any, split: str) -> Iterator[bytes]:
     """The serialized examples of a split; TFDS itself needs tensorflow to read tfrecord."""
     if builder.info.file_format.value == "tfrecord":
         for path in builder.info.splits[split].filepaths:

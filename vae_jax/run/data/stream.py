@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +39,7 @@ class Piece(NamedTuple):
 
 def resident(
     dataset: Any, order_of: Order, mesh: Mesh, step: int, num_epochs: int
-) -> Iterator[Piece]:
+) -> Generator[Piece]:
     """The epochs from a step on, of a data set that every device holds."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     # What is no array, but is read like one, is read here.
@@ -59,7 +59,7 @@ def stream(
     num_epochs: int,
     *,
     num_workers: int = 0,
-) -> Iterator[Piece]:
+) -> Generator[Piece]:
     """The epochs from a step on in pieces: Grain reads ahead, and the next is already on its way.
 
     Args:
@@ -81,10 +81,8 @@ def stream(
     length = min(max(1, _PIECE_BYTES // (example_bytes * first[0].size)), steps)
     sharding = _over_batch(mesh, 1 + len(batch))
     turn = jax.device_put(np.arange(length), NamedSharding(mesh, PartitionSpec()))
-    indices = {
-        _bounds(of): of
-        for of in sharding.addressable_devices_indices_map((length, *batch)).values()
-    }
+    of_devices = sharding.addressable_devices_indices_map((length, *batch)).values()
+    indices = {_bounds(of): of for of in of_devices if of is not None}
     starts = range(0, steps, length)
     begin, end = step // steps * len(starts) + step % steps // length, num_epochs * len(starts)
 
@@ -104,10 +102,10 @@ def stream(
             at = until
 
     def on_devices(parts: list[np.ndarray]) -> jax.Array:
-        of_devices = dict(zip(indices, parts, strict=True))
+        read = dict(zip(indices, parts, strict=True))
         shape = (length, *batch, *parts[0].shape[1 + len(batch) :])
         return jax.make_array_from_callback(
-            shape, sharding, lambda of: of_devices[_bounds(of[: 1 + len(batch)])]
+            shape, sharding, lambda of: read[_bounds((of or ())[: 1 + len(batch)])]
         )
 
     number = begin
@@ -171,7 +169,7 @@ class _Pieces(NamedTuple):
         return {"parts": parts}
 
 
-def _read(pieces: _Pieces, num_workers: int) -> Iterator[Any]:
+def _read(pieces: _Pieces, num_workers: int) -> Generator[Any]:
     import grain  # here, as it takes a second and resident data need none of it
 
     # One thread, or the pieces in memory would be as many as the threads.
