@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import importlib
 import inspect
 import subprocess
 import sys
@@ -17,12 +18,22 @@ import vae_jax
 from vae_jax import checkpoint
 
 PACKAGE = Path(vae_jax.__file__).parent
-MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
+# Every file by its dotted name, "distributions.normal"; the programs of vae_jax/run stand above.
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+    if path.relative_to(PACKAGE).parts[0] != "run"
+}
 PUBLIC = {name: getattr(vae_jax, name) for name in vae_jax.__all__}
 FUNCTIONS = {
     name: value for name, value in PUBLIC.items() if callable(value) and not inspect.isclass(value)
 }
 BATCH, LATENT_DIM, NUM_PIXELS = 4, 2, 3
+
+
+def room_of(module):
+    """A package is one room."""
+    return module.partition(".")[0]
 
 
 def calls_and_imports(path):
@@ -83,6 +94,7 @@ DRAWS = {
         key, jnp.zeros(NUM_PIXELS), STANDARD, STANDARD, decode, num_samples=2
     ),
     "binarize": lambda key: vae_jax.binarize(key, jnp.zeros(3, jnp.uint8)),
+    "dequantize": lambda key: vae_jax.dequantize(key, jnp.zeros(3, jnp.uint8)),
     "shuffle": lambda key: vae_jax.shuffle(key, 0, num_examples=3, batch_size=1),
     "init_state": lambda key: vae_jax.init_state(key, {"w": jnp.zeros(2)}, optax.sgd(0.1)),
 }
@@ -146,8 +158,9 @@ def test_nothing_is_reduced_over_the_batch():
 # Imports
 
 
-def test_importing_the_library_imports_nothing_heavy():
-    program = "import sys, vae_jax; print(*{name.partition('.')[0] for name in sys.modules})"
+def loaded_by(statement):
+    """The packages that a new Python has after a statement."""
+    program = f"import sys; {statement}; print(*{{n.partition('.')[0] for n in sys.modules}})"
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=PACKAGE.parent,
@@ -155,40 +168,63 @@ def test_importing_the_library_imports_nothing_heavy():
         text=True,
         check=True,
     )
-    loaded = set(result.stdout.split())
-    assert {"vae_jax", "jax", "flax", "optax"} <= loaded
-    heavy = {"tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "tyro", "tqdm", "sklearn"}
-    foreign = {"distrax", "numpyro", "tensorflow_probability", "chex", "torch"}
-    assert not loaded & (heavy | foreign)
+    return set(result.stdout.split())
+
+
+HEAVY = {"tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "tyro", "tqdm", "sklearn"}
+FOREIGN = {"distrax", "numpyro", "tensorflow_probability", "chex", "torch"}
+
+
+def test_importing_the_library_loads_nothing_else():
+    assert not loaded_by("import vae_jax") & ({"jax", "numpy", "flax", "optax"} | HEAVY | FOREIGN)
+
+
+@pytest.mark.parametrize(
+    ("name", "brings"),
+    [
+        ("elbo", set()),
+        ("log_likelihood", set()),
+        ("networks", {"flax"}),
+        ("make_train_step", {"optax"}),
+    ],
+)
+def test_a_name_loads_what_it_needs_when_it_is_used(name, brings):
+    loaded = loaded_by(f"import vae_jax; vae_jax.{name}")
+    assert {"jax", *brings} <= loaded
+    assert not loaded & (({"flax", "optax"} - brings) | HEAVY | FOREIGN)
 
 
 @pytest.mark.parametrize(
     ("package", "module"), [("flax", "networks"), ("optax", "train"), ("orbax", "checkpoint")]
 )
 def test_each_framework_has_one_room(package, module):
-    for name, path in MODULES.items():
-        _, imports = calls_and_imports(path)
-        used = any(i.partition(".")[0] == package for i in imports)
-        assert used == (name == module), name
+    users = {
+        room_of(name)
+        for name, path in MODULES.items()
+        if any(i.partition(".")[0] == package for i in calls_and_imports(path)[1])
+    }
+    assert users == {module}
 
 
 FLOORS = [
-    {"foreign"},
     {"distributions"},
-    {"objectives", "networks"},
+    {"bounds", "gradients", "networks", "pixels"},
     {"model"},
-    {"train", "evaluate", "checkpoint"},
+    {"train", "evaluation", "checkpoint"},
+    {"loss"},
     {"__init__"},
+    {"run"},
 ]
 
 
 def test_modules_import_only_from_floors_below():
     floor_of = {name: i for i, floor in enumerate(FLOORS) for name in floor}
-    assert set(floor_of) == set(MODULES)
+    assert set(floor_of) == {room_of(name) for name in MODULES} | {"run"}
     for name, path in MODULES.items():
         _, imports = calls_and_imports(path)
-        below = {i.split(".")[1] for i in imports if i.startswith("vae_jax.")}
-        assert all(floor_of[other] < floor_of[name] for other in below), (name, below)
+        room = room_of(name)
+        others = {i.split(".")[1] for i in imports if i.startswith("vae_jax.")} - {room}
+        assert all(floor_of[other] < floor_of[room] for other in others), (name, others)
 
 
 # Documentation
@@ -203,12 +239,11 @@ def test_public_names_are_documented_with_an_example(name):
 
 
 def test_the_front_door_lists_what_it_opens():
-    public = {
-        name
-        for name, value in vars(vae_jax).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
-    assert public | {"networks"} == set(vae_jax.__all__)
-    assert len(set(vae_jax.__all__)) == len(vae_jax.__all__)
+    assert sorted(vae_jax._ROOM_OF.keys() | {"networks"}) == sorted(vae_jax.__all__)
+    assert set(vae_jax.__all__) <= set(dir(vae_jax))
+    for name, room in vae_jax._ROOM_OF.items():
+        assert name in importlib.import_module(f"vae_jax.{room}").__all__
+    with pytest.raises(AttributeError, match="has no attribute 'elbow'"):
+        vae_jax.elbow  # noqa: B018
     for name in checkpoint.__all__:
         assert inspect.getdoc(getattr(checkpoint, name))

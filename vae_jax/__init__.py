@@ -10,35 +10,90 @@
 Array([-2.079, -2.079, -2.079, -2.079], dtype=float32)
 """
 
-from vae_jax import networks
-from vae_jax.distributions import (
-    Bernoulli,
-    Categorical,
-    Joint,
-    MultivariateNormal,
-    Normal,
-    kl_divergence,
-    log_prob,
-    sample,
-)
-from vae_jax.evaluate import Estimate, active_units, kl_per_dimension, log_likelihood
-from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
-from vae_jax.objectives import Bound, autoencode, elbo, iwae, score_function
-from vae_jax.train import (
-    Batch,
-    Metrics,
-    TrainState,
-    alternate,
-    binarize,
-    dequantize,
-    init_state,
-    make_train_epoch,
-    make_train_step,
-    shuffle,
-    state_sharding,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vae_jax import networks as networks
+    from vae_jax.bounds import Bound, autoencode, elbo, iwae
+    from vae_jax.distributions import (
+        Bernoulli,
+        Categorical,
+        Joint,
+        MultivariateNormal,
+        Normal,
+        kl_divergence,
+        log_prob,
+        sample,
+    )
+    from vae_jax.evaluation import Estimate, active_units, kl_per_dimension, log_likelihood
+    from vae_jax.gradients import score_function
+    from vae_jax.loss import make_loss
+    from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
+    from vae_jax.pixels import binarize, dequantize
+    from vae_jax.train import (
+        Batch,
+        Metrics,
+        TrainState,
+        alternate,
+        init_state,
+        make_train_epoch,
+        make_train_step,
+        shuffle,
+        state_sharding,
+    )
 
 __version__ = "0.2.0"
+
+# Loaded when they are used, so that a shell that asks for help waits for neither JAX nor flax.
+_ROOMS = {
+    "bounds": (
+        "Bound",
+        "autoencode",
+        "elbo",
+        "iwae",
+    ),
+    "distributions": (
+        "Bernoulli",
+        "Categorical",
+        "Joint",
+        "MultivariateNormal",
+        "Normal",
+        "kl_divergence",
+        "log_prob",
+        "sample",
+    ),
+    "evaluation": (
+        "Estimate",
+        "active_units",
+        "kl_per_dimension",
+        "log_likelihood",
+    ),
+    "gradients": ("score_function",),
+    "loss": ("make_loss",),
+    "model": (
+        "VAE",
+        "generate",
+        "interpolate",
+        "make_vae",
+        "reconstruct",
+        "transfer",
+        "traverse",
+    ),
+    "pixels": ("binarize", "dequantize"),
+    "train": (
+        "Batch",
+        "Metrics",
+        "TrainState",
+        "alternate",
+        "init_state",
+        "make_train_epoch",
+        "make_train_step",
+        "shuffle",
+        "state_sharding",
+    ),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "VAE",
@@ -66,6 +121,7 @@ __all__ = [
     "kl_per_dimension",
     "log_likelihood",
     "log_prob",
+    "make_loss",
     "make_train_epoch",
     "make_train_step",
     "make_vae",
@@ -78,3 +134,17 @@ __all__ = [
     "transfer",
     "traverse",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "networks":
+        return importlib.import_module("vae_jax.networks")
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    globals()[name] = value  # the next use costs nothing
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,12 +1,14 @@
 """A VAE as four pure functions, and what one does with a trained one."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-from vae_jax.distributions import Normal, sample
+from vae_jax.distributions import Joint, Normal, foreign, sample
 
 __all__ = ["VAE", "generate", "interpolate", "make_vae", "reconstruct", "transfer", "traverse"]
 
@@ -81,7 +83,10 @@ def make_vae(
       A `VAE` whose params are {"encoder": phi, "decoder": theta}, and "prior" where there is one.
 
     Raises:
-      TypeError: when called: a label for unconditional networks, none for conditional ones.
+      TypeError: when called: a label for unconditional networks, none for conditional ones. At
+        `init`: a network keeps more than parameters, such as BatchNorm's averages, or draws for
+        itself, as Dropout does.
+      ValueError: at `init`: latent sizes that do not agree.
 
     >>> from vae_jax import networks
     >>> encoder = networks.Encoder(networks.MLP((2 * 3,), hidden=(8,)))
@@ -96,12 +101,16 @@ def make_vae(
         encoder_key, decoder_key, prior_key = jax.random.split(key, 3)
         z = jnp.zeros((x.shape[0], latent_dim), x.dtype)
         params = {
-            "encoder": encoder.init(encoder_key, x, *_given(label))["params"],
-            "decoder": decoder.init(decoder_key, z, *_given(label))["params"],
+            "encoder": _init("encoder", encoder, encoder_key, x, *_given(label)),
+            "decoder": _init("decoder", decoder, decoder_key, z, *_given(label)),
         }
         if prior is not None:
-            # A prior without parameters has no such collection.
-            params["prior"] = prior.init(prior_key, _known(label)).get("params", {})
+            params["prior"] = _init("prior", prior, prior_key, _known(label))
+        _check_draws_nothing("encoder", lambda: encode(params, x, label))
+        _check_draws_nothing("decoder", lambda: decode(params, z, label))
+        _check_latent_dim("encoder", latent_dim, lambda: encode(params, x, label))
+        if prior is not None:
+            _check_latent_dim("prior", latent_dim, lambda: prior_of(params, label))
         return params
 
     def encode(params: Params, x: Array, label: Any = None) -> Any:
@@ -116,6 +125,54 @@ def make_vae(
         return decoder.apply({"params": params["decoder"]}, z, *_given(label))
 
     return VAE(init, encode, prior_of, decode)
+
+
+def _init(name: str, network: Network, key: Array, *inputs: Any) -> Params:
+    """The network's parameters; a network without any has no such collection."""
+    variables = network.init(key, *inputs)
+    more = sorted(set(variables) - {"params"})
+    if more:
+        raise TypeError(
+            f"the {name} keeps {', '.join(more)} beside its parameters, which a pure function of "
+            "them cannot change: use LayerNorm or GroupNorm for BatchNorm, or compose vae_jax.elbo "
+            "with the network's own apply"
+        )
+    return variables.get("params", {})
+
+
+def _check_draws_nothing(name: str, apply: Callable[[], Any]) -> None:
+    """Raises TypeError where a network wants randomness of its own."""
+    try:
+        _shape_of(apply)
+    except Exception as error:
+        if type(error).__name__ != "InvalidRngError":  # flax's, which is not imported here
+            raise
+        raise TypeError(
+            f"the {name} draws for itself, as Dropout does, and is given no key ({error}): make "
+            "it deterministic, or compose vae_jax.elbo with the network's own apply"
+        ) from error
+
+
+def _check_latent_dim(name: str, latent_dim: int, apply: Callable[[], Any]) -> None:
+    shape = _shape_of(apply)
+    if shape is not None and shape[-1:] != (latent_dim,):
+        raise ValueError(
+            f"latent_dim is {latent_dim} but the {name}'s distribution has shape {shape}: its last "
+            "axis must be of that length"
+        )
+
+
+def _shape_of(apply: Callable[[], Any]) -> tuple[int, ...] | None:
+    """Of the distribution that a network gives, without computing it; None of a Joint."""
+    found: list[Any] = []
+
+    def note() -> None:
+        distribution = apply()
+        found.append(None if isinstance(distribution, Joint) else foreign.shape(distribution))
+
+    jax.eval_shape(note)
+    shape: tuple[int, ...] | None = found[0]
+    return shape
 
 
 def _given(label: Any) -> tuple[Any, ...]:
@@ -150,6 +207,7 @@ def generate(
 
     Raises:
       TypeError: the key is not typed.
+      ValueError: several labels for a prior without batch axes.
 
     >>> prior = lambda params, label=None: Normal(jnp.zeros(2), 1.0)
     >>> decode = lambda params, z, label=None: Normal(z @ params, 1.0)
@@ -157,7 +215,21 @@ def generate(
     >>> generate(jax.random.key(0), model, jnp.ones((2, 3)), sample_shape=5).mean.shape
     (5, 3)
     """
-    return model.decode(params, sample(key, model.prior(params, label), sample_shape), label)
+    prior = model.prior(params, label)
+    z = sample(key, prior, sample_shape)
+    if not isinstance(prior, Joint) and len(foreign.shape(prior)) == 1 and _are_classes(label):
+        raise ValueError(
+            f"label has shape {jnp.shape(label)} but the prior has no batch axes, so that draws "
+            "and labels would be paired: give make_vae prior=networks.StandardPrior(latent_dim)"
+        )
+    return model.decode(params, z, label)
+
+
+def _are_classes(label: Any) -> bool:
+    """Whether a label is several classes; of what else it may be, only the network knows."""
+    if label is None or not jnp.ndim(label):
+        return False
+    return jnp.issubdtype(jnp.asarray(label).dtype, jnp.integer)
 
 
 def reconstruct(model: VAE, params: Params, x: Array, label: Any = None) -> Any:
@@ -241,7 +313,9 @@ def interpolate(
     return model.decode(params, z, label)
 
 
-def traverse(model: VAE, params: Params, x: Array, values: Array, label: Any = None) -> Any:
+def traverse(
+    model: VAE, params: Params, x: Array, values: ArrayLike | Sequence[float], label: Any = None
+) -> Any:
     """p(x|z) with one latent dimension at a time set to each value, the rest at the posterior mean.
 
     Args:
@@ -261,12 +335,12 @@ def traverse(model: VAE, params: Params, x: Array, values: Array, label: Any = N
     Array([[[2., 0.]], [[0., 2.]]], dtype=float32)
     """
     mean = model.encode(params, x, label).mean
-    latent_dim = mean.shape[-1]
+    latent_dim, values = mean.shape[-1], jnp.asarray(values, mean.dtype)
 
     def with_value(dimension: Array, value: Array) -> Array:
         changed: Array = mean.at[..., dimension].set(value)
         return changed
 
     over_values = jax.vmap(with_value, in_axes=(None, 0))
-    z = jax.vmap(over_values, in_axes=(0, None))(jnp.arange(latent_dim), values.astype(mean.dtype))
+    z = jax.vmap(over_values, in_axes=(0, None))(jnp.arange(latent_dim), values)
     return model.decode(params, z, label)

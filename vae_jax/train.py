@@ -5,27 +5,25 @@ and batches split over its axis `data` are all that many devices need. `jax.jit`
 computation and inserts the sums between devices; noise and order stay those of one device.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from vae_jax.distributions import _check_key
+from vae_jax.distributions._pytree import accurate, check_key
 
 __all__ = [
     "Batch",
     "Metrics",
     "TrainState",
     "alternate",
-    "binarize",
-    "dequantize",
     "init_state",
     "make_train_epoch",
     "make_train_step",
@@ -114,10 +112,10 @@ def init_state(
     >>> init_state(jax.random.key(0), {"w": jnp.ones(2)}, optax.sgd(0.1)).params
     {'w': Array([1., 1.], dtype=float32)}
     """
-    _check_key(key)
-    state = TrainState(
-        jnp.int32(0), key, params, optimizer.init(params), params if average else None
-    )
+    check_key(key)
+    # In float32 at least: a share of 0.001 is less than a bfloat16 can be moved by.
+    mean = jax.tree.map(accurate, params) if average else None
+    state = TrainState(jnp.int32(0), key, params, optimizer.init(params), mean)
     # Copied, for a step donates it: the caller keeps what was passed, and no buffer is in it twice.
     own: TrainState = jax.tree.map(jnp.copy, state)
     return own
@@ -166,8 +164,11 @@ def make_train_step(
 
     Args:
       loss: (params, key, batch) -> (scalar to minimise, pytree of arrays to report).
-      optimizer: any optax transformation; schedules and clipping are chained into it.
-      average_decay: of the moving average, where the state keeps one.
+      optimizer: any optax transformation; schedules and clipping are chained into it. Those that
+        want the loss's `value`, `grad` or `value_fn` are given them.
+      average_decay: of the moving average, where the state keeps one. The average is that of the
+        parameters after each step alone (Kingma & Ba 2015, section 3): where it started from has no
+        part in it.
       accumulate: how many parts a batch is computed in, one after the other, for batches that do
         not fit. More than 1 takes batches [accumulate, B / accumulate, ...]; each part has its own
         noise.
@@ -218,7 +219,11 @@ def make_train_epoch(
       `shuffle`; batches are split over devices as `order` is, along B. Data that come in batches
       are a dataset [N, B, ...] with an order [steps] of whole batches. `start` and `stop` take a
       part of the order: however it is cut into calls, the steps are the same, bit for bit, and
-      compiled once. Metrics are [steps], 0 where no step was taken.
+      compiled once. Metrics are [steps], NaN (0 of integers) where no step was taken, and the loss
+      is NaN of a step whose examples are not in the data.
+
+    Raises:
+      IndexError: when called: an order of NumPy's names examples that are not in the data.
 
     >>> loss = lambda params, key, batch: (jnp.square(params - batch).mean(), None)
     >>> epoch = make_train_epoch(loss, optax.sgd(0.25))
@@ -229,13 +234,17 @@ def make_train_epoch(
     """
 
     @partial(jax.jit, donate_argnums=0, out_shardings=_out_shardings(sharding))
-    def train_epoch(
-        state: TrainState, dataset: Any, order: Array, start: ArrayLike = 0, stop: Any = None
+    def take_steps(
+        state: TrainState, dataset: Any, order: Array, start: Array, stop: Array
     ) -> tuple[TrainState, Metrics]:
         @partial(jax.jit, inline=True)  # traced once, for its shapes and for the loop
         def step(state: TrainState, dataset: Any, index: Array) -> tuple[TrainState, Metrics]:
             batch = jax.tree.map(lambda array: jnp.take(array, index, axis=0), dataset)
-            return _step(loss, optimizer, average_decay, accumulate, state, batch)
+            state, metrics = _step(loss, optimizer, average_decay, accumulate, state, batch)
+            for length in {len(array) for array in jax.tree.leaves(dataset)}:
+                known = ((index >= 0) & (index < length)).all()
+                metrics = metrics._replace(loss=jnp.where(known, metrics.loss, jnp.nan))
+            return state, metrics
 
         def body(i: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             state, metrics = step(carry[0], dataset, order[i])
@@ -244,13 +253,37 @@ def make_train_epoch(
         # A loop whose length the compiler does not know: lax.scan is compiled anew for each length,
         # and its last bits differ from one length to another.
         shapes = jax.eval_shape(step, state, dataset, order[0])[1]
-        metrics = jax.tree.map(lambda x: jnp.zeros((len(order), *x.shape), x.dtype), shapes)
-        stop = len(order) if stop is None else stop
+        metrics = jax.tree.map(lambda x: _not_taken((len(order), *x.shape), x.dtype), shapes)
         trained: tuple[TrainState, Metrics]
         trained = jax.lax.fori_loop(start, stop, body, (state, metrics))
         return trained
 
+    def train_epoch(
+        state: TrainState, dataset: Any, order: ArrayLike, start: Any = 0, stop: Any = None
+    ) -> tuple[TrainState, Metrics]:
+        if isinstance(order, np.ndarray):
+            _check_order(order, dataset)
+        stop = np.shape(order)[0] if stop is None else stop
+        # One type, or each way to give a number would compile anew.
+        start, stop = (jnp.asarray(number, jnp.int32) for number in (start, stop))
+        return take_steps(state, dataset, jnp.asarray(order), start, stop)
+
+    train_epoch.lower = take_steps.lower  # type: ignore[attr-defined]
     return train_epoch
+
+
+def _not_taken(shape: tuple[int, ...], dtype: Any) -> Array:
+    return jnp.full(shape, jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else 0, dtype)
+
+
+def _check_order(order: np.ndarray, dataset: Any) -> None:
+    for length in {len(array) for array in jax.tree.leaves(dataset)}:
+        wrong = order[(order < 0) | (order >= length)]
+        if wrong.size:
+            raise IndexError(
+                f"order has the example {wrong[0]} but the data have {length}: give numbers from 0 "
+                f"to {length - 1}"
+            )
 
 
 def _out_shardings(sharding: TrainState | None) -> Any:
@@ -300,88 +333,6 @@ def alternate(
     return optax.partition({group: in_turn(turn) for turn, group in enumerate(groups)}, groups_of)
 
 
-def binarize(key: Array, image: Array) -> Array:
-    """Draws each pixel on with its grey value as probability (Salakhutdinov & Murray 2008).
-
-    Compares 16 random bits with the byte, three times as fast on CPU as `jax.random.bernoulli`. The
-    probability of a pixel is byte / 255 to within 2^-16; 0 is never on and 255 always.
-
-    Args:
-      key: a typed PRNG key.
-      image: uint8, any shape.
-
-    Returns:
-      float32 zeros and ones, the shape of `image`.
-
-    Raises:
-      TypeError: the image is not uint8, or the key not typed.
-
-    >>> binarize(jax.random.key(0), jnp.array([0, 255], jnp.uint8))
-    Array([0., 1.], dtype=float32)
-    """
-    _check_key(key)
-    if image.dtype != jnp.uint8:
-        raise TypeError(f"image has dtype {image.dtype}: pass bytes, uint8 from 0 to 255")
-    threshold = image.astype(jnp.float32) * (2**16 / 255)
-    return (_random_uint16(key, image.shape).astype(jnp.float32) < threshold).astype(jnp.float32)
-
-
-def dequantize(key: Array, image: Array) -> Array:
-    """Spreads each byte evenly over the 256th of [0, 1) that it stands for: (byte + u) / 256.
-
-    The density of the result bounds the probability of the bytes, log P(image) >= E[log p(x)] -
-    D log 256 (Theis et al. 2016, section 3.1); a density of the bytes themselves has no bound.
-
-    Args:
-      key: a typed PRNG key.
-      image: uint8, any shape.
-
-    Returns:
-      float32 in [0, 1), the shape of `image`.
-
-    Raises:
-      TypeError: the image is not uint8, or the key not typed.
-
-    >>> x = dequantize(jax.random.key(0), jnp.array([0, 255], jnp.uint8))
-    >>> jnp.floor(256 * x)
-    Array([  0., 255.], dtype=float32)
-    """
-    _check_key(key)
-    if image.dtype != jnp.uint8:
-        raise TypeError(f"image has dtype {image.dtype}: pass bytes, uint8 from 0 to 255")
-    noise = (_random_uint16(key, image.shape).astype(jnp.float32) + 0.5) / 2**16
-    return (image.astype(jnp.float32) + noise) / 256
-
-
-def _random_uint16(key: Array, shape: tuple[int, ...]) -> Array:
-    """Uniform integers below 2^16, as uint32, made in one loop with whatever they are used for.
-
-    `jax.random.bits` costs seven times as much on CPU, where JAX compiles threefry to a loop of
-    passes over memory. The key is only read through `jax.random`, so it can be of any generator
-    and its reuse is still found.
-    """
-    size = math.prod(shape)
-    if size > 2**32:
-        raise ValueError(f"{size} random numbers of one key: at most {2**32}")
-    count = jax.lax.iota(jnp.uint32, size)
-    words = _threefry(jax.random.bits(key, (2,), jnp.uint32), count, jnp.zeros_like(count))
-    return (words[0] >> 16).reshape(shape)
-
-
-def _threefry(key: Array, first: Array, second: Array) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds (Salmon et al. 2011): two random words for two counters."""
-    parity = jnp.uint32(0x1BD11BDA) ^ key[0] ^ key[1]
-    schedule = (key[0], key[1], parity)
-    first, second = first + schedule[0], second + schedule[1]
-    for group in range(5):
-        for rotation in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
-            first = first + second
-            second = first ^ (second << rotation | second >> (32 - rotation))
-        first = first + schedule[(group + 1) % 3]
-        second = second + schedule[(group + 2) % 3] + jnp.uint32(group + 1)
-    return first, second
-
-
 @partial(jax.jit, static_argnames=("num_examples", "batch_size"))
 def shuffle(key: Array, epoch: ArrayLike, *, num_examples: int, batch_size: int) -> Array:
     """The order of an epoch: which examples each step sees, every example at most once.
@@ -404,14 +355,14 @@ def shuffle(key: Array, epoch: ArrayLike, *, num_examples: int, batch_size: int)
     >>> shuffle(jax.random.key(0), 0, num_examples=7, batch_size=3).shape
     (2, 3)
     """
-    _check_key(key)
+    check_key(key)
     if not 0 < batch_size <= num_examples:
         raise ValueError(
             f"batch_size is {batch_size}: it must be from 1 to {num_examples} examples"
         )
     order_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
     steps = num_examples // batch_size
-    order = jax.random.permutation(order_key, num_examples)
+    order = jax.random.permutation(order_key, jnp.arange(num_examples, dtype=jnp.int32))
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 
@@ -431,18 +382,36 @@ def _step(
 
         def add(total: Params, part: tuple[Array, Any]) -> tuple[Params, tuple[Array, Any]]:
             value, gradient = gradient_of(state.params, *part)
-            return jax.tree.map(jnp.add, total, gradient), value
+            return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient), value
 
         parts = jax.random.split(key, accumulate), batch
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        zeros = jax.tree.map(lambda x: jnp.zeros_like(accurate(x)), state.params)
         total, (value, aux) = jax.lax.scan(add, zeros, parts)
-        value, gradient = value.mean(), jax.tree.map(lambda x: x / accumulate, total)
+        value = value.mean()
+        gradient = jax.tree.map(lambda x, p: (x / accumulate).astype(p.dtype), total, state.params)
+
+    def value_of(params: Params) -> Array:
+        """The loss of this step elsewhere, for optimizers that search."""
+        if accumulate == 1:
+            return loss(params, key, batch)[0]
+        of_parts = jax.lax.map(lambda part: loss(params, *part)[0], parts)
+        return of_parts.mean()
+
     # optax mixes dtypes (decay ** count): a caller's strict promotion must not reach into it.
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        updates, opt_state = optax.with_extra_args_support(optimizer).update(
+            gradient, state.opt_state, state.params, value=value, grad=gradient, value_fn=value_of
+        )
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average is not None:
-        average = optax.incremental_update(params, average, 1 - average_decay)
+        steps = (state.step + 1).astype(jnp.float32)
+        # At the first step 1, and so on that the start has no weight: Adam's debiased average.
+        share = (1 - average_decay) / (1 - average_decay**steps)
+        average = jax.tree.map(
+            lambda mean, p: mean + share.astype(mean.dtype) * (p.astype(mean.dtype) - mean),
+            average,
+            params,
+        )
     metrics = Metrics(value, jax.tree.map(jnp.mean, aux))
     return TrainState(state.step + 1, state.key, params, opt_state, average), metrics

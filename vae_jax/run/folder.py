@@ -114,7 +114,7 @@ def lock(folder: Path) -> None:
       RunError: another process has it, or the folder cannot be written.
     """
     with writing(folder):
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # never closed
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -134,6 +134,17 @@ def lock(folder: Path) -> None:
     with writing(folder):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+    _locks[folder] = descriptor
+
+
+# Of the folders that this process has, the open files that hold the locks.
+_locks: dict[Path, int] = {}
+
+
+def unlock(folder: Path) -> None:
+    """Lets other processes, and later runs of this one, have the folder."""
+    if folder in _locks:
+        os.close(_locks.pop(folder))
 
 
 def check_writable(output: Path | None) -> None:

@@ -32,7 +32,6 @@ from vae_jax.run import (
 from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.model import (
-    make_loss,
     make_model,
     make_optimizer,
     make_schedule,
@@ -292,7 +291,7 @@ def _train(job: Job) -> training.Fitted:
     if of.remat:
         model = model._replace(decode=jax.checkpoint(model.decode))
     setup = training.Setup(
-        loss=make_loss(model, job.observe),
+        loss=vae_jax.make_loss(model, observe=job.observe),
         optimizer=optimizer,
         data=job.batch("train"),
         sharding=sharding,

@@ -159,21 +159,6 @@ def make_model(
 _SCALE_RATE = 10.0
 
 
-def make_loss(model: vae_jax.VAE, observe: Observe) -> Callable[..., Any]:
-    """Minus the mean ELBO of a batch, one draw per example."""
-
-    def loss(params: Any, key: jax.Array, batch: vae_jax.Batch) -> tuple[jax.Array, Any]:
-        observe_key, draw_key = jax.random.split(key)
-        x = observe(observe_key, batch.image)
-        posterior = model.encode(params, x, batch.label)
-        z = vae_jax.sample(draw_key, posterior)
-        likelihood = model.decode(params, z, batch.label)
-        bound = vae_jax.elbo(x, z, posterior, model.prior(params, batch.label), likelihood)
-        return -bound.value.mean(), bound
-
-    return loss
-
-
 def make_schedule(options: Training, total_steps: int) -> optax.Schedule:
     """The learning rate at a step: a warm-up, then a cosine."""
     assert options.learning_rate is not None

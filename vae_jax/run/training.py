@@ -203,7 +203,11 @@ def fit(
         continued_by="the same call, with resume=True in its plan",
         start=start,
     )
-    return train(setup, state, [ProgressBar(), *callbacks])
+    try:
+        return train(setup, state, [ProgressBar(), *callbacks])
+    finally:
+        if plan.folder is not None:
+            folder.unlock(plan.folder)
 
 
 def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]) -> Fitted:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+
+from vae_jax.distributions._pytree import check_positive
 
 
 def shape(distribution: Any) -> tuple[int, ...]:
@@ -64,17 +65,6 @@ def check(distribution: Any, value: Array) -> None:
     # A linear operator may stand there too.
     if isinstance(scale, jax.Array | np.ndarray | np.number | float | int):
         check_positive(f"scale of a {name}", scale)
-
-
-def check_positive(name: str, value: ArrayLike) -> None:
-    """Raises ValueError where a value is known not to be positive."""
-    # Only a concrete value can be looked at; a traced one is the caller's word.
-    if isinstance(value, jax.core.Tracer):
-        return
-    with jax.ensure_compile_time_eval():  # under jit even a comparison of constants is traced
-        value = jnp.asarray(value)
-        if not bool((value > 0).all()):
-            raise ValueError(f"{name} has a least value of {value.min()}: it must be positive")
 
 
 def innermost(distribution: Any) -> Any:

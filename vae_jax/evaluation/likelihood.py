@@ -1,6 +1,5 @@
-"""What a trained model is worth: log p(x) by importance sampling, and how it uses its latents."""
+"""log p(x) by importance sampling."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vae_jax.distributions import Normal, _check_key, kl_divergence, sample
-from vae_jax.objectives import elbo
-
-__all__ = ["Estimate", "active_units", "kl_per_dimension", "log_likelihood"]
+from vae_jax.bounds import elbo
+from vae_jax.distributions import sample
+from vae_jax.distributions._pytree import check_key
 
 
 class Estimate(NamedTuple):
@@ -76,7 +74,7 @@ def log_likelihood(
     >>> log_likelihood(jax.random.key(0), jnp.ones(3), normal, normal, decode, num_samples=4)
     Estimate(value=Array(-2.0794415, dtype=float32), standard_error=Array(0., dtype=float32))
     """
-    _check_key(key)
+    check_key(key)
     if num_samples < 2:
         raise ValueError(f"num_samples is {num_samples}: a standard error takes 2 at least")
     if chunk_size < 1 or num_samples % chunk_size:
@@ -114,46 +112,3 @@ class _Sums(NamedTuple):
     shift: Array
     first: Array
     second: Array
-
-
-def active_units(posterior: Any, threshold: float = 0.01) -> Array:
-    """Which latent dimensions the data moves: Var_x(E_q[z|x]) > threshold (Burda et al. 2016, 5.1).
-
-    Args:
-      posterior: q(z|x) of a whole data set, its mean [N, Z].
-      threshold: in units of z squared.
-
-    Returns:
-      bool [Z].
-
-    >>> from vae_jax import Normal
-    >>> active_units(Normal(jnp.array([[1.0, 0.0], [-1.0, 0.0]]), 1.0))
-    Array([ True, False], dtype=bool)
-    """
-    active: Array = jnp.var(posterior.mean, axis=0) > threshold
-    return active
-
-
-def kl_per_dimension(posterior: Normal, prior: Normal) -> Array:
-    """KL(q(z_i|x) || p(z_i)) of each latent dimension, in nats, [*b, Z].
-
-    Args:
-      posterior: a diagonal Gaussian.
-      prior: a diagonal Gaussian.
-
-    Raises:
-      TypeError: one of them is another distribution.
-
-    >>> from vae_jax import Normal
-    >>> kl_per_dimension(Normal(jnp.array([1.0, 0.0]), 1.0), Normal(jnp.zeros(2), 1.0))
-    Array([0.5, 0. ], dtype=float32)
-    """
-    for name, distribution in ("posterior", posterior), ("prior", prior):
-        if not isinstance(distribution, Normal):
-            raise TypeError(
-                f"{name} is a {type(distribution).__name__}: pass a vae_jax.Normal, whose KL is a "
-                "sum over dimensions"
-            )
-    return kl_divergence(
-        dataclasses.replace(posterior, event_ndims=0), dataclasses.replace(prior, event_ndims=0)
-    )

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
-from vae_jax import foreign
-from vae_jax.distributions import Joint, _accurate, kl_divergence, sample
+from vae_jax.distributions import Joint, foreign, kl_divergence, sample
+from vae_jax.distributions._pytree import accurate
 
-__all__ = ["Bound", "autoencode", "elbo", "iwae", "score_function"]
+__all__ = ["Bound", "autoencode", "elbo", "iwae"]
 
 
 class Bound(NamedTuple):
@@ -150,37 +149,6 @@ def autoencode(
     return elbo(x, z, posterior, prior, decode(z))
 
 
-def score_function(value: ArrayLike, log_prob: Array, baseline: ArrayLike = 0.0) -> Array:
-    """`value`, with the score-function estimate of the gradient of its expectation.
-
-    The gradient of the mean over draws z ~ q is that of value itself plus (value - baseline) times
-    the gradient of log q(z), which needs no gradient of value with respect to z (Williams 1992,
-    REINFORCE; Mohamed et al. 2020, section 4). z must be constant, jax.lax.stop_gradient(z), or
-    what it carries is counted twice. A baseline that does not depend on the draw leaves the
-    expectation as it is and makes the variance smaller.
-
-    Args:
-      value: the cost or reward of each draw, [*s, *b].
-      log_prob: log q(z) of the same draws, [*s, *b].
-      baseline: broadcastable to value; the mean over the other draws, say.
-
-    Returns:
-      [*s, *b], equal to value.
-
-    The gradient of E[z], z ~ N(mean, 1), is 1:
-
-    >>> from vae_jax import Normal, sample
-    >>> z = sample(jax.random.key(0), Normal(jnp.zeros(1), 1.0), 10_000)
-    >>> estimate = lambda mean: score_function(z[:, 0], Normal(mean, 1.0).log_prob(z)).mean()
-    >>> jax.grad(estimate)(jnp.zeros(1)).round(1)
-    Array([1.], dtype=float32)
-    """
-    value = jnp.asarray(value)
-    weight = jax.lax.stop_gradient(value - baseline)
-    # The second factor is zero; only its gradient is not.
-    return value + weight * (log_prob - jax.lax.stop_gradient(log_prob))
-
-
 # The parts of one latent or several, z with its q(z|x) and p(z), and of x with its p(x|z).
 _Latents = list[tuple[Array, Any, Any]]
 _Observed = list[tuple[Array, Any]]
@@ -201,7 +169,7 @@ def _kl(latents: _Latents, leading: tuple[int, ...]) -> Array:
 
 
 def _log_prob(distribution: Any, value: Array, leading: tuple[int, ...]) -> Array:
-    term = _accurate(distribution.log_prob(value))
+    term = accurate(distribution.log_prob(value))
     # Where the library knows no event, its axes come back after the leading ones.
     total: Array = term.sum(axis=tuple(range(len(leading), term.ndim)))
     return total

@@ -1,0 +1,28 @@
+"""Distributions as frozen pytrees; `sample`, `log_prob` and `kl_divergence` of them.
+
+A distribution over `*event` dimensions with batch axes `*b` holds parameters of shape
+[*b, *event].  Log-probabilities and divergences are in nats, of shape [*b]: summed over the event,
+never over the batch.  They are computed in float32 at least, so a bfloat16 network loses nothing
+in the sums.
+
+Distributions of other libraries (distrax, NumPyro, TFP) are accepted wherever these are. They
+compute in the dtype of their own parameters.
+"""
+
+from vae_jax.distributions.bernoulli import Bernoulli
+from vae_jax.distributions.categorical import Categorical
+from vae_jax.distributions.divergence import kl_divergence
+from vae_jax.distributions.joint import Joint
+from vae_jax.distributions.normal import MultivariateNormal, Normal
+from vae_jax.distributions.protocol import log_prob, sample
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Joint",
+    "MultivariateNormal",
+    "Normal",
+    "kl_divergence",
+    "log_prob",
+    "sample",
+]

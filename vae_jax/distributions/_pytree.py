@@ -1,0 +1,132 @@
+"""What every distribution is made of: a frozen pytree, checked arrays, shapes that align."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True)
+def pytree(cls: type[_T]) -> type[_T]:
+    """A frozen dataclass whose fields are pytree children, but for those marked static.
+
+    Unflattening skips `__post_init__`: a transformation may put tracers, shardings or None where
+    the arrays were, and only what a caller constructs is checked.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    data = [f.name for f in fields if not f.metadata.get("static")]
+    meta = [f.name for f in fields if f.metadata.get("static")]
+
+    def flatten_with_keys(x: _T) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        children = [(jax.tree_util.GetAttrKey(name), getattr(x, name)) for name in data]
+        return children, tuple(getattr(x, name) for name in meta)
+
+    def unflatten(aux: tuple[Any, ...], children: Iterable[Any]) -> _T:
+        x = object.__new__(cls)
+        for name, value in zip(data + meta, [*children, *aux], strict=True):
+            object.__setattr__(x, name, value)
+        return x
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+    return cls
+
+
+def float_array(name: str, value: ArrayLike) -> Array:
+    with jax.ensure_compile_time_eval():  # a constant stays one, to be looked at, under jit too
+        array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} has dtype {array.dtype}: pass a floating-point array")
+    return array
+
+
+def check_positive(name: str, value: ArrayLike) -> None:
+    """Raises ValueError where a value is known not to be positive."""
+    # Only a concrete value can be looked at; a traced one is the caller's word.
+    if isinstance(value, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval():  # under jit even a comparison of constants is traced
+        value = jnp.asarray(value)
+        if not bool((value > 0).all()):
+            raise ValueError(f"{name} has a least value of {value.min()}: it must be positive")
+
+
+def check_key(key: Any) -> None:
+    dtype = getattr(key, "dtype", type(key))
+    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise TypeError(f"the key is {dtype}, not a typed key: make it with jax.random.key(seed)")
+
+
+def accurate_dtype(*arrays: Array) -> Any:
+    # Widening is meant here: a caller's strict promotion must not forbid it.
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(jnp.float32, *(array.dtype for array in arrays))
+
+
+def accurate(x: Array) -> Array:
+    """x in float32 at least: sums of hundreds of bfloat16 terms lose whole nats."""
+    return x.astype(accurate_dtype(x))
+
+
+def flat(x: Array, event_ndims: int) -> Array:
+    """[*b, *event] -> [*b, D]; a sum over one axis is faster on CPU than one over several."""
+    return x.reshape(*x.shape[: x.ndim - event_ndims], -1)
+
+
+def sum_event(x: Array, event_ndims: int) -> Array:
+    return flat(x, event_ndims).sum(-1)
+
+
+def broadcast_sum(terms: Sequence[Array]) -> Array:
+    first, *rest = jnp.broadcast_arrays(*terms)
+    return sum(rest, start=first)
+
+
+def check_event_ndims(parameter: Array, event_ndims: int) -> None:
+    if parameter.ndim < event_ndims:
+        raise ValueError(
+            f"parameters of shape {parameter.shape} cannot have {event_ndims} event axes: "
+            "add axes, or pass a smaller event_ndims"
+        )
+
+
+def longer(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The longer shape if the shorter is its last axes, else None.
+
+    Nothing but leading axes broadcasts here, so a [B, 1] never meets a [B, D] unseen.
+    """
+    short, long = sorted((one, other), key=len)
+    return long if long[len(long) - len(short) :] == short else None
+
+
+def aligned_shape(value: Array, distribution: Any) -> tuple[int, ...]:
+    """The longer of the value's shape and the distribution's, no part of an event for the whole."""
+    shape: tuple[int, ...] = distribution.shape
+    event_ndims = distribution.event_ndims
+    long = longer(value.shape, shape)
+    if value.ndim < event_ndims or long is None:
+        raise ValueError(
+            f"the value has shape {value.shape} but {type(distribution).__name__} has shape "
+            f"{shape} with {event_ndims} event axes: pass whole events, and let the shorter match "
+            "the last axes of the longer"
+        )
+    return long
+
+
+def aligned(value: ArrayLike, distribution: Any, *parameters: Array) -> tuple[Array, ...]:
+    """Value and parameters, accurate, in one dtype and with as many axes as the longest."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"the value of a {type(distribution).__name__} has dtype {value.dtype}: "
+            "pass floats, x.astype(float), after scaling pixels to [0, 1]"
+        )
+    long = aligned_shape(value, distribution)
+    dtype = accurate_dtype(value, *parameters)
+    return tuple(jnp.broadcast_to(a.astype(dtype), long) for a in (value, *parameters))

@@ -1,0 +1,202 @@
+"""Kullback-Leibler divergences in closed form."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg
+from jax import Array
+
+from vae_jax.distributions import foreign
+from vae_jax.distributions._pytree import accurate, broadcast_sum, flat, longer, sum_event
+from vae_jax.distributions.bernoulli import Bernoulli, bernoulli_log_prob
+from vae_jax.distributions.categorical import Categorical
+from vae_jax.distributions.joint import Joint
+from vae_jax.distributions.normal import MultivariateNormal, Normal, diagonal_of
+
+
+def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None) -> Array:
+    """KL(posterior || prior) in closed form, in nats.
+
+    Known pairs: Gaussians of either covariance in either place (Kingma & Welling 2014, appendix B,
+    for the diagonal case against N(0, I)), of vae_jax, distrax, NumPyro and TFP in any mixture;
+    Bernoulli, Categorical, and Joints of such parts; and what another library knows of two of its
+    own.
+
+    Args:
+      posterior: batch axes [*b].
+      prior: the same event; the shorter of the two batches matches the last axes of the longer.
+      event_ndims: how many last axes are one event, used only where neither distribution says so:
+        both are of another library with an empty `event_shape`. By default 1, the last.
+
+    Returns:
+      [*b] of the longer batch, not negative but for rounding.
+
+    Raises:
+      TypeError: no closed form is known for the pair.
+      ValueError: event or batch shapes do not match, or nothing says whether the only axis is the
+        batch or the event.
+
+    >>> kl_divergence(Normal(jnp.ones((4, 2)), 1.0), Normal(jnp.zeros(2), 1.0))
+    Array([1., 1., 1., 1.], dtype=float32)
+    """
+    closed_form = _CLOSED_FORMS.get((type(posterior), type(prior)))
+    if closed_form is not None:
+        return closed_form(posterior, prior)
+    if not isinstance(posterior, Joint) and not isinstance(prior, Joint):
+        shape = _check_pair(posterior, prior)
+        event_ndims = _event_ndims_of_pair(posterior, prior, event_ndims)
+        known = foreign.kl_divergence(posterior, prior)
+        if known is not None:
+            # [*b] from a library that knows the event, [*b, *event] from one that does not.
+            return sum_event(accurate(known), known.ndim - (len(shape) - event_ndims))
+        p, q = (_as_gaussian(d, shape, event_ndims) for d in (posterior, prior))
+        if p is not None and q is not None:
+            return _CLOSED_FORMS[type(p), type(q)](p, q)
+    raise TypeError(
+        f"no closed form is known for KL({type(posterior).__name__} || {type(prior).__name__}): "
+        "estimate it from the draws, elbo(..., analytic_kl=False)"
+    )
+
+
+def _event_ndims_of_pair(posterior: Any, prior: Any, default: int | None) -> int:
+    for distribution in (posterior, prior):
+        declared = foreign.event_ndims(distribution)
+        if declared is not None:
+            return declared
+    shapes = foreign.shape(posterior), foreign.shape(prior)
+    ndim = max(map(len, shapes))
+    if default is None and ndim == 1:
+        raise ValueError(
+            f"posterior has shape {shapes[0]} and prior {shapes[1]}, and neither declares an "
+            "event: for one vector pass event_ndims=1, for a batch of scalars event_ndims=0"
+        )
+    return min(ndim, 1) if default is None else default
+
+
+def _as_gaussian(
+    distribution: Any, shape: tuple[int, ...], event_ndims: int
+) -> Normal | MultivariateNormal | None:
+    """A Gaussian of another library as one of ours, of the shape; None for anything else."""
+    if isinstance(distribution, Normal | MultivariateNormal):
+        return distribution
+    inner = foreign.innermost(distribution)
+    match foreign.library(inner), type(inner).__name__:
+        case str(), "Normal":
+            mean, scale = inner.loc, inner.scale
+        case (("distrax" | "tensorflow_probability"), "MultivariateNormalDiag"):
+            mean, scale = inner.mean(), inner.stddev()
+        case "numpyro", "MultivariateNormal":
+            return MultivariateNormal(inner.loc, inner.scale_tril)
+        case "distrax", "MultivariateNormalTri" if inner.is_lower:
+            return MultivariateNormal(inner.loc, inner.scale_tri)
+        case "tensorflow_probability", "MultivariateNormalTriL":
+            return MultivariateNormal(inner.mean(), inner.scale.to_dense())
+        case _:
+            return None
+    # Accurate, as NumPyro takes integers: Normal(0, 1).
+    mean, scale = (accurate(jnp.broadcast_to(a, shape)) for a in (mean, scale))
+    return Normal(mean, scale, event_ndims)
+
+
+def _check_pair(posterior: Any, prior: Any) -> tuple[int, ...]:
+    """The longer shape of the two, if they fit."""
+    shapes = foreign.shape(posterior), foreign.shape(prior)
+    events = foreign.event_ndims(posterior), foreign.event_ndims(prior)
+    shape = longer(*shapes)
+    if shape is None or (None not in events and events[0] != events[1]):
+        raise ValueError(
+            f"posterior has shape {shapes[0]} with {events[0]} event axes but prior has "
+            f"shape {shapes[1]} with {events[1]}: the shorter must match the last axes of the "
+            "longer, and the events must be the same"
+        )
+    return shape
+
+
+def _matched(posterior: Any, prior: Any, *parameters: str) -> list[Array]:
+    """The named parameters of both, accurate, broadcast over the batch axes."""
+    _check_pair(posterior, prior)
+    matched = []
+    for name in parameters:
+        pair = [accurate(getattr(distribution, name)) for distribution in (posterior, prior)]
+        shape = longer(pair[0].shape, pair[1].shape)
+        if shape is None:
+            raise ValueError(
+                f"posterior has {name} of shape {pair[0].shape} but prior has {name} of shape "
+                f"{pair[1].shape}: the shorter must match the last axes of the longer"
+            )
+        matched.append([jnp.broadcast_to(parameter, shape) for parameter in pair])
+    p, q = zip(*matched, strict=True)
+    return [*p, *q]
+
+
+def _kl_normal(posterior: Normal, prior: Normal) -> Array:
+    mean, scale, prior_mean, prior_scale = _matched(posterior, prior, "mean", "scale")
+    ratio = scale / prior_scale
+    shift = (mean - prior_mean) / prior_scale
+    terms = 0.5 * (jnp.square(ratio) + jnp.square(shift) - 1) - jnp.log(ratio)
+    return sum_event(terms, posterior.event_ndims)
+
+
+def _kl_multivariate_normal(
+    posterior: Normal | MultivariateNormal, prior: Normal | MultivariateNormal
+) -> Array:
+    posterior, prior = _with_factor(posterior), _with_factor(prior)
+    mean, factor, prior_mean, prior_factor = _matched(posterior, prior, "mean", "scale_tril")
+    columns = jnp.concatenate([jnp.tril(factor), (mean - prior_mean)[..., None]], axis=-1)
+    # ||L2^-1 L1||^2 = tr(S2^-1 S1) and ||L2^-1 (m1 - m2)||^2, both from one triangular solve.
+    solved = jax.scipy.linalg.solve_triangular(prior_factor, columns, lower=True)
+    log_ratio = jnp.log(diagonal_of(factor)) - jnp.log(diagonal_of(prior_factor))
+    return 0.5 * (jnp.square(solved).sum((-2, -1)) - mean.shape[-1]) - log_ratio.sum(-1)
+
+
+def _with_factor(distribution: Normal | MultivariateNormal) -> MultivariateNormal:
+    if isinstance(distribution, MultivariateNormal):
+        return distribution
+    if distribution.event_ndims != 1:
+        raise ValueError(
+            f"a Normal with {distribution.event_ndims} event axes beside a MultivariateNormal, "
+            "which has 1: flatten the event"
+        )
+    scale = distribution.scale
+    identity = jnp.eye(scale.shape[-1], dtype=scale.dtype)
+    scale_tril = jnp.einsum("...i,ij->...ij", scale, identity)
+    return MultivariateNormal(distribution.mean, scale_tril)
+
+
+def _kl_bernoulli(posterior: Bernoulli, prior: Bernoulli) -> Array:
+    logits, prior_logits = _matched(posterior, prior, "logits")
+    logits, prior_logits = (flat(a, posterior.event_ndims) for a in (logits, prior_logits))
+    p = jax.nn.sigmoid(logits)
+    return bernoulli_log_prob(p, logits) - bernoulli_log_prob(p, prior_logits)
+
+
+def _kl_categorical(posterior: Categorical, prior: Categorical) -> Array:
+    logits, prior_logits = _matched(posterior, prior, "logits")
+    log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(prior_logits)
+    p = jnp.exp(log_p)
+    # 0 log 0 = 0: the difference is made finite where p is zero, or its gradient would be NaN.
+    difference = jnp.where(p > 0, log_p - log_q, jnp.zeros_like(p))
+    return (p * difference).sum(-1)
+
+
+def _kl_joint(posterior: Joint, prior: Joint) -> Array:
+    if len(posterior.parts) != len(prior.parts):
+        raise ValueError(
+            f"posterior is a Joint of {len(posterior.parts)} parts but prior of "
+            f"{len(prior.parts)}: give each part its counterpart"
+        )
+    pairs = zip(posterior.parts, prior.parts, strict=True)
+    return broadcast_sum([kl_divergence(p, q) for p, q in pairs])
+
+
+_CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Array]] = {
+    (Normal, Normal): _kl_normal,
+    (Normal, MultivariateNormal): _kl_multivariate_normal,
+    (MultivariateNormal, Normal): _kl_multivariate_normal,
+    (MultivariateNormal, MultivariateNormal): _kl_multivariate_normal,
+    (Bernoulli, Bernoulli): _kl_bernoulli,
+    (Categorical, Categorical): _kl_categorical,
+    (Joint, Joint): _kl_joint,
+}

@@ -1,0 +1,135 @@
+"""Gaussians, of a diagonal and of a full covariance."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg
+from jax import Array
+from jax.typing import ArrayLike
+
+from vae_jax.distributions._pytree import (
+    accurate,
+    aligned,
+    check_event_ndims,
+    check_positive,
+    float_array,
+    pytree,
+    sum_event,
+)
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def diagonal_of(matrix: Array) -> Array:
+    """[..., D, D] -> [..., D]."""
+    diagonal: Array = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+    return diagonal
+
+
+@pytree
+class Normal:
+    """Gaussian with a diagonal covariance, N(mean, diag(scale^2)).
+
+    Args:
+      mean: [*b, *event].
+      scale: standard deviations, the shape of `mean` or a scalar.
+      event_ndims: number of trailing axes that are one event; 3 for images [B, H, W, C].
+
+    Raises:
+      TypeError: the parameters are not floating-point.
+      ValueError: shapes differ, or a known scale is not positive.
+
+    >>> Normal(jnp.zeros((2, 4)), 1.0).log_prob(jnp.zeros((2, 4)))
+    Array([-3.6757541, -3.6757541], dtype=float32)
+    """
+
+    mean: Array
+    scale: Array
+    event_ndims: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        mean, scale = float_array("mean", self.mean), float_array("scale", self.scale)
+        if scale.shape not in ((), mean.shape):
+            raise ValueError(
+                f"mean has shape {mean.shape} but scale has shape {scale.shape}: "
+                "give them the same shape, or a scalar scale"
+            )
+        check_event_ndims(mean, self.event_ndims)
+        check_positive("scale", scale)
+        if scale.shape != mean.shape:
+            scale = jnp.broadcast_to(scale.astype(mean.dtype), mean.shape)
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "scale", scale)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.mean.shape
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws mean + scale * noise (Kingma & Welling 2014, section 2.4); differentiable."""
+        noise = jax.random.normal(key, (*sample_shape, *self.mean.shape), self.mean.dtype)
+        mean, scale = (jnp.broadcast_to(a, noise.shape) for a in (self.mean, self.scale))
+        return mean + scale * noise
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        value, mean, scale = aligned(value, self, self.mean, self.scale)
+        standardised = (value - mean) / scale
+        terms = -0.5 * jnp.square(standardised) - jnp.log(scale) - _HALF_LOG_2PI
+        return sum_event(terms, self.event_ndims)
+
+
+@pytree
+class MultivariateNormal:
+    """Gaussian with a full covariance, N(mean, scale_tril scale_tril^T).
+
+    Args:
+      mean: [*b, D].
+      scale_tril: [*b, D, D], the lower Cholesky factor of the covariance, positive diagonal.
+        What stands above the diagonal is ignored.
+
+    Raises:
+      TypeError: the parameters are not floating-point.
+      ValueError: shapes do not agree, or a known diagonal is not positive.
+
+    >>> MultivariateNormal(jnp.zeros(2), jnp.eye(2)).log_prob(jnp.zeros(2)).round(3)
+    Array(-1.838, dtype=float32)
+    """
+
+    mean: Array
+    scale_tril: Array
+
+    event_ndims = 1
+
+    def __post_init__(self) -> None:
+        mean = float_array("mean", self.mean)
+        scale_tril = float_array("scale_tril", self.scale_tril)
+        if mean.ndim < 1 or scale_tril.shape != (*mean.shape, mean.shape[-1]):
+            raise ValueError(
+                f"mean has shape {mean.shape} but scale_tril has shape {scale_tril.shape}: "
+                "they must be [*b, D] and [*b, D, D]"
+            )
+        check_positive("the diagonal of scale_tril", diagonal_of(scale_tril))
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "scale_tril", scale_tril)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.mean.shape
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws mean + scale_tril @ noise; differentiable."""
+        noise = jax.random.normal(key, (*sample_shape, *self.mean.shape), self.mean.dtype)
+        mean = jnp.broadcast_to(self.mean, noise.shape)
+        return mean + jnp.einsum("...ij,...j->...i", jnp.tril(self.scale_tril), noise)
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        value, mean = aligned(value, self, self.mean)
+        factor = accurate(self.scale_tril).astype(value.dtype)
+        factor = jnp.broadcast_to(factor, (*value.shape, value.shape[-1]))
+        standardised = jax.scipy.linalg.solve_triangular(
+            factor, (value - mean)[..., None], lower=True
+        )[..., 0]
+        terms = -0.5 * jnp.square(standardised) - jnp.log(diagonal_of(factor)) - _HALF_LOG_2PI
+        return terms.sum(-1)

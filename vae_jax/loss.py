@@ -1,0 +1,64 @@
+"""The loss of a VAE: minus its mean bound."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+
+from vae_jax.bounds import Bound, elbo
+from vae_jax.distributions import sample
+from vae_jax.model import VAE
+from vae_jax.train import Batch, Loss, Params
+
+__all__ = ["make_loss"]
+
+
+def make_loss(
+    model: VAE,
+    *,
+    observe: Callable[[Array, Any], Any] | None = None,
+    objective: Callable[..., Bound] = elbo,
+    num_draws: int = 1,
+) -> Loss:
+    """Minus the mean bound of a batch: encodes, draws, decodes (Kingma & Welling 2014).
+
+    Args:
+      model: the VAE.
+      observe: (key, image) -> x, such as `binarize`; None where the batch holds x itself.
+      objective: (x, z, posterior, prior, likelihood) -> `Bound`: `elbo`, `iwae`, or a partial of
+        them, such as `functools.partial(elbo, analytic_kl=False)`.
+      num_draws: S, of z for each example; with 1, z has no axis of draws.
+
+    Returns:
+      (params, key, batch) -> (loss, bound), for `make_train_step` and the like. A batch is a
+      `Batch`, whose label goes to the model, or x alone.
+
+    Raises:
+      ValueError: num_draws is less than 1.
+
+    >>> from vae_jax import VAE, Normal
+    >>> encode = lambda params, x, label=None: Normal(x, 1.0)
+    >>> prior = lambda params, label=None: Normal(jnp.zeros(3), 1.0)
+    >>> decode = lambda params, z, label=None: Normal(0.0 * z, 1.0)
+    >>> loss = make_loss(VAE(None, encode, prior, decode))
+    >>> value, bound = loss(None, jax.random.key(0), jnp.zeros((4, 3)))
+    >>> value.round(3), bound.kl
+    (Array(2.757, dtype=float32), Array([0., 0., 0., 0.], dtype=float32))
+    """
+    if num_draws < 1:
+        raise ValueError(f"num_draws is {num_draws}: give 1 or more")
+    sample_shape = () if num_draws == 1 else (num_draws,)
+
+    def loss(params: Params, key: Array, batch: Any) -> tuple[Array, Bound]:
+        x, label = batch if isinstance(batch, Batch) else (batch, None)
+        if observe is not None:
+            observe_key, key = jax.random.split(key)
+            x = observe(observe_key, x)
+        posterior = model.encode(params, x, label)
+        z = sample(key, posterior, sample_shape)
+        likelihood = model.decode(params, z, label)
+        bound = objective(x, z, posterior, model.prior(params, label), likelihood)
+        return -bound.value.mean(), bound
+
+    return loss
