@@ -297,7 +297,9 @@ def _of_tfds(name: str, chosen: options.OwnData, stream: bool) -> Dataset:
             builder = tfds.builder(name, data_dir=root.expanduser())
             sources = builder.as_data_source()
     except ImportError as error:
-        raise DataError(f"{name} cannot be read ({named._brief(error)})") from error
+        raise DataError(
+            f'{name} cannot be read ({named._brief(error)}): pip install "vae_jax[tfds]"'
+        ) from error
 
     def labels(part: str) -> np.ndarray:
         # To decode the image would be most of the time.
