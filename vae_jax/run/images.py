@@ -99,7 +99,7 @@ def run(chosen: options.Options, prog: str) -> None:
     """
     start = time.perf_counter()
     folder.check_writable(chosen.run.output)
-    extras.check("matplotlib", *(["tensorboardX"] if chosen.run.tensorboard else []))
+    extras.check("matplotlib", "PIL", *(["tensorboardX"] if chosen.run.tensorboard else []))
     of = chosen.devices
     processes.join_processes(of.coordinator, of.num_processes, of.process_id)
     found = devices.use_accelerator(chosen.run.accelerator)

@@ -215,7 +215,7 @@ def clip_spikes(factor: float = 10.0, decay: float = 0.98) -> optax.GradientTran
         return ClipSpikesState(jnp.zeros((), jnp.int32), jnp.zeros(()))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ClipSpikesState]:
-        norm = optax.global_norm(updates)
+        norm = optax.tree.norm(updates)
         count = state.count + 1
         average = state.log_norm / (1 - decay**state.count)  # not used before the warm-up's end
         most = jnp.where(state.count < warm_up, jnp.inf, factor * jnp.exp(average))
