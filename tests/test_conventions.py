@@ -93,6 +93,11 @@ DRAWS = {
     "log_likelihood": lambda key: vae_jax.log_likelihood(
         key, jnp.zeros(NUM_PIXELS), STANDARD, STANDARD, decode, num_samples=2
     ),
+    "evaluate": lambda key: (
+        vae_jax.evaluate(
+            key, MODEL, None, np.zeros((2, NUM_PIXELS), np.float32), num_samples=2
+        ).estimate
+    ),
     "binarize": lambda key: vae_jax.binarize(key, jnp.zeros(3, jnp.uint8)),
     "dequantize": lambda key: vae_jax.dequantize(key, jnp.zeros(3, jnp.uint8)),
     "shuffle": lambda key: vae_jax.shuffle(key, 0, num_examples=3, batch_size=1),

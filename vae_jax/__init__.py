@@ -26,7 +26,14 @@ if TYPE_CHECKING:
         log_prob,
         sample,
     )
-    from vae_jax.evaluation import Estimate, active_units, kl_per_dimension, log_likelihood
+    from vae_jax.evaluation import (
+        Estimate,
+        Evaluation,
+        active_units,
+        evaluate,
+        kl_per_dimension,
+        log_likelihood,
+    )
     from vae_jax.gradients import score_function
     from vae_jax.loss import make_loss
     from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
@@ -65,7 +72,9 @@ _ROOMS = {
     ),
     "evaluation": (
         "Estimate",
+        "Evaluation",
         "active_units",
+        "evaluate",
         "kl_per_dimension",
         "log_likelihood",
     ),
@@ -102,6 +111,7 @@ __all__ = [
     "Bound",
     "Categorical",
     "Estimate",
+    "Evaluation",
     "Joint",
     "Metrics",
     "MultivariateNormal",
@@ -113,6 +123,7 @@ __all__ = [
     "binarize",
     "dequantize",
     "elbo",
+    "evaluate",
     "generate",
     "init_state",
     "interpolate",

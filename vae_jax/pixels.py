@@ -60,7 +60,8 @@ def dequantize(key: Array, image: Array) -> Array:
     check_key(key)
     if image.dtype != jnp.uint8:
         raise TypeError(f"image has dtype {image.dtype}: pass bytes, uint8 from 0 to 255")
-    noise = (_random_uint16(key, image.shape).astype(jnp.float32) + 0.5) / 2**16
+    # Sixteen bits and a byte are exact in float32: no sum is rounded up to the next byte.
+    noise = _random_uint16(key, image.shape).astype(jnp.float32) / 2**16
     return (image.astype(jnp.float32) + noise) / 256
 
 

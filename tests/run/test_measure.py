@@ -3,7 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from scipy import stats
 
+import vae_jax
+from vae_jax.evaluation import batched
 from vae_jax.run import measure
 from vae_jax.run.model import Pixels, make_model
 from vae_jax.run.options import Model
@@ -34,3 +38,85 @@ def test_active_units_do_not_count_what_the_label_alone_tells():
     assert test["active_units"] == 0
     assert test["means"].var(axis=0).max() > 0.01
     np.testing.assert_allclose(test["kl_per_dimension"], 0, atol=1e-6)
+
+
+def linear_gaussian(spread, num=40):
+    """x = w z + noise with posteriors `spread` times too wide, and its exact log p(x)."""
+    weight, rng = np.array([0.8, -0.5, 0.3, 1.0]), np.random.default_rng(0)
+    variance = 1 / (1 + weight @ weight)
+    x = rng.multivariate_normal(np.zeros(4), np.outer(weight, weight) + np.eye(4), num)
+    row = jnp.asarray(weight, jnp.float32)
+    model = vae_jax.VAE(
+        None,
+        lambda params, x, label=None: vae_jax.Normal(
+            params * variance * x.reshape(*x.shape[:-3], 4) @ row[:, None],
+            spread * variance**0.5,
+        ),
+        lambda params, label=None: vae_jax.Normal(jnp.zeros(1), 1.0),
+        lambda params, z, label=None: vae_jax.Normal(
+            (z @ row[None]).reshape(*z.shape[:-1], 2, 2, 1), 1.0, event_ndims=3
+        ),
+    )
+    exact = stats.multivariate_normal(np.zeros(4), np.outer(weight, weight) + np.eye(4)).logpdf(x)
+    return model, jnp.asarray(x.reshape(num, 2, 2, 1), jnp.float32), exact
+
+
+def test_both_errors_are_told_apart_and_printed():
+    model, x, exact = linear_gaussian(1.2)
+    test = measure.measure(jax.random.key(0), model, 1.0, x, None, 500)
+    assert abs(test["log_likelihood"] - exact.mean()) < 4 * test["log_likelihood_standard_error"]
+    assert test["log_likelihood_standard_error_over_images"] == pytest.approx(
+        stats.sem(exact), rel=0.02
+    )
+    assert (
+        test["log_likelihood_standard_error_over_images"]
+        > 20 * (test["log_likelihood_standard_error"])
+    )
+    assert test["elbo_standard_error_over_images"] == pytest.approx(stats.sem(exact), rel=0.1)
+    assert test["effective_sample_size"] == pytest.approx(
+        test["estimate"].effective_sample_size.mean(), rel=1e-6
+    )
+    assert test["warnings"] == []
+    results = {**measure.reported(test), "conditional": False, "num_test": len(x)}
+    lines = measure.summary(results).splitlines()
+    over = results["test_log_likelihood_standard_error_over_images"]
+    assert f"+- {over:.2f} over 40 images" in lines[1]
+    assert f"+- {results['test_log_likelihood_standard_error']:.3f} of the 500 draws" in lines[1]
+    assert f"+- {results['test_elbo_standard_error_over_images']:.2f} over 40 images" in lines[0]
+
+
+def test_draws_that_cannot_be_trusted_are_said():
+    model, x, exact = linear_gaussian(0.1)  # far too narrow: the weights' variance is infinite
+    test = measure.measure(jax.random.key(0), model, 1.0, x, None, 500)
+    assert exact.mean() - test["log_likelihood"] > 3 * test["log_likelihood_standard_error"]
+    (warning,) = test["warnings"]
+    assert "log p(x) may be too low" in warning
+    assert "of 500 draws" in warning
+    results = {**measure.reported(test), "conditional": False, "num_test": len(x)}
+    assert results["warnings"] == [warning]
+    assert measure.summary(results).splitlines()[-1] == f"warning: {warning}"
+
+
+def test_the_program_that_measures_does_not_hold_the_parameters():
+    model, x, _ = linear_gaussian(1.0)
+    lowered = [
+        measure._measure_batch(model, 10, 1).lower(params, jax.random.key(0), x, None).as_text()
+        for params in (jnp.float32(0.123), jnp.float32(0.456))
+    ]
+    assert lowered[0] == lowered[1]
+
+
+def test_batches_change_the_draws_and_nothing_else(monkeypatch):
+    model, x, exact = linear_gaussian(1.2)
+    monkeypatch.setattr(batched, "_CPU_BYTES", 7 * 4 * 4)
+    test = measure.measure(jax.random.key(0), model, 1.0, x, None, 500)
+    estimate = test["estimate"]
+    assert (np.abs(estimate.value - exact) < 5 * estimate.standard_error).all()
+    assert test["means"].shape == (40, 1)
+
+
+def test_one_image():
+    model, x, _ = linear_gaussian(1.2)
+    test = measure.measure(jax.random.key(0), model, 1.0, x[:1], None, 500)
+    assert np.isfinite(test["log_likelihood"])
+    assert np.isnan(test["log_likelihood_standard_error_over_images"])

@@ -11,16 +11,24 @@ from jax import Array
 from vae_jax.bounds import elbo
 from vae_jax.distributions import sample
 from vae_jax.distributions._pytree import check_key
+from vae_jax.evaluation import pareto
 
 
 class Estimate(NamedTuple):
-    """A Monte Carlo estimate.
+    """A Monte Carlo estimate by importance sampling, and whether it can be trusted.
 
     Attributes:
       value: the estimate, in nats.
-      standard_error: its standard error over the draws, in nats.
+      standard_error: its standard error over the draws, in nats. Seen through the weights that were
+        drawn, it cannot tell of those that were not: read it beside the next two.
+      effective_sample_size: of the draws, (sum w)^2 / sum w^2, from 1 to S (Kong 1992). The value
+        is low by about half of its inverse.
+      pareto_k: shape of the weights' tail. Below 0.7 the errors hold; above, a few weights carry
+        all, and value and standard error are too small (Vehtari et al. 2024). NaN of fewer than 25
+        draws.
 
-    >>> estimate = Estimate(jnp.array([-86.0, -90.0]), jnp.array([0.3, 0.4]))
+    >>> one = jnp.ones(2)
+    >>> estimate = Estimate(jnp.array([-86.0, -90.0]), jnp.array([0.3, 0.4]), 200 * one, 0.2 * one)
     >>> nll = -estimate.value.mean()
     >>> standard_error = jnp.sqrt((estimate.standard_error**2).sum()) / 2  # of the mean of two
     >>> print(f"{nll:.2f} +- {standard_error:.2f} nats")
@@ -29,6 +37,8 @@ class Estimate(NamedTuple):
 
     value: Array
     standard_error: Array
+    effective_sample_size: Array
+    pareto_k: Array
 
 
 def log_likelihood(
@@ -60,8 +70,9 @@ def log_likelihood(
 
     Returns:
       An `Estimate` with arrays [*b]. The standard error is by the delta method,
-      std(w) / (mean(w) sqrt(S)); where a few of the weights carry all, it is too small. Where
-      every weight is 0, the value is -inf and its error infinite.
+      std(w) / (mean(w) sqrt(S)), and never above 1: where a few of the weights carry all, it is
+      too small, which a small effective sample size and a pareto_k above 0.7 tell. Where every
+      weight is 0, the value is -inf, its error and its pareto_k infinite, and no draw effective.
 
     Raises:
       TypeError: the key is not typed.
@@ -71,8 +82,10 @@ def log_likelihood(
     >>> from vae_jax import Bernoulli, Normal
     >>> normal = Normal(jnp.zeros(2), 1.0)
     >>> decode = lambda z: Bernoulli(jnp.zeros((*z.shape[:-1], 3)))
-    >>> log_likelihood(jax.random.key(0), jnp.ones(3), normal, normal, decode, num_samples=4)
-    Estimate(value=Array(-2.0794415, dtype=float32), standard_error=Array(0., dtype=float32))
+    >>> x = jnp.ones(3)
+    >>> estimate = log_likelihood(jax.random.key(0), x, normal, normal, decode, num_samples=4)
+    >>> estimate.value, estimate.standard_error, estimate.effective_sample_size
+    (Array(-2.0794415, dtype=float32), Array(0., dtype=float32), Array(4., dtype=float32))
     """
     check_key(key)
     if num_samples < 2:
@@ -90,25 +103,51 @@ def log_likelihood(
         terms = log_weights(index)
         shift = jnp.maximum(sums.shift, terms.max(axis=0))
         rescale, weights = jnp.exp(sums.shift - shift), jnp.exp(terms - shift[None])
-        first = sums.first * rescale + weights.sum(axis=0)
-        second = sums.second * jnp.square(rescale) + jnp.square(weights).sum(axis=0)
-        return _Sums(shift, first, second), None
+        first = _plus(sums.first, rescale, weights.sum(axis=0))
+        second = _plus(sums.second, jnp.square(rescale), jnp.square(weights).sum(axis=0))
+        largest, _ = jax.lax.scan(
+            lambda kept, w: (pareto.insert(kept, w), None), sums.largest, terms
+        )
+        return _Sums(shift, first, second, largest), None
 
-    chunks = jnp.arange(num_samples).reshape(-1, chunk_size)
+    chunks = jnp.arange(num_samples, dtype=jnp.int32).reshape(-1, chunk_size)
     shape = jax.eval_shape(log_weights, chunks[0])
     zeros = jnp.zeros(shape.shape[1:], shape.dtype)
     # The least finite number, not -inf: where every weight is 0, -inf - -inf would be NaN.
-    start = _Sums(jnp.full_like(zeros, jnp.finfo(zeros.dtype).min), zeros, zeros)
-    sums, _ = jax.lax.scan(add, start, chunks)
-    value = sums.shift + jnp.log(sums.first) - math.log(num_samples)
-    relative_variance = num_samples * sums.second / jnp.square(sums.first) - 1
+    shift = jnp.full_like(zeros, jnp.finfo(zeros.dtype).min)
+    largest = jnp.full((pareto.tail_size(num_samples) + 1, *zeros.shape), -jnp.inf, zeros.dtype)
+    sums, _ = jax.lax.scan(add, _Sums(shift, (zeros, zeros), (zeros, zeros), largest), chunks)
+    first, second = sum(sums.first), sum(sums.second)
+    effective = jnp.where(first > 0, jnp.square(first) / second, jnp.zeros_like(first))
+    relative_variance = num_samples * second / jnp.square(first) - 1
     standard_error = jnp.sqrt(jnp.maximum(relative_variance, 0) / (num_samples - 1))
-    return Estimate(value, jnp.where(sums.first > 0, standard_error, jnp.inf))
+    return Estimate(
+        sums.shift + jnp.log(first) - math.log(num_samples),
+        jnp.where(first > 0, standard_error, jnp.inf),
+        effective,
+        jnp.where(first > 0, pareto.shape(sums.largest), jnp.inf),
+    )
 
 
 class _Sums(NamedTuple):
-    """Sums of w and w^2 over the draws so far, for weights divided by exp(shift)."""
+    """Of the draws so far, for weights divided by exp(shift).
+
+    Attributes:
+      shift: the largest log-weight.
+      first: the sum of w, and what its rounding has lost.
+      second: the sum of w^2, and what its rounding has lost.
+      largest: the largest log-weights, for their tail.
+    """
 
     shift: Array
-    first: Array
-    second: Array
+    first: tuple[Array, Array]
+    second: tuple[Array, Array]
+    largest: Array
+
+
+def _plus(total: tuple[Array, Array], rescale: Array, term: Array) -> tuple[Array, Array]:
+    """A sum of many terms, exact to the last bits of one (Neumaier 1974)."""
+    old, lost = total[0] * rescale, total[1] * rescale
+    new = old + term
+    larger, smaller = jnp.maximum(old, term), jnp.minimum(old, term)  # neither is negative
+    return new, lost + ((larger - new) + smaller)

@@ -9,8 +9,9 @@ import scipy.special
 from tqdm import tqdm
 
 import vae_jax
+from vae_jax.evaluation import batched
 from vae_jax.run import classifier
-from vae_jax.run.data.dataset import Dataset, Split
+from vae_jax.run.data.dataset import Dataset, Split, take
 from vae_jax.run.errors import DataError
 
 NUM_GENERATED = 10_000
@@ -41,7 +42,7 @@ def labelled(dataset: Dataset) -> Dataset:
             raise DataError(
                 f"the {name} split of {dataset.name} has no labels: leave --conditional out"
             )
-        splits[name] = Split(images[known], labels[known])
+        splits[name] = Split(take(images, np.flatnonzero(known)), labels[known])
     return dataset._replace(**splits)
 
 
@@ -55,8 +56,9 @@ def log_likelihoods(
 ) -> vae_jax.Estimate:
     """log p(x|c) of every image under every class, by importance sampling, [N, num_classes]."""
 
+    # The parameters are given, not held: one program in the compilation cache serves all runs.
     @jax.jit
-    def batch(key: jax.Array, x: jax.Array) -> Any:
+    def estimate(params: Any, key: jax.Array, x: jax.Array) -> Any:
         def under(label: jax.Array) -> vae_jax.Estimate:
             return vae_jax.log_likelihood(
                 jax.random.fold_in(key, label),
@@ -69,19 +71,18 @@ def log_likelihoods(
 
         return jax.lax.map(under, jnp.arange(num_classes))
 
-    batches = []
+    label = np.zeros(len(x), np.int32)
+    batch_size, _ = batched.split(key, model, params, x, label, num_samples=num_samples)
+    parts = []
     bar = tqdm(
         total=len(x), unit="image", desc=f"log p(x|c), all c, {num_samples} draws", disable=None
     )
     with bar:
-        for i, start in enumerate(range(0, len(x), _BATCH)):
-            # The last batch is filled up with the first images, or it would compile anew.
-            index = np.arange(start, start + min(_BATCH, len(x))) % len(x)
-            batches.append(jax.device_get(batch(jax.random.fold_in(key, i), x[index])))
-            bar.update(min(_BATCH, len(x) - start))
-    joined: vae_jax.Estimate = jax.tree.map(
-        lambda *parts: np.concatenate(parts, axis=1)[:, : len(x)].T, *batches
-    )
+        for i, rows in enumerate(batched.rows_of(len(x), batch_size)):
+            of_batch = estimate(params, jax.random.fold_in(key, i), batched.take(x, rows))
+            parts.append(jax.tree.map(np.transpose, jax.device_get(of_batch)))
+            bar.update(min(batch_size, len(x) - i * batch_size))
+    joined: vae_jax.Estimate = batched.joined(parts, len(x))
     return joined
 
 
@@ -117,7 +118,7 @@ def measure(
 
     # Each p(x|c) is estimated without bias whatever its draws, and so is their sum.
     value, error = np.array(under.value), np.array(under.standard_error)
-    value[rows, labels], error[rows, labels] = own
+    value[rows, labels], error[rows, labels] = own.value, own.standard_error
     marginal = scipy.special.logsumexp(value + log_prior, axis=1)
     share = np.exp(value + log_prior - marginal[:, None])
 
@@ -227,7 +228,7 @@ def summary(results: dict[str, Any]) -> str:
             ("log p(x), labels summed out", "conditional_marginal_log_likelihood", 2, " nats"),
             ("shuffled labels cost", "conditional_shuffled_labels_cost", 2, " nats"),
             ("Bayes' rule, accuracy", "conditional_bayes_accuracy", 4, ""),
-            ("generated digits as asked", "conditional_classifier_agreement", 4, ""),
+            ("generated images as asked", "conditional_classifier_agreement", 4, ""),
             ("classifier, real test images", "conditional_classifier_test_accuracy", 4, ""),
         )
     )

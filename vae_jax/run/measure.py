@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import math
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 import vae_jax
+from vae_jax.evaluation import batched
 
 ELBO_DRAWS = 10
-_BATCH = 500
 
 
 def observed(observe: Any, images: np.ndarray, split: str) -> jax.Array:
@@ -25,7 +26,7 @@ def observed(observe: Any, images: np.ndarray, split: str) -> jax.Array:
 
 
 def measure(
-    key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, label: Any, num_samples: int
+    key: jax.Array, model: vae_jax.VAE, params: Any, x: Any, label: Any, num_samples: int
 ) -> dict[str, Any]:
     """Bounds and log p(x) of a data set, and how it uses the latents.
 
@@ -39,65 +40,99 @@ def measure(
 
     Returns:
       elbo, log_likelihood and kl of the ELBO (means over N, in nats), the importance-sampled
-      log p(x) with its Monte Carlo standard error, active units, the mean KL of each dimension, and
-      for each image the posterior mean and the `Estimate` of log p(x). With labels all are of
-      p(x|c).
+      log p(x) with the standard error of its draws, that over the images and the mean effective
+      sample size, active units, the mean KL of each dimension, warnings, and for each image the
+      posterior mean and the `Estimate` of log p(x). With labels all are of p(x|c).
     """
-    # One draw of 500 images fits a CPU's cache; an accelerator wants more in flight.
-    chunk_size = 1 if jax.default_backend() == "cpu" else math.gcd(num_samples, 50)
+    batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
+    measure_batch = _measure_batch(model, num_samples, chunk_size)
+    parts = []
+    bar = tqdm(total=len(x), unit="image", desc=f"log p(x), {num_samples} draws", disable=None)
+    with bar:
+        for i, rows in enumerate(batched.rows_of(len(x), batch_size)):
+            batch = batched.take((x, label), rows)
+            of_batch = measure_batch(params, jax.random.fold_in(key, i), *batch)
+            parts.append(jax.device_get(of_batch))
+            bar.update(min(batch_size, len(x) - i * batch_size))
+    bound, estimate, kl, means, moved = batched.joined(parts, len(x))
+    evaluation = batched.summarize(estimate)
+    return {
+        "num_importance_samples": num_samples,
+        "elbo": float(bound.value.mean()),
+        "elbo_standard_error_over_images": batched.standard_error(bound.value),
+        "reconstruction": float(bound.log_likelihood.mean()),
+        "kl": float(bound.kl.mean()),
+        "log_likelihood": float(estimate.value.mean()),
+        "log_likelihood_standard_error": evaluation.standard_error_of_draws,
+        "log_likelihood_standard_error_over_images": evaluation.standard_error_over_examples,
+        "log_likelihood_standard_deviation": evaluation.standard_error_over_examples
+        * math.sqrt(len(x)),
+        "effective_sample_size": float(estimate.effective_sample_size.mean()),
+        "active_units": int((moved.var(axis=0) > 0.01).sum()),
+        "kl_per_dimension": [float(k) for k in kl.mean(axis=0)],
+        "warnings": untrusted(estimate, num_samples),
+        "means": means,
+        "estimate": estimate,
+    }
 
+
+def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Callable[..., Any]:
+    # The parameters are given, not held: one program in the compilation cache serves all runs.
     @jax.jit
-    def measure_batch(key: jax.Array, x: jax.Array, label: Any) -> Any:
+    def measure_batch(params: Any, key: jax.Array, x: jax.Array, label: Any) -> Any:
         elbo_key, weight_key = jax.random.split(key)
         posterior, prior = model.encode(params, x, label), model.prior(params, label)
+
+        def decode(z: jax.Array) -> Any:
+            return model.decode(params, z, label)
+
+        def bound_of(z: jax.Array) -> vae_jax.Bound:
+            return vae_jax.elbo(x, z, posterior, prior, decode(z))
+
+        # One after the other, so that no more draws are decoded at once than fit.
         z = vae_jax.sample(elbo_key, posterior, ELBO_DRAWS)
-        bound = vae_jax.elbo(x, z, posterior, prior, model.decode(params, z, label))
+        bound = jax.tree.map(lambda b: b.mean(axis=0), jax.lax.map(bound_of, z))
         estimate = vae_jax.log_likelihood(
             weight_key,
             x,
             posterior,
             prior,
-            lambda z: model.decode(params, z, label),
+            decode,
             num_samples=num_samples,
             chunk_size=chunk_size,
         )
         kl = vae_jax.kl_per_dimension(posterior, prior)
         # What a label alone tells of z is not the use of a unit: the prior's mean is taken off.
         moved = posterior.mean - jnp.broadcast_to(prior.mean, posterior.mean.shape)
-        return jax.tree.map(lambda b: b.mean(axis=0), bound), estimate, kl, posterior.mean, moved
+        return bound, estimate, kl, posterior.mean, moved
 
-    batches = []
-    bar = tqdm(total=len(x), unit="image", desc=f"log p(x), {num_samples} draws", disable=None)
-    with bar:
-        for i, start in enumerate(range(0, len(x), _BATCH)):
-            # The last batch is filled up with the first images, or it would compile anew.
-            index = np.arange(start, start + min(_BATCH, len(x))) % len(x)
-            part = x[index], None if label is None else label[index]
-            batches.append(jax.device_get(measure_batch(jax.random.fold_in(key, i), *part)))
-            bar.update(min(_BATCH, len(x) - start))
-    bound, estimate, kl, means, moved = jax.tree.map(
-        lambda *parts: np.concatenate(parts)[: len(x)], *batches
-    )
-    return {
-        "num_importance_samples": num_samples,
-        "elbo": float(bound.value.mean()),
-        "reconstruction": float(bound.log_likelihood.mean()),
-        "kl": float(bound.kl.mean()),
-        "log_likelihood": float(estimate.value.mean()),
-        "log_likelihood_standard_error": float(
-            np.sqrt(np.square(estimate.standard_error).sum()) / len(x)
-        ),
-        "log_likelihood_standard_deviation": float(estimate.value.std(ddof=1)),
-        "active_units": int((moved.var(axis=0) > 0.01).sum()),
-        "kl_per_dimension": [float(k) for k in kl.mean(axis=0)],
-        "means": means,
-        "estimate": estimate,
-    }
+    return measure_batch
+
+
+def untrusted(estimate: vae_jax.Estimate, num_samples: int) -> list[str]:
+    """What is to be said of log p(x) where its draws are too few for its standard error to hold.
+
+    It holds below a Pareto k of min(1 - 1 / log10 S, 0.7) (Vehtari et al. 2024, section 3.2.4), and
+    the value is low by about half the inverse of the effective sample size.
+    """
+    threshold = min(1 - 1 / math.log10(num_samples), 0.7)
+    heavy = float((estimate.pareto_k > threshold).mean())
+    effective = float(np.median(estimate.effective_sample_size))
+    if heavy <= _HEAVY and effective >= _EFFECTIVE:
+        return []
+    return [
+        f"log p(x) may be too low by more than its standard error: of {num_samples} draws an "
+        f"image {effective:.1f} are effective (median), and for {heavy:.0%} of the images a few "
+        f"draws carry all (Pareto k above {threshold:.2f}); take more --num-importance-samples"
+    ]
+
+
+_HEAVY, _EFFECTIVE = 0.1, 10.0
 
 
 def reported(test: dict[str, Any]) -> dict[str, Any]:
     """The measurements of the test set under the names of results.json; arrays stay out."""
-    as_they_are = ("num_importance_samples", "active_units", "kl_per_dimension")
+    as_they_are = ("num_importance_samples", "active_units", "kl_per_dimension", "warnings")
     return {
         name if name in as_they_are else f"test_{name}": value
         for name, value in test.items()
@@ -108,13 +143,19 @@ def reported(test: dict[str, Any]) -> dict[str, Any]:
 def summary(results: dict[str, Any]) -> str:
     """The lines that a run ends with."""
     name = "log p(x|c)" if results["conditional"] else "log p(x)"
-    return (
-        f"test ELBO        {results['test_elbo']:9.2f} nats\n"
+    over_images = f"over {results['num_test']} images"
+    lines = [
+        f"test ELBO        {results['test_elbo']:9.2f} nats, +- "
+        f"{results['test_elbo_standard_error_over_images']:.2f} {over_images}",
         f"test {name:12s}{results['test_log_likelihood']:9.2f} nats, +- "
-        f"{results['test_log_likelihood_standard_error']:.3f} over "
-        f"{results['num_importance_samples']} draws\n"
-        f"active units     {results['active_units']:6d} of {len(results['kl_per_dimension'])}"
-    )
+        f"{results['test_log_likelihood_standard_error_over_images']:.2f} {over_images}, +- "
+        f"{results['test_log_likelihood_standard_error']:.3f} of the "
+        f"{results['num_importance_samples']} draws, "
+        f"{results['test_effective_sample_size']:.0f} effective",
+        f"active units     {results['active_units']:6d} of {len(results['kl_per_dimension'])}",
+        *(f"warning: {text}" for text in results["warnings"]),
+    ]
+    return "\n".join(lines)
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,214 @@
+"""log p(x) of a whole data set: in batches, by one compiled program, in bounded memory."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vae_jax.distributions import sample
+from vae_jax.distributions._pytree import check_key
+from vae_jax.evaluation.likelihood import Estimate, log_likelihood
+from vae_jax.model import VAE
+
+Params = Any
+
+# Decoded at a time. A CPU is fastest where it fits a cache; an accelerator wants more in flight.
+_CPU_BYTES, _ACCELERATOR_BYTES = 2**21, 2**27
+_MOST_EXAMPLES, _MOST_DRAWS = 500, 50
+
+
+class Evaluation(NamedTuple):
+    """log p(x) of a data set, of each example and on average.
+
+    Attributes:
+      estimate: of each example, with NumPy arrays [N].
+      mean: of its values, in nats.
+      standard_error_of_draws: of the mean, as an estimate of these examples' mean log p(x): how
+        much other draws of z would change it.
+      standard_error_over_examples: of the mean, as an estimate of log p(x) of the distribution that
+        the examples come from: how much other examples would change it. NaN of one.
+
+    >>> one = np.ones(2)
+    >>> evaluation = summarize(Estimate(np.array([-86.0, -90.0]), 0.5 * one, 200 * one, 0.2 * one))
+    >>> print(f"{evaluation.mean:.2f} +- {evaluation.standard_error_of_draws:.2f}")
+    -88.00 +- 0.35
+    >>> print(f"{evaluation.standard_error_over_examples:.2f}")
+    2.00
+    """
+
+    estimate: Estimate
+    mean: float
+    standard_error_of_draws: float
+    standard_error_over_examples: float
+
+
+def evaluate(
+    key: Array,
+    model: VAE,
+    params: Params,
+    x: Any,
+    label: Any = None,
+    *,
+    num_samples: int,
+    batch_size: int | None = None,
+) -> Evaluation:
+    """log p(x) of a whole data set by importance sampling; see `log_likelihood`.
+
+    On the device are one batch of it and `params`, whatever N and S; the program is compiled once
+    for a model, a batch's shape and S, whatever the key and the parameters. With a label it is
+    log p(x|c).
+
+    Args:
+      key: a typed PRNG key. Batch i draws from its i-th fold, so another batch size is other noise.
+      model: the VAE; its four functions are hashable, as functions are.
+      params: its parameters.
+      x: [N, *event], of NumPy, JAX, or anything with `shape` and `x[rows]`, rows an int array.
+      label: [N], likewise, or None.
+      num_samples: S, draws for each example, at least 2.
+      batch_size: examples at a time. None for as many as decode to 2 MB a draw on a CPU and 128 MB
+        elsewhere, 500 at most.
+
+    Returns:
+      An `Evaluation`.
+
+    Raises:
+      TypeError: the key is not typed.
+      ValueError: no example; as many labels as examples are not there; num_samples is less than 2
+        or batch_size less than 1.
+
+    >>> from vae_jax import Normal
+    >>> encode = lambda params, x, label=None: Normal(x / 2, 0.5**0.5)  # exact, so no error
+    >>> prior = lambda params, label=None: Normal(jnp.zeros(1), 1.0)
+    >>> decode = lambda params, z, label=None: Normal(z * params, 1.0)
+    >>> model = VAE(None, encode, prior, decode)
+    >>> result = evaluate(jax.random.key(0), model, 1.0, np.zeros((7, 1), "f"), num_samples=10)
+    >>> round(result.mean, 3), result.estimate.value.shape
+    (-1.266, (7,))
+    """
+    check_key(key)
+    num = num_examples(x, label)
+    batch_size, chunk_size = split(
+        key, model, params, x, label, num_samples=num_samples, batch_size=batch_size
+    )
+    parts = []
+    for i, rows in enumerate(rows_of(num, batch_size)):
+        batch = take((x, label), rows)
+        of_batch = _estimate(
+            model, num_samples, chunk_size, jax.random.fold_in(key, i), params, *batch
+        )
+        parts.append(jax.device_get(of_batch))
+    return summarize(joined(parts, num))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _estimate(
+    model: VAE, num_samples: int, chunk_size: int, key: Array, params: Params, x: Any, label: Any
+) -> Estimate:
+    return log_likelihood(
+        key,
+        x,
+        model.encode(params, x, label),
+        model.prior(params, label),
+        lambda z: model.decode(params, z, label),
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+    )
+
+
+def summarize(estimate: Estimate) -> Evaluation:
+    """The mean over the examples, with both of its errors."""
+    value = np.asarray(estimate.value, np.float64)
+    errors = np.asarray(estimate.standard_error, np.float64)
+    return Evaluation(
+        estimate,
+        float(value.mean()),
+        float(np.sqrt(np.square(errors).sum()) / len(errors)),
+        standard_error(value),
+    )
+
+
+def standard_error(values: Any) -> float:
+    """Of the mean of independent values, by their spread; NaN of one."""
+    values = np.asarray(values, np.float64)
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def split(
+    key: Array,
+    model: VAE,
+    params: Params,
+    x: Any,
+    label: Any,
+    *,
+    num_samples: int,
+    batch_size: int | None = None,
+) -> tuple[int, int]:
+    """How many examples, and how many draws of each, are decoded at a time.
+
+    Args:
+      key: a typed PRNG key, of which no more than the type is looked at.
+      model: the VAE.
+      params: its parameters.
+      x: [N, *event], of which no more than the shape is looked at.
+      label: likewise, or None.
+      num_samples: S, which the draws divide.
+      batch_size: examples, where that is settled.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: give 1 or more")
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), (x, label))
+
+    def decoded(params: Params, key: Array, x: Any, label: Any) -> list[Array]:
+        z = sample(key, model.encode(params, x, label))
+        leaves = jax.tree.leaves(model.decode(params, z, label))
+        return [leaf for leaf in leaves if isinstance(leaf, Array)]
+
+    shapes = jax.eval_shape(decoded, params, key, *one)
+    # As many values as x has where the likelihood, of another library, is no pytree.
+    values = max(math.prod(leaf.shape) for leaf in [*shapes, *jax.tree.leaves(one[0])])
+    budget = _CPU_BYTES if jax.default_backend() == "cpu" else _ACCELERATOR_BYTES
+    at_once = max(1, budget // (4 * values))
+    if batch_size is None:
+        batch_size = min(at_once, _MOST_EXAMPLES)
+    batch_size = min(batch_size, num_examples(x, label))
+    most = min(_MOST_DRAWS, max(1, at_once // batch_size))
+    return batch_size, max(d for d in range(1, most + 1) if num_samples % d == 0)
+
+
+def num_examples(x: Any, label: Any) -> int:
+    """N, of all arrays the same and not 0."""
+    sizes = set()
+    for name, given in ("x", x), ("label", label):
+        for array in jax.tree.leaves(given):
+            if not getattr(array, "shape", ()):
+                raise TypeError(
+                    f"{name} is or holds a {type(array).__name__}: pass arrays of N examples"
+                )
+            sizes.add(int(array.shape[0]))
+    if len(sizes) != 1 or sizes == {0}:
+        raise ValueError(
+            f"x and label have {' and '.join(map(str, sorted(sizes)))} examples: give as many of "
+            "each, and 1 at least"
+        )
+    return sizes.pop()
+
+
+def rows_of(num_examples: int, batch_size: int) -> Iterator[np.ndarray]:
+    """The rows of each batch. The last is filled up with the first, or it would compile anew."""
+    for start in range(0, num_examples, batch_size):
+        yield np.arange(start, start + batch_size) % num_examples
+
+
+def take(arrays: Any, rows: np.ndarray) -> Any:
+    """These rows of each array, on the device."""
+    return jax.tree.map(lambda array: jnp.asarray(array[rows]), arrays)
+
+
+def joined(parts: list[Any], num_examples: int) -> Any:
+    """What the batches gave, as one, without what the last was filled up with."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_examples], *parts)
