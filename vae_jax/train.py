@@ -52,8 +52,8 @@ class Batch(NamedTuple):
     Batch(image=(2, 3), label=(2,))
     """
 
-    image: Array
-    label: Array | None = None
+    image: Any
+    label: Any = None
 
 
 class TrainState(NamedTuple):
@@ -266,7 +266,9 @@ def make_train_epoch(
         stop = np.shape(order)[0] if stop is None else stop
         # One type, or each way to give a number would compile anew.
         start, stop = (jnp.asarray(number, jnp.int32) for number in (start, stop))
-        return take_steps(state, dataset, jnp.asarray(order), start, stop)
+        trained: tuple[TrainState, Metrics]
+        trained = take_steps(state, dataset, jnp.asarray(order), start, stop)
+        return trained
 
     train_epoch.lower = take_steps.lower  # type: ignore[attr-defined]
     return train_epoch
@@ -394,12 +396,13 @@ def _step(
         """The loss of this step elsewhere, for optimizers that search."""
         if accumulate == 1:
             return loss(params, key, batch)[0]
-        of_parts = jax.lax.map(lambda part: loss(params, *part)[0], parts)
+        of_parts: Array = jax.lax.map(lambda part: loss(params, *part)[0], parts)
         return of_parts.mean()
 
     # optax mixes dtypes (decay ** count): a caller's strict promotion must not reach into it.
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        with_extra_args = optax.with_extra_args_support(optimizer)  # type: ignore[attr-defined]
+        updates, opt_state = with_extra_args.update(
             gradient, state.opt_state, state.params, value=value, grad=gradient, value_fn=value_of
         )
     params = optax.apply_updates(state.params, updates)

@@ -48,6 +48,8 @@ def train_probabilities(
         assert batch.label is not None
         return -vae_jax.Categorical(logits).log_prob(batch.label).mean(), None
 
+    images: Any = split.images
+    labels: Any = split.labels
     init_key, train_key = jax.random.split(key)
     params = network.init(init_key, jnp.zeros((1, *split.images.shape[1:])))
     fitted = training.fit(
@@ -55,7 +57,7 @@ def train_probabilities(
         loss,
         params,
         optax.adam(optax.cosine_decay_schedule(1e-3, num_steps)),
-        vae_jax.Batch(split.images, split.labels),
+        vae_jax.Batch(images, labels),
         Plan(steps=num_steps, batch_size=min(_BATCH, len(split.images))),
     )
 

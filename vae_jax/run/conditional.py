@@ -11,7 +11,7 @@ from tqdm import tqdm
 import vae_jax
 from vae_jax.evaluation import batched
 from vae_jax.run import classifier
-from vae_jax.run.data.dataset import Dataset, Split
+from vae_jax.run.data.dataset import Dataset, Split, take
 from vae_jax.run.errors import DataError
 
 NUM_GENERATED = 10_000
@@ -42,7 +42,7 @@ def labelled(dataset: Dataset) -> Dataset:
             raise DataError(
                 f"the {name} split of {dataset.name} has no labels: leave --conditional out"
             )
-        splits[name] = Split(images[known], labels[known])
+        splits[name] = Split(take(images, np.flatnonzero(known)), labels[known])
     return dataset._replace(**splits)
 
 
@@ -228,7 +228,7 @@ def summary(results: dict[str, Any]) -> str:
             ("log p(x), labels summed out", "conditional_marginal_log_likelihood", 2, " nats"),
             ("shuffled labels cost", "conditional_shuffled_labels_cost", 2, " nats"),
             ("Bayes' rule, accuracy", "conditional_bayes_accuracy", 4, ""),
-            ("generated digits as asked", "conditional_classifier_agreement", 4, ""),
+            ("generated images as asked", "conditional_classifier_agreement", 4, ""),
             ("classifier, real test images", "conditional_classifier_test_accuracy", 4, ""),
         )
     )

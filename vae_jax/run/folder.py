@@ -210,6 +210,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def classes(config: dict[str, Any]) -> list[str]:
+    """The names of a run's classes, in the order of their numbers."""
+    numbers = map(str, range(config["num_classes"]))  # version 0.1 had no names
+    names: list[str] = config.get("classes", list(numbers))
+    return names
+
+
 def read_options(folder: Path) -> Options:
     """The options that a run was started with."""
     return from_json(read_config(folder)["options"])

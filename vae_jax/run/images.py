@@ -1,7 +1,6 @@
 """A VAE on images, from options to numbers and pictures: what `vae-jax mnist` and `train` do."""
 
 import contextlib
-import dataclasses
 import math
 import signal
 import time
@@ -21,6 +20,7 @@ from vae_jax.run import (
     callbacks,
     conditional,
     data,
+    defaults,
     devices,
     extras,
     folder,
@@ -99,18 +99,22 @@ def run(chosen: options.Options, prog: str) -> None:
     """
     start = time.perf_counter()
     folder.check_writable(chosen.run.output)
-    extras.check("matplotlib", *(["tensorboardX"] if chosen.run.tensorboard else []))
+    extras.check("matplotlib", "PIL", *(["tensorboardX"] if chosen.run.tensorboard else []))
     of = chosen.devices
     processes.join_processes(of.coordinator, of.num_processes, of.process_id)
     found = devices.use_accelerator(chosen.run.accelerator)
     devices.use_compilation_cache()
     mesh = devices.make_mesh(found, chosen)
-    dataset = data.load(chosen.data, stream=chosen.devices.stream)
+    if chosen.run.resume and chosen.run.output is not None:
+        stored = folder.read_config(chosen.run.output)
+        dataset = data.load_of_run(stored, chosen.data, stream=of.stream)
+    else:
+        dataset = data.load(chosen.data, stream=of.stream)
     if chosen.model.conditional:
         dataset = conditional.labelled(dataset)
     if _streamed(chosen, dataset):
         extras.check("grain")
-    job = _open(_settled(chosen, dataset, mesh), dataset, mesh, prog, start)
+    job = _open(defaults.settled(chosen, dataset, mesh), dataset, mesh, prog, start)
     fitted = _train(job)
     if jax.process_index() == 0:
         try:
@@ -121,68 +125,6 @@ def run(chosen: options.Options, prog: str) -> None:
                 "stopped while measuring; the training is done and saved, and what is missing is "
                 f"made by\n  {job.continued_by}",
             ) from None
-
-
-def _settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) -> options.Options:
-    """The options with what follows from the data, where they are not given.
-
-    Raises:
-      UsageError: they do not suit the data.
-    """
-    own, grey = isinstance(chosen.data, options.OwnData), chosen.data.binarization == "none"
-    if not own:
-        # The run is of the data set that was found: a resume must not find another one.
-        name: Any = dataset.name
-        chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, dataset=name))
-    batch_size = _batch_size(chosen.training, dataset, mesh)
-    steps = len(dataset.train.images) // batch_size
-    if own:
-        epochs, patience = math.ceil(_BUDGET / steps), math.ceil(_BUDGET / 10 / steps)
-    else:
-        epochs, patience = 200 if dataset.name == "digits" else 18, 0
-    training = _filled(
-        chosen.training,
-        batch_size=batch_size,
-        epochs=epochs,
-        patience=patience,
-        learning_rate=1e-3 if grey else 2e-3,
-    )
-    model = _filled(chosen.model, latent_dim=128 if own and grey else 40)
-    return dataclasses.replace(chosen, training=training, model=model)
-
-
-# Steps of a run on one's own images, unless the validation set ends it before.
-_BUDGET = 10_000
-
-
-def _filled(group: Any, **defaults: Any) -> Any:
-    """The options with defaults for those that are not given."""
-    missing = {name: of for name, of in defaults.items() if getattr(group, name) is None}
-    return dataclasses.replace(group, **missing)
-
-
-def _batch_size(training: options.Training, dataset: Dataset, mesh: jax.sharding.Mesh) -> int:
-    """As asked for, else 128, or the largest part of it that leaves a few steps an epoch."""
-    num_train = len(dataset.train.images)
-    if training.batch_size is not None:
-        if training.batch_size > num_train:
-            raise UsageError(
-                f"--batch-size is {training.batch_size} but {dataset.name} has {num_train} "
-                "training examples: make it smaller"
-            )
-        return training.batch_size
-    least = mesh.size * training.accumulate
-    size = 128 if 128 % least == 0 else least
-    while size > num_train // 4 and size // 2 >= 8 and size // 2 % least == 0:
-        size //= 2
-    if size > num_train:
-        raise UsageError(
-            f"{dataset.name} has {num_train} training examples, fewer than the {least} devices "
-            "times --accumulate"
-        )
-    if size < 128:
-        print(f"batches of {size}, as {dataset.name} has {num_train} training images")
-    return size
 
 
 def _open(
@@ -198,7 +140,7 @@ def _open(
         name = f"{dataset.name}-instead-of-mnist" if dataset.notice else dataset.name
         output = folder.create(output, name, overwrite=chosen.run.overwrite)
     assert output is not None
-    binarization = "static" if dataset.name == "binarized_mnist" else chosen.data.binarization
+    binarization = defaults.binarization(chosen, dataset)
     pixels = measure_pixels(dataset.train.images, binarization)
     config = {
         **folder.stamp(),
@@ -208,13 +150,17 @@ def _open(
         "binarization": binarization,
         "image_shape": list(dataset.image_shape),
         "num_classes": dataset.num_classes,
+        "classes": list(dataset.names),
+        "num_images": dataset.num_images,
+        "digest": dataset.digest,
         "pixels": {**pixels._asdict(), "mean": None},
     }
     if chosen.run.resume:
         stored = folder.read_config(output)
         _say_longer(chosen.training, stored["options"]["training"]["epochs"], dataset)
         if "pixels" not in stored:  # a run of version 0.1
-            del config["pixels"]
+            for name in "pixels", "digest":
+                del config[name]
     if leader and not chosen.run.resume:
         folder.write_json(output / "config.json", config)
     if jax.process_count() > 1:
@@ -269,6 +215,11 @@ def _announce(job: Job) -> None:
         *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
     )
     print(f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}")
+    if dataset.names:
+        more = f", ... ({len(dataset.names)} in all)" if len(dataset.names) > 20 else ""
+        print(f"classes: {', '.join(dataset.names[:20])}{more}")
+    for note in dataset.notes:
+        print(f"note: {note}")
     number = f"{job.mesh.size} " if job.mesh.size > 1 else ""
     streamed = ", data streamed" if job.stream else ""
     print(f"results: {job.output}   device: {number}{jax.devices()[0].device_kind}{streamed}")
@@ -341,7 +292,38 @@ def _fresh(
         shard_parameters=job.chosen.devices.shard_parameters,
     )
     state: vae_jax.TrainState = jax.jit(fresh, out_shardings=sharding)(*words)
+    if job.chosen.training.init_from is not None and not job.chosen.run.resume:
+        state = _from_another(job.chosen.training.init_from, state)
     return state, sharding
+
+
+def _from_another(run: Path, state: vae_jax.TrainState) -> vae_jax.TrainState:
+    """The state with another run's parameters.
+
+    Raises:
+      UsageError: they are of another model; the first difference is named.
+    """
+    from vae_jax.run.restore import restore
+
+    params = restore(run).params
+    theirs, ours = (
+        {
+            jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+            for path, leaf in leaves
+        }
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (params, state.params))
+    )
+    for name in sorted(theirs | ours):
+        if theirs.get(name) != ours.get(name):
+            raise UsageError(
+                f"--init-from={run} is of another model: {name} has shape "
+                f"{theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} here"
+            )
+    params = jax.tree.map(
+        lambda ours, theirs: jax.device_put(theirs, ours.sharding), state.params, params
+    )
+    average = None if state.average is None else jax.tree.map(jnp.copy, params)
+    return state._replace(params=params, average=average)
 
 
 def _validation(job: Job) -> training.Validate:
@@ -431,6 +413,9 @@ def _described(job: Job) -> dict[str, Any]:
         "dataset": job.dataset.name,
         "source": job.dataset.source,
         "notice": job.dataset.notice,
+        "notes": list(job.dataset.notes),
+        "classes": list(job.dataset.names),
+        "data_digest": job.dataset.digest,
         "binarization": binarization,
         "likelihood": "normal" if binarization == "none" else "bernoulli",
         "num_train": len(job.dataset.train.images),

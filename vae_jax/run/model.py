@@ -15,7 +15,7 @@ from vae_jax import networks
 from vae_jax.run.options import Model, Training
 
 Observe = Callable[[jax.Array, jax.Array], jax.Array]
-"""(key, uint8 images) -> float32 x."""
+"""(key, images) -> float32 x."""
 
 
 class Pixels(NamedTuple):
@@ -41,19 +41,20 @@ def measure_pixels(images: Any, binarization: str) -> Pixels:
     """Of a training set, or of the start of a large one; in memory are some 64 MB of it at a time.
 
     Args:
-      images: uint8 [N, H, W, C], or what is read like them.
+      images: [N, H, W, C], bytes or floats in [0, 1], or what is read like them.
       binarization: of the run.
     """
     num, shape = min(len(images), _MEAN_ROWS), tuple(images.shape[1:])
     rows = max(1, _MEAN_BYTES // math.prod(shape))
     first, second = np.zeros(shape), np.zeros(shape)
+    most = 255 if images.dtype == np.uint8 else 1
     for start in range(0, num, rows):
         part = np.asarray(images[np.arange(start, min(start + rows, num))])
         if binarization in ("static", "threshold"):
-            part = np.where(part > 127, np.uint8(255), np.uint8(0))
+            part = np.where(part > most / 2, part.dtype.type(most), part.dtype.type(0))
         first += part.sum(axis=0, dtype=np.float64)
         second += np.square(part, dtype=np.float64).sum(axis=0)
-    mean, square = first / num / 255, second.mean() / num / 255**2
+    mean, square = first / num / most, second.mean() / num / most**2
     least = 1 / 256  # of images that are all alike
     return Pixels(
         mean.astype(np.float32),
@@ -64,20 +65,27 @@ def measure_pixels(images: Any, binarization: str) -> Pixels:
 
 
 def observe(binarization: str, *, dequantize: bool = True) -> Observe:
-    """How bytes become what the model sees.
+    """How images become what the model sees: bytes, or floats in [0, 1].
 
     Args:
       binarization: of the run.
-      dequantize: spread each grey over the 256th that it stands for, without which a density has no
+      dequantize: spread each byte over the 256th that it stands for, without which a density has no
         bound; runs of version 0.1 did not.
     """
-    if binarization == "none":
-        if dequantize:
-            return vae_jax.dequantize
-        return lambda key, image: image.astype(jnp.float32) / 255
-    if binarization == "dynamic":
-        return vae_jax.binarize
-    return lambda key, image: (image > 127).astype(jnp.float32)
+
+    def see(key: jax.Array, image: jax.Array) -> jax.Array:
+        if image.dtype != jnp.uint8:
+            if binarization == "none":
+                return image
+            cut = jax.random.uniform(key, image.shape) if binarization == "dynamic" else 0.5
+            return (image > cut).astype(jnp.float32)
+        if binarization == "dynamic":
+            return vae_jax.binarize(key, image)
+        if binarization != "none":
+            return (image > 127).astype(jnp.float32)
+        return vae_jax.dequantize(key, image) if dequantize else image.astype(jnp.float32) / 255
+
+    return see
 
 
 class Standardized(nn.Module):
@@ -207,7 +215,7 @@ def clip_spikes(factor: float = 10.0, decay: float = 0.98) -> optax.GradientTran
         return ClipSpikesState(jnp.zeros((), jnp.int32), jnp.zeros(()))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ClipSpikesState]:
-        norm = optax.global_norm(updates)
+        norm = optax.tree.norm(updates)
         count = state.count + 1
         average = state.log_norm / (1 - decay**state.count)  # not used before the warm-up's end
         most = jnp.where(state.count < warm_up, jnp.inf, factor * jnp.exp(average))

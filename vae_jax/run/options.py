@@ -33,18 +33,26 @@ class OwnData:
     """What is learned."""
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A .npy array of images [N, H, W] or [N, H, W, C], bytes or numbers in [0, 1]; a .npz file
-    that has one; a folder of pictures, the names of its sub-folders being their labels; or
-    tfds:NAME, prepared by TensorFlow Datasets. A tenth, 10,000 at most, is the test set."""
+    """A .npy array of images [N, H, W] or [N, H, W, C], bytes, 16-bit numbers or floats in [0, 1];
+    a .npz file that has one, or one for each split (x_train, x_test and the like); a folder of
+    pictures, the names of its sub-folders being their classes, with splits of its own where these
+    are train, test and maybe validation; or tfds:NAME, prepared by TensorFlow Datasets. Without
+    splits of its own a tenth, chosen by the images' content, is the test set."""
     binarization: Literal["dynamic", "threshold", "none"] = "none"
     """none keeps greys and colours and takes a Normal likelihood with a learned scale; dynamic and
     threshold are for black and white."""
     image_size: int | None = None
     """Crop pictures to a square in the middle and resize it to so many pixels a side."""
-    images_key: str = "images"
-    """Of the images in a .npz file that has several arrays."""
-    labels_key: str = "labels"
-    """Of the labels, integers from 0, in a .npz file that has them."""
+    background: str = "white"
+    """The colour that transparent pictures are laid on, a name or #rrggbb."""
+    test: Path | None = None
+    """Where the test set is, of the same kind as DATA, which is then all for training."""
+    labels: Path | None = None
+    """A .npy file with the labels of a .npy DATA."""
+    images_key: str | None = None
+    """Of the images in a .npz file whose arrays have other names than images, x, x_train, ..."""
+    labels_key: str | None = None
+    """Of the labels in a .npz file whose arrays have other names than labels, y, y_train, ..."""
     data_dir: Path | None = None
     """TensorFlow Datasets' folder of prepared data; its own default and TFDS_DATA_DIR hold."""
 
@@ -98,6 +106,8 @@ class Training:
     """Decay of a moving average of the parameters, used for evaluation; 0 for none."""
     seed: int = 0
     """Of the parameters, the order of the data and all noise."""
+    init_from: Path | None = None
+    """Folder of another run, whose parameters this one starts from: fine-tuning, on other data."""
 
 
 @dataclass(frozen=True)
@@ -178,14 +188,16 @@ def check(options: Options) -> None:
     """Raises UsageError for the first option whose value cannot be used."""
     model, training = options.model, options.training
     _check_at_least(1, embedding_dim=model.embedding_dim)
-    if model.conditional and options.data.dataset == "binarized_mnist":
+    data: Data | OwnData = options.data
+    named = data if isinstance(data, Data) else None
+    if named is not None and model.conditional and named.dataset == "binarized_mnist":
         raise UsageError(
             "--conditional needs labels, which binarized_mnist does not have: choose another "
             "--dataset"
         )
-    if options.data.dataset == "binarized_mnist" and options.data.binarization != "dynamic":
+    if named is not None and named.dataset == "binarized_mnist" and named.binarization != "dynamic":
         raise UsageError(
-            f"--binarization is {options.data.binarization} but binarized_mnist is binary as it "
+            f"--binarization is {named.binarization} but binarized_mnist is binary as it "
             "comes: leave it out"
         )
     given = {
@@ -258,9 +270,27 @@ def _check_at_least(least: int, **values: int) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is {value}: it must be {least} or more")
 
 
+def moved(data: Data | OwnData, where: str | None) -> Data | OwnData:
+    """The data's options with the place where they now lie, where one is given.
+
+    Raises:
+      UsageError: they are a named data set, which lies where --data-dir says.
+    """
+    if where is None:
+        return data
+    if isinstance(data, Data):
+        raise UsageError(
+            f"--data is {where} but the run is of {data.dataset}, which is found by its name: "
+            "leave it out"
+        )
+    return dataclasses.replace(data, dataset=where)
+
+
 def check_resumed(options: Options, stored: Options) -> None:
     """Raises UsageError where a resumed run was asked to become another one."""
     changeable = {"epochs", "patience", "learning_rate", "clip_norm", "data_dir", "manual_dir"}
+    if isinstance(options.data, OwnData):  # data may have moved; their digest says if they are they
+        changeable |= {"dataset", "test", "labels"}
     if (
         "auto" in (clips := {options.training.clip_norm, stored.training.clip_norm})
         and len(clips) > 1
@@ -302,15 +332,20 @@ def from_json(config: dict[str, Any]) -> Options:
       KeyError, TypeError: config is not such options.
     """
     config = {name: dict(group) for name, group in config.items()}
-    for group, name in ("data", "data_dir"), ("data", "manual_dir"), ("run", "output"):
+    paths = [("data", name) for name in ("data_dir", "manual_dir", "test", "labels")]
+    for group, name in (*paths, ("training", "init_from"), ("run", "output")):
         if config[group].get(name) is not None:
             config[group][name] = Path(config[group][name])
     for name in "hidden", "channels":
         config["model"][name] = tuple(config["model"][name])
     if config["training"]["clip_norm"] is None:
         config["training"]["clip_norm"] = math.inf
-    config["training"].setdefault("patience", 0)  # version 0.1 had none
     own = "image_size" in config["data"]
+    if "patience" not in config["training"]:  # version 0.1
+        config["training"]["patience"] = 0
+        if own:
+            for name in "images_key", "labels_key":
+                config["data"][name] = None
     kind: Any = OwnOptions if own else Options
     options: Options = kind(
         (OwnData if own else Data)(**config["data"]),

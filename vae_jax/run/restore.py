@@ -24,7 +24,12 @@ class Trained(NamedTuple):
     options: Options
     dataset: str
     binarization: str
-    num_classes: int
+    classes: list[str]
+    config: dict[str, Any]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
 
 
 def restore(run: Path) -> Trained:
@@ -71,5 +76,6 @@ def restore(run: Path) -> Trained:
         options,
         config["dataset"],
         config["binarization"],
-        config["num_classes"],
+        folder.classes(config),
+        config,
     )

@@ -300,5 +300,11 @@ def test_tensorboard_that_is_not_installed_is_named(command, tmp_path):
 
 def test_help_says_every_default(command):
     text = succeeded(command("mnist", "--help")).stdout
-    for name in ("--binarization", "--latent-dim", "--resume", "--accelerator", "(default: 128)"):
+    for name in (
+        "--binarization",
+        "--latent-dim",
+        "--resume",
+        "--accelerator",
+        "(default: 500)",
+    ):
         assert name in text

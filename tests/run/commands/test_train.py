@@ -62,7 +62,11 @@ def test_a_streamed_array_is_the_resident_one_bit_for_bit(command, tmp_path):
         (("a.npy", "--conditional"), 1, "has no labels"),
         (("a.npy", "--image-size=0"), 2, "--image-size is 0"),
         (("a.npy", "--num-devices=2"), 2, "--num-devices is 2 but JAX finds 1"),
-        (("a.npy", "--accumulate=3"), 2, "must be a multiple of the 1 devices times --accumulate"),
+        (
+            ("a.npy", "--batch-size=16", "--accumulate=3"),
+            2,
+            "a multiple of the 1 devices times --acc",
+        ),
         (("a.npy", "--process-id=1"), 2, "need --coordinator=HOST:PORT"),
         (("a.npy", "--coordinator=localhost:1", "--output=r"), 2, "needs --num-processes and"),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.run.data import own
+from vae_jax.run import data
 from vae_jax.run.errors import DataError, UsageError
 from vae_jax.run.options import OwnData
 
@@ -16,7 +16,7 @@ COLOURS = np.random.default_rng(1).integers(0, 256, (60, 5, 4, 3), np.uint8)
 
 
 def load(path, **chosen):
-    return own.load(OwnData(str(path), **chosen))
+    return data.load(OwnData(str(path), **chosen))
 
 
 def everything(dataset):
@@ -252,7 +252,7 @@ def test_pictures_of_tfds_are_decoded_once_or_when_asked_for(monkeypatch, tmp_pa
 
     monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Builder())
     chosen = OwnData("tfds:greys", data_dir=tmp_path)
-    found = own.load(chosen, stream=stream)
+    found = data.load(chosen, stream=stream)
     assert [len(part.images) for part in found[1:4]] == [180, 20, 30]
     assert isinstance(found.train.images, own.Pictures) == stream
     rows = np.array([[3, 100], [179, 3]])

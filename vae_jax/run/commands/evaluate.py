@@ -19,6 +19,8 @@ class Options:
     """Folder of the run."""
     num_samples: int = 5000
     """Importance samples for each test image."""
+    data: str | None = None
+    """Where the run's own data lie, if they have moved."""
     seed: int = 0
     """Of the draws."""
 
@@ -41,7 +43,8 @@ def measure_again(chosen: Options) -> None:
     from vae_jax.run.restore import restore
 
     trained = restore(chosen.run)
-    dataset = data.load(trained.options.data)
+    where = options.moved(trained.options.data, chosen.data)
+    dataset = data.load_of_run(trained.config, where)
     label = None
     if trained.options.model.conditional:
         dataset = conditional.labelled(dataset)

@@ -30,6 +30,8 @@ class Options:
     style that they have; each stands above its change."""
     output: Path = Path("grid.png")
     """The picture; PNG, or what else its name's ending says."""
+    data: str | None = None
+    """With --reconstruct-as: where the run's own data lie, if they have moved."""
     seed: int = 0
     """Of the draws."""
 
@@ -60,11 +62,11 @@ def draw(chosen: Options, num: int, trained: "Trained") -> Any:
 
     key, model, params = jax.random.key(chosen.seed), trained.model, trained.params
     if chosen.reconstruct_as is not None:
-        return reconstructed_as(int(chosen.reconstruct_as), num, trained)
+        return reconstructed_as(chosen, num, trained)
     if chosen.label == "all":
         images = conditional.by_class(key, model, params, trained.num_classes, num)
         return figures.grid(images, num)
-    label = None if chosen.label is None else jnp.int32(chosen.label)
+    label = None if chosen.label is None else jnp.int32(trained.classes.index(chosen.label))
     likelihood = vae_jax.generate(key, model, params, num, label)
     return figures.grid(likelihood.mean, min(num, round(num**0.5)))
 
@@ -73,7 +75,8 @@ def check_label(chosen: Options, config: dict[str, Any]) -> None:
     """Raises UsageError for a label that the run cannot use, before anything is compiled."""
     asked = {"--label": chosen.label, "--reconstruct-as": chosen.reconstruct_as}
     given = {option: label for option, label in asked.items() if label is not None}
-    classes = f"a class from 0 to {config['num_classes'] - 1}"
+    names = folder.classes(config)
+    classes = f"one of the classes {', '.join(names[:20])}{', ...' * (len(names) > 20)}"
     if not config["options"]["model"].get("conditional"):
         for option, label in given.items():
             raise UsageError(
@@ -82,8 +85,8 @@ def check_label(chosen: Options, config: dict[str, Any]) -> None:
             )
     elif not given:
         raise UsageError(
-            f"{chosen.run} is a conditional run: give --label, {classes} or all, or "
-            f"--reconstruct-as, {classes}"
+            f"{chosen.run} is a conditional run: give --label or --reconstruct-as, {classes}, or "
+            "--label=all"
         )
     if len(given) == 2:
         raise UsageError(
@@ -91,25 +94,30 @@ def check_label(chosen: Options, config: dict[str, Any]) -> None:
             "of them"
         )
     for option, label in given.items():
-        is_class = label.isdecimal() and int(label) < config["num_classes"]
-        if not is_class and (option, label) != ("--label", "all"):
-            also = " or all" if option == "--label" else ""
+        if label not in names and (option, label) != ("--label", "all"):
+            also = ", or all" if option == "--label" else ""
             raise UsageError(f"{option} is {label}: give {classes}{also}")
 
 
-def reconstructed_as(label: int, num: int, trained: "Trained") -> Any:
+def reconstructed_as(chosen: Options, num: int, trained: "Trained") -> Any:
     """The first test images, each above itself as another class."""
     import jax.numpy as jnp
 
     import vae_jax
     from vae_jax.run import conditional, data, figures, measure
 
-    dataset = conditional.labelled(data.load(trained.options.data))
+    assert chosen.reconstruct_as is not None
+    where = options.moved(trained.options.data, chosen.data)
+    dataset = conditional.labelled(data.load_of_run(trained.config, where))
     num = min(num, len(dataset.test.images))
     # All are binarised, so that each is as the run's results have it.
     x = measure.observed(trained.observe, dataset.test.images, "test")[:num]
     label_now = jnp.asarray(dataset.test.labels[:num])
     likelihood = vae_jax.transfer(
-        trained.model, trained.params, x, label_now, jnp.full_like(label_now, label)
+        trained.model,
+        trained.params,
+        x,
+        label_now,
+        jnp.full_like(label_now, trained.classes.index(chosen.reconstruct_as)),
     )
     return figures.reconstructions(x, likelihood.mean)

@@ -1,26 +1,48 @@
-"""What every source of images becomes."""
+"""What every source of images becomes: three splits, whose members follow from their content."""
 
+import hashlib
 import math
-from typing import NamedTuple
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from vae_jax.run.errors import DataError
 
 STREAM_BYTES = 10**9
 """A larger training set is read while it trains."""
 
+_TEST, _VALIDATION = 0.1, 0.1
+_MAX_TEST, _MAX_VALIDATION, _LEAST = 10_000, 5_000, 20
+
 
 class Split(NamedTuple):
-    """Images uint8 [N, H, W, C] in 0..255 and labels int32 [N], -1 where there are none."""
+    """Images [N, H, W, C], uint8 in 0..255 or float32 in [0, 1], and labels int32 [N].
 
-    images: np.ndarray
+    A label is a number of `Dataset.names`, -1 where there is none.
+    """
+
+    images: Any
     labels: np.ndarray
 
 
 class Dataset(NamedTuple):
     """Three splits, and what every result must say about them.
 
-    `num_classes` is 0 where there are no labels, `source` says where the examples came from, and
-    `notice` is empty or what the user must not miss.
+    Attributes:
+      name: of the set.
+      train: the images to train on; what is large is read when it is asked for.
+      validation: to choose by.
+      test: to measure on, once.
+      num_classes: 0 where there are no labels.
+      source: where the examples came from.
+      notice: empty, or what the user must not miss.
+      names: of the classes, in the order of their numbers.
+      digest: of all that was found, images and labels, in their order.
+      num_images: of all that was found.
+      binary: whether every value is 0 or 255.
+      notes: lines for the user: what was read how, what was left out.
     """
 
     name: str
@@ -30,6 +52,11 @@ class Dataset(NamedTuple):
     num_classes: int
     source: str
     notice: str = ""
+    names: tuple[str, ...] = ()
+    digest: str = ""
+    num_images: int = 0
+    binary: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -39,4 +66,185 @@ class Dataset(NamedTuple):
     @property
     def large(self) -> bool:
         """Whether the training set is read while it trains, unless asked otherwise."""
-        return math.prod(self.train.images.shape) > STREAM_BYTES
+        images = self.train.images
+        size: int = math.prod(images.shape) * np.dtype(images.dtype).itemsize
+        return size > STREAM_BYTES
+
+
+class Found(NamedTuple):
+    """What a reader has found in one place, or in one part of it.
+
+    Attributes:
+      images: [N, H, W, C], or what is read like them and has `take`.
+      labels: [N], of any values; None where there are none.
+      hashes: uint64 [N], of each image's content.
+      binary: as in `Dataset`.
+      notes: as in `Dataset`.
+    """
+
+    images: Any
+    labels: np.ndarray | None
+    hashes: np.ndarray
+    binary: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def content_hash(item: np.ndarray) -> int:
+    """64 bits of an image's shape, type and values."""
+    header = f"{item.shape}{item.dtype.str}".encode()
+    content = hashlib.blake2b(item.tobytes(), digest_size=8, key=header[:64])
+    return int.from_bytes(content.digest(), "big")
+
+
+def digest_of(*arrays: np.ndarray) -> str:
+    """A name for the content of arrays, the same wherever they lie."""
+    content = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        content.update(f"{array.shape}{array.dtype.str}".encode())
+        content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()
+
+
+def take(images: Any, rows: np.ndarray) -> Any:
+    """Some of the images, unread where they are read when they are asked for."""
+    return images.take(rows) if not isinstance(images, np.ndarray) else images[rows]
+
+
+def natural(text: str) -> list[Any]:
+    """A key that sorts 2 before 10."""
+    return [int(part) if part.isdigit() else part.casefold() for part in re.split(r"(\d+)", text)]
+
+
+def classes_of(parts: Iterable[Found]) -> tuple[tuple[str, ...], Callable[[Any], np.ndarray]]:
+    """The names of the classes that occur, in natural order, and what numbers labels by them."""
+    values: set[Any] = set()
+    for part in parts:
+        if part.labels is not None:
+            values |= set(np.unique(part.labels).tolist())
+    values -= {-1, ""}  # no label
+    names = sorted(map(str, values), key=natural)
+    number = {name: i for i, name in enumerate(names)}
+
+    def numbered(labels: Any) -> np.ndarray:
+        found, inverse = np.unique(labels, return_inverse=True)
+        numbers = [number.get(str(value), -1) for value in found.tolist()]
+        return np.array(numbers, np.int32)[inverse].reshape(np.shape(labels))
+
+    return tuple(names), numbered
+
+
+def assemble(
+    name: str, source: str, parts: dict[str, Found], *, by_position: bool = False
+) -> Dataset:
+    """The data set of what was found: one part, `all`, or `train`, `test` and maybe `validation`.
+
+    An image is of the test set where its hash, as a fraction, is below 0.1, and of the validation
+    set where it is below 0.2. So exact copies are on one side, and data that grow never move an
+    image from the test set to the training set. Of more than 10,000 for the test the first by hash
+    are measured and the rest sit out; of more than 5,000 for validation the rest are trained on.
+
+    Args:
+      name: of the set.
+      source: where it is.
+      parts: what was found.
+      by_position: split as version 0.1 did, for its runs.
+
+    Raises:
+      DataError: there are too few images.
+    """
+    names, numbered = classes_of(parts.values())
+
+    def split(part: Found, rows: np.ndarray) -> Split:
+        labels = np.full(len(part.hashes), -1) if part.labels is None else numbered(part.labels)
+        return Split(take(part.images, rows), labels[rows].astype(np.int32))
+
+    notes = [note for part in parts.values() for note in part.notes]
+    if "all" in parts:
+        whole = parts["all"]
+        rows = _rows_by_position if by_position else _rows_by_content
+        test, validation, train = rows(whole.hashes, source)
+        chosen = {"train": (whole, train), "validation": (whole, validation), "test": (whole, test)}
+        if sat_out := len(whole.hashes) - len(test) - len(validation) - len(train):
+            notes.append(f"{sat_out:,} images of the test set's tenth sit out")
+    else:
+        every = {part: np.arange(len(found.hashes)) for part, found in parts.items()}
+        if "validation" not in parts:
+            every["train"], every["validation"] = _held_out(parts["train"].hashes)
+        chosen = {part: (parts.get(part, parts["train"]), rows) for part, rows in every.items()}
+        notes += _leaks(chosen)
+    splits = {part: split(*of) for part, of in chosen.items()}
+    for part, of in splits.items():
+        if not len(of.labels):
+            raise DataError(
+                f"{source} has no image for the {part} set, whose members follow from the images' "
+                "content: give more images, or folders train, validation and test"
+            )
+        missing = sorted(set(range(len(names))) - set(of.labels.tolist()))
+        if missing and (of.labels >= 0).any():
+            absent = ", ".join(names[i] for i in missing[:5])
+            notes.append(f"the {part} set has no image of {absent}{' ...' * (len(missing) > 5)}")
+    labels = [part.labels for part in parts.values() if part.labels is not None]
+    return Dataset(
+        name,
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        num_classes=len(names),
+        source=source,
+        names=names,
+        digest=digest_of(
+            *(part.hashes for part in parts.values()), *(numbered(of) for of in labels)
+        ),
+        num_images=sum(len(part.hashes) for part in parts.values()),
+        binary=all(part.binary for part in parts.values()),
+        notes=tuple(notes),
+    )
+
+
+def _rows_by_content(hashes: np.ndarray, source: str) -> list[np.ndarray]:
+    _check_enough(len(hashes), source)
+    place = hashes.astype(np.float64) / 2.0**64
+    order = np.argsort(place, kind="stable")
+    bounds = np.searchsorted(place[order], [_TEST, _TEST + _VALIDATION])
+    test, validation, train = np.split(order, bounds)
+    rest = validation[_MAX_VALIDATION:]
+    train = np.sort(np.concatenate([train, rest]))
+    return [np.sort(test[:_MAX_TEST]), np.sort(validation[:_MAX_VALIDATION]), train]
+
+
+def _held_out(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to train on, and a tenth of them, 5,000 at most, to validate on."""
+    place = hashes.astype(np.float64) / 2.0**64
+    order = np.argsort(place, kind="stable")
+    num = min(int(np.searchsorted(place[order], _VALIDATION)), _MAX_VALIDATION)
+    return np.sort(order[num:]), np.sort(order[:num])
+
+
+def rows_by_position(num: int, source: str) -> list[np.ndarray]:
+    """The rows to test, to validate and to train on, by a permutation of their number."""
+    _check_enough(num, source)
+    num_test, num_validation = min(num // 10, _MAX_TEST), min(num // 10, _MAX_VALIDATION)
+    order = np.random.RandomState(0).permutation(num)  # RandomState's stream is frozen
+    return np.split(order, [num_test, num_test + num_validation])
+
+
+def _rows_by_position(hashes: np.ndarray, source: str) -> list[np.ndarray]:
+    return rows_by_position(len(hashes), source)
+
+
+def _check_enough(num: int, source: str) -> None:
+    if num < _LEAST:
+        raise DataError(f"{source} has {num} images: {_LEAST} are the least to train and test on")
+
+
+def _leaks(chosen: dict[str, tuple[Found, np.ndarray]]) -> list[str]:
+    """A line for each pair of the user's own splits that share images."""
+    hashes = {part: found.hashes[rows] for part, (found, rows) in chosen.items()}
+    notes = []
+    for part in ("validation", "test"):
+        shared = int(np.isin(hashes[part], hashes["train"]).sum())
+        if shared:
+            notes.append(
+                f"{shared} of the {len(hashes[part])} {part} images are in the training set too"
+            )
+    return notes

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vae_jax.run.data.dataset import Dataset, Split
+from vae_jax.run.data.dataset import Dataset, Split, digest_of
 from vae_jax.run.errors import DataError
 
 NAMES = ("auto", "mnist", "fashion_mnist", "binarized_mnist", "digits")
@@ -27,6 +27,7 @@ _PARTS = {  # the splits of TFDS, and what the original files call them
     "fashion_mnist": {"train": "train", "test": "t10k"},
     "binarized_mnist": {"train": "train", "validation": "valid", "test": "test"},
 }
+_NAMES_OF_CLASSES = tuple(map(str, range(10)))
 _VALIDATION_ROWS = 5000
 _PROBE_SECONDS = 3.0
 
@@ -77,9 +78,22 @@ def load(
     else:
         validation = Split(*(rows[-_VALIDATION_ROWS:] for rows in train))
         train = Split(*(rows[:-_VALIDATION_ROWS] for rows in train))
-    num_classes = 0 if name == "binarized_mnist" else 10
+    binary = name == "binarized_mnist"
+    names = () if binary else _NAMES_OF_CLASSES
     source = f"TensorFlow Datasets {name} {_VERSIONS[name]}, prepared in {folder}"
-    return Dataset(name, train, validation, test, num_classes, source)
+    digest = digest_of(*(array for split in (train, validation, test) for array in split))
+    return Dataset(
+        name,
+        train,
+        validation,
+        test,
+        len(names),
+        source,
+        names=names,
+        digest=digest,
+        num_images=sum(len(split.labels) for split in (train, validation, test)),
+        binary=binary,
+    )
 
 
 def _digits() -> Dataset:
@@ -97,7 +111,17 @@ def _digits() -> Dataset:
         Split(images[rows], labels[rows]) for rows in np.split(order, [1297, 1497])
     )
     source = "scikit-learn's bundled digits"
-    return Dataset("digits", train, validation, test, num_classes=10, source=source)
+    return Dataset(
+        "digits",
+        train,
+        validation,
+        test,
+        num_classes=10,
+        source=source,
+        names=_NAMES_OF_CLASSES,
+        digest=digest_of(images, labels),
+        num_images=len(images),
+    )
 
 
 def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
