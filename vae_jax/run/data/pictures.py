@@ -78,18 +78,19 @@ class Pictures:
         return Pictures(paths, self._reading, self.shape[1:], self._most)
 
 
-def decode(source: Any, reading: Reading) -> np.ndarray:
+def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray:
     """A picture, a file or an array, as [H, W, 1 or 3].
 
     uint8 of pictures with a byte a channel: truth values are 0 and 255, palettes and the colour
     models of print and video become RGB, what is transparent is laid on the background. The values
-    themselves of what has more levels: uint16, int32 or float32.
+    themselves of what has more levels: uint16, int32 or float32. `what` names it in errors.
 
     Raises:
       DataError: it cannot be read; one line that says why.
     """
     from PIL import Image, ImageOps
 
+    what = str(source) if what is None else what
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -100,7 +101,7 @@ def decode(source: Any, reading: Reading) -> np.ndarray:
                 # Of a camera's .mpo the first is the picture, and the others its previews.
                 if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
                     raise DataError(
-                        f"{source} has {picture.n_frames} frames: save those you want as single "
+                        f"{what} has {picture.n_frames} frames: save those you want as single "
                         "pictures"
                     )
                 picture = _plain(ImageOps.exif_transpose(picture), reading.background)
@@ -116,7 +117,7 @@ def decode(source: Any, reading: Reading) -> np.ndarray:
         raise
     except Exception as error:  # Pillow's plugins raise every type
         raise DataError(
-            f"{source} is no picture that Pillow can read ({brief(error)}): delete it, or save it "
+            f"{what} is no picture that Pillow can read ({brief(error)}): delete it, or save it "
             "anew"
         ) from error
 
