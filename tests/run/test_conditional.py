@@ -132,14 +132,14 @@ def test_a_column_of_the_class_grid_is_one_style():
 TWO_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np, optax, vae_jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from vae_jax.run.model import Pixels, make_loss, make_model
+from vae_jax.run.model import Pixels, make_model
 from vae_jax.run.options import Model
 
 options = Model(network=NETWORK, conditional=True, latent_dim=40, hidden=(8,), channels=(4, 8))
 pixels = Pixels(np.full((6, 6, 1), 0.5, np.float32), 1.0, 0.0, 1.0)
 model = make_model(options, (6, 6, 1), "threshold", pixels, 10)
 params = model.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), jnp.zeros(1, jnp.int32))
-loss = make_loss(model, lambda key, image: (image > 127).astype(jnp.float32))
+loss = vae_jax.make_loss(model, observe=lambda key, image: (image > 127).astype(jnp.float32))
 numbers = np.random.default_rng(0)
 image, label = numbers.integers(0, 256, (8, 6, 6, 1), np.uint8), np.arange(8, dtype=np.int32)
 optimizer = optax.sgd(1e-2)
