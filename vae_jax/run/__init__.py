@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         tensorboard,
         wandb,
     )
-    from vae_jax.run.errors import Diverged, Interrupted, RunError
+    from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
     from vae_jax.run.plan import Plan, Progress
     from vae_jax.run.training import Fitted, fit
 
@@ -32,7 +32,7 @@ _ROOMS = {
         "tensorboard",
         "wandb",
     ),
-    "errors": ("Diverged", "Interrupted", "RunError"),
+    "errors": ("Diverged", "Interrupted", "RunError", "UsageError"),
     "training": ("Fitted", "fit"),
     "plan": ("Plan", "Progress"),
 }
@@ -49,6 +49,7 @@ __all__ = [
     "ProgressBar",
     "Reporter",
     "RunError",
+    "UsageError",
     "fit",
     "mlflow",
     "tensorboard",

@@ -5,6 +5,7 @@ manager, for whoever opened it: `with tensorboard("logs") as reporter`.
 """
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,13 +40,16 @@ class ProgressBar:
     """A bar in a terminal; elsewhere a line for each epoch of a second or more, and one a minute.
 
     Args:
+      name: of what is trained, put before all.
       disable: show nothing.
     """
 
     _LINE_SECONDS = 1.0, 60.0  # least between two lines, and most
 
-    def __init__(self, *, disable: bool = False) -> None:
+    def __init__(self, name: str = "", *, disable: bool = False) -> None:
+        self._prefix = f"{name}: " if name else ""
         self._disable, self._in_lines = disable, not sys.stderr.isatty()
+        self._bar, self._unsaid = tqdm(disable=True), ""
 
     def start(self, progress: Progress) -> None:
         self._said_at = time.monotonic()
@@ -61,29 +65,42 @@ class ProgressBar:
     def steps(self, progress: Progress, metrics: vae_jax.Metrics) -> None:
         self._bar.update(len(metrics.loss) * progress.batch_size)
         if time.monotonic() - self._said_at >= self._LINE_SECONDS[1]:
-            self._say(progress, f"loss {metrics.loss[-1]:.2f}")
+            self._say(f"{self._at(progress)}: loss {_brief(float(metrics.loss[-1]))}")
 
     def epoch(self, progress: Progress, row: Row) -> None:
         figures = {n: v for n, v in row.items() if n.startswith("validation_")}
         if not figures:
             figures = {n: v for n, v in row.items() if n.startswith("train_")}
-        said = ", ".join(f"{n.replace('_', ' ')} {v:.2f}" for n, v in figures.items())
-        self._bar.set_postfix_str(said)
+        said = ", ".join(f"{n.replace('_', ' ')} {_brief(v)}" for n, v in figures.items())
+        self._bar.set_postfix_str(said, refresh=False)  # an epoch may be shorter than a refresh
         self._describe(progress)
-        if progress.finished or time.monotonic() - self._said_at >= self._LINE_SECONDS[0]:
-            self._say(progress, f"{said}; {row['seconds']:.1f} s")
-        if progress.finished:
-            self._bar.close()
+        self._unsaid = f"{self._at(progress)}: {said}; {row['seconds']:.1f} s"
+        if time.monotonic() - self._said_at >= self._LINE_SECONDS[0]:
+            self._say(self._unsaid)
+
+    def close(self) -> None:
+        """Ends the bar, or says the last epoch's line."""
+        self._bar.close()
+        if self._unsaid:
+            self._say(self._unsaid)
 
     def _describe(self, progress: Progress) -> None:
         num_epochs = -(-progress.num_steps // progress.steps_per_epoch)
-        self._bar.set_description(f"epoch {min(progress.epoch + 1, num_epochs)}/{num_epochs}")
+        epoch = min(progress.epoch + 1, num_epochs)
+        self._bar.set_description(f"{self._prefix}epoch {epoch}/{num_epochs}", refresh=False)
 
-    def _say(self, progress: Progress, said: str) -> None:
-        self._said_at = time.monotonic()
+    def _at(self, progress: Progress) -> str:
+        of = f"step {progress.step:,} of {progress.num_steps:,}"
+        return f"{self._prefix}epoch {progress.epoch}, {of}"
+
+    def _say(self, line: str) -> None:
+        self._said_at, self._unsaid = time.monotonic(), ""
         if self._in_lines and not self._disable:
-            of = f"step {progress.step:,} of {progress.num_steps:,}"
-            print(f"epoch {progress.epoch}, {of}: {said}", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
+
+
+def _brief(figure: float) -> str:
+    return f"{figure:.2f}" if abs(figure) >= 10 else f"{figure:#.3g}"
 
 
 class EarlyStopping:
@@ -113,15 +130,16 @@ class EarlyStopping:
         pass
 
     def epoch(self, progress: Progress, row: Row) -> bool:
-        if self._figure not in row:
-            raise ValueError(f"the rows have {', '.join(row)}, and no {self._figure!r}")
         return self._waited(progress.rows)
 
     def _waited(self, rows: list[Row]) -> bool:
         # From all rows each time, so that a resumed run ends where the unbroken one does.
         best, since = float("-inf"), 0
         for row in rows:
-            if row[self._figure] > best + self._least:
+            if self._figure not in row:
+                raise ValueError(f"the rows have {', '.join(row)}, and no {self._figure!r}")
+            # What is not finite is no rise; on disk it is one with what is no number.
+            if math.isfinite(row[self._figure]) and row[self._figure] > best + self._least:
                 best, since = row[self._figure], 0
             else:
                 since += 1

@@ -97,11 +97,13 @@ def open_for_fit(folder: Path, made_of: dict[str, Any], *, resume: bool) -> None
         raise RunError(
             f"{folder} holds a run: go on with it by resume=True, or name another folder"
         )
-    found = read_stamped(folder).get("made_of", {})
-    for name in sorted(made_of.keys() | found.keys()):
-        if made_of.get(name) != found.get(name):
+    config = read_stamped(folder)
+    if "made_of" not in config:
+        raise RunError(f"{folder} holds a run of another program: name another folder")
+    for name, value in made_of.items():
+        if value != (found := config["made_of"].get(name)):
             raise RunError(
-                f"{name} is {made_of.get(name)} but the run in {folder} has {found.get(name)}: "
+                f"{name} is {value} but the run in {folder} has {found}: "
                 "leave it as it was, or name another folder"
             )
     lock(folder)
@@ -264,12 +266,13 @@ def save_picture(picture: Any, path: Path) -> None:
 
 
 def read_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl up to a step; a row that was cut short is not one."""
+    """The rows of metrics.jsonl up to a step, null as NaN; a row that was cut short is not one."""
     rows = []
     with contextlib.suppress(FileNotFoundError):
         for line in (folder / "metrics.jsonl").read_text().splitlines():
             with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
+                row = json.loads(line)
+                rows.append({n: math.nan if v is None else v for n, v in row.items()})
     return [row for row in rows if row["step"] <= step]
 
 

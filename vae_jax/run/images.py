@@ -331,16 +331,34 @@ def _validation(job: Job) -> training.Validate:
     x = measure.observed(job.observe, job.dataset.validation.images, "validation")
     label, model = job.labels("validation"), job.model
     key = jax.random.fold_in(job.keys["evaluate"], 0)
+    batch_size = min(len(x), max(1, _VALIDATED_PIXELS // math.prod(job.image_shape)))
+    num_batches = -(-len(x) // batch_size)
 
+    # The images are given, not held: programs in the compilation cache have none in them.
     @jax.jit
-    def validate(params: Any) -> dict[str, Any]:
+    def bound_of(params: Any, key: jax.Array, x: jax.Array, label: Any) -> vae_jax.Bound:
         posterior = model.encode(params, x, label)
         z = vae_jax.sample(key, posterior)
         prior = model.prior(params, label)
         bound = vae_jax.elbo(x, z, posterior, prior, model.decode(params, z, label))
-        return named_leaves(jax.tree.map(jnp.mean, bound))
+        means: vae_jax.Bound = jax.tree.map(jnp.mean, bound)
+        return means
+
+    def validate(params: Any) -> dict[str, Any]:
+        bounds, sizes = [], []
+        for i, rows in enumerate(np.array_split(np.arange(len(x)), num_batches)):
+            batch_key = jax.random.fold_in(key, i) if num_batches > 1 else key
+            of_rows = None if label is None else label[rows]
+            part = x if num_batches == 1 else x[rows]
+            bounds.append(jax.device_get(bound_of(params, batch_key, part, of_rows)))
+            sizes.append(len(rows))
+        return named_leaves(jax.tree.map(lambda *b: np.average(b, weights=sizes), *bounds))
 
     return validate
+
+
+# Of one batch of the validation set: an image's activations are some hundred times its pixels.
+_VALIDATED_PIXELS = 2**23
 
 
 @contextlib.contextmanager

@@ -18,11 +18,48 @@ from vae_jax.evaluation import batched
 ELBO_DRAWS = 10
 
 
-def observed(observe: Any, images: np.ndarray, split: str) -> jax.Array:
-    """The images as the model sees them, binarised once, from a key that all runs share."""
+_IN_MEMORY = 2**28
+"""Bytes of observed images that are kept; more are observed when they are asked for."""
+
+
+def observed(observe: Any, images: Any, split: str) -> Any:
+    """The images as the model sees them, with noise from a key that all runs share.
+
+    Returns:
+      float32 [N, H, W, C], an array, or of many what is read like one.
+    """
     key = jax.random.fold_in(jax.random.key(0), {"validation": 0, "test": 1}[split])
-    x: jax.Array = jax.jit(observe)(key, jnp.asarray(images))
-    return x
+    if 4 * math.prod(images.shape) <= _IN_MEMORY:
+        return jax.jit(observe)(key, jnp.asarray(images))
+    return Observed(observe, images, key)
+
+
+class Observed:
+    """Images that are observed when they are asked for, each under a key of its own.
+
+    Attributes:
+      shape: [N, H, W, C].
+      dtype: float32.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, observe: Any, images: Any, key: jax.Array) -> None:
+        def of_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
+            keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+            x: jax.Array = jax.vmap(observe)(keys, images)
+            return x
+
+        self._images, self._of_rows = images, jax.jit(of_rows)
+        self.shape: tuple[int, ...] = tuple(images.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> jax.Array:
+        rows = np.arange(len(self))[index]
+        x: jax.Array = self._of_rows(jnp.asarray(self._images[rows]), jnp.asarray(rows, jnp.int32))
+        return x
 
 
 def measure(

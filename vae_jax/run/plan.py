@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 import vae_jax
@@ -64,12 +65,18 @@ class Plan:
             )
         for name in ("batch_size", "epochs", "steps", "accumulate", "keep"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: it must be 1 or more")
-        if self.batch_size % self.accumulate:
+            if value is None:
+                continue
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} is {value}: it must be a whole number, 1 or more")
+            object.__setattr__(self, name, int(value))  # JSON takes no numbers of NumPy's
+        axes = {"data": 1} if self.mesh is None else self.mesh.shape
+        if "data" not in axes:
+            raise ValueError(f"mesh has the axes {', '.join(axes)}: name one of them data")
+        if self.batch_size % (self.accumulate * axes["data"]):
             raise ValueError(
                 f"batch_size is {self.batch_size}: it must be a multiple of accumulate, "
-                f"{self.accumulate}"
+                f"{self.accumulate}, times the mesh's devices, {axes['data']}"
             )
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay is {self.average_decay}: it must be in [0, 1)")
@@ -143,7 +150,9 @@ class Progress:
 
     def end_epoch(self, validation: Mapping[str, Any]) -> Row:
         """The row of the epoch that ends here: means over its training steps."""
-        steps = (self.step - 1) % self.steps_per_epoch + 1
+        # A run that ended within an epoch, and goes on to more steps, has a row within it.
+        last = max((row["step"] for row in self.rows), default=0)
+        steps = min(self.step - last, (self.step - 1) % self.steps_per_epoch + 1)
         row = {
             "epoch": -(-self.step // self.steps_per_epoch),
             "step": self.step,

@@ -53,12 +53,15 @@ class Saver(contextlib.ExitStack):
           UsageError: the run has made more steps than it is asked for.
           CheckpointError: see `checkpoint.restore`.
         """
-        # A run that was killed before its first checkpoint starts over.
-        if not self._plan.resume or self._checkpoints.latest_step() is None:
+        if not self._plan.resume:
             return state, progress
         from vae_jax import checkpoint
 
         assert self._plan.folder is not None
+        if self._checkpoints.latest_step() is None:  # killed before the first: it starts over
+            if self._leader:
+                folder.write_metrics(self._plan.folder, [])
+            return state, progress
         state = checkpoint.restore(self._checkpoints, state)
         progress.step = int(state.step)
         stored = checkpoint.restore_config(self._checkpoints, progress.step)["progress"]
@@ -77,7 +80,7 @@ class Saver(contextlib.ExitStack):
         if self._plan.keep_best is not None:
             self.best = checkpoint.restore_best(self._checkpoints, progress.step, state.params)
         if self.best is not None:
-            self._best_value = max(self._figure(row) for row in progress.rows)
+            self._best_value = max(map(self._figure, progress.rows))
         return state, progress
 
     def add(self, row: Row, params: Any) -> None:
@@ -101,4 +104,5 @@ class Saver(contextlib.ExitStack):
         name = self._plan.keep_best
         if name not in row:
             raise ValueError(f"keep_best is {name!r} but the rows have {', '.join(row)}")
-        return float(row[name])
+        # What is not finite is never the best; on disk it is one with what is no number.
+        return float(row[name]) if np.isfinite(row[name]) else -np.inf

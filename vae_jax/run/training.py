@@ -8,6 +8,7 @@ import contextlib
 import math
 import operator
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import vae_jax
+from vae_jax.distributions._pytree import check_key
 from vae_jax.run import folder
 from vae_jax.run.callbacks import Callback, ProgressBar
 from vae_jax.run.data import stream
@@ -100,7 +102,7 @@ class Setup:
         """The data from the state's step on, in the order of its key."""
         # The same key on this process's device alone.
         words: Any = np.asarray(jax.random.key_data(state.key))
-        key = jax.random.wrap_key_data(words)
+        key = jax.random.wrap_key_data(words, impl=jax.random.key_impl(state.key))
         parts = () if self.plan.accumulate == 1 else (self.plan.accumulate,)
 
         def order_of(epoch: int) -> np.ndarray:
@@ -153,43 +155,56 @@ def fit(
       plan: how long, in what batches, on which devices, and what is kept.
       validate: params -> figures by name, after each epoch; in the rows they are validation_NAME.
       callbacks: told of the start, of each call's steps and of each epoch, which they may end the
-        training at; a `ProgressBar` is put before them.
+        training at. A `ProgressBar` is put before them, unless one is among them.
 
     Returns:
       A `Fitted`. Run again with the same arguments and `plan.resume`, it goes on where it was
       ended, by whatever, to the numbers of the unbroken run.
 
     Raises:
-      ValueError: the data's arrays differ in length, or a batch has more examples than they.
+      TypeError: the key is not typed.
+      ValueError: the data's arrays differ in length, a batch has more examples than they, or what
+        the plan keeps the best of is not measured.
       Diverged: a loss was not finite.
-      RunError: the folder cannot be used.
+      RunError: the folder holds another run, or another process is at it.
+      UsageError: it holds other files, or a run that has made more steps than it is asked for.
+      CheckpointError: its checkpoints are of another model or optimizer, or none can be read.
       Interrupted: SIGINT or SIGTERM came while the plan has a folder; the state is saved.
     """
     start = time.perf_counter()
+    check_key(key)
     _check_lengths(data, plan.batch_size)
-    mesh = plan.mesh or jax.make_mesh(
-        (1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]
+    if (plan.keep_best or "").startswith("validation_") and validate is None:
+        raise ValueError(f"keep_best is {plan.keep_best!r} but there is no validate to measure it")
+    # Anew, with axes that the compiler lays arrays out over: a plain jax.make_mesh has others.
+    mesh = (
+        Mesh(np.array(jax.devices()[:1]), ("data",))
+        if plan.mesh is None
+        else Mesh(plan.mesh.devices, plan.mesh.axis_names)
     )
 
     def fresh(words: Any, params: Any) -> vae_jax.TrainState:
         # The words of a key: a typed key cannot be given to many processes.
         average = plan.average_decay > 0
-        return vae_jax.init_state(
-            jax.random.wrap_key_data(words), params, optimizer, average=average
-        )
+        key_of_run = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+        return vae_jax.init_state(key_of_run, params, optimizer, average=average)
 
     words = np.asarray(jax.random.key_data(key))
     sharding = vae_jax.state_sharding(
         jax.eval_shape(fresh, words, params), mesh, shard_parameters=plan.shard_parameters
     )
+    # Moved first: they may be on other devices, as those of another run are.
+    params = jax.device_put(params, sharding.params)
     state = jax.jit(fresh, out_shardings=sharding)(words, params)
     if plan.folder is not None and jax.process_index() == 0:
         shapes = [[list(a.shape), str(a.dtype)] for a in jax.tree.leaves(data)]
         made_of = {
+            "key": words.tolist(),
             "data": shapes,
             "batch_size": plan.batch_size,
             "accumulate": plan.accumulate,
             "average_decay": plan.average_decay,
+            "keep_best": plan.keep_best,
         }
         folder.open_for_fit(plan.folder, made_of, resume=plan.resume)
     setup = Setup(
@@ -203,11 +218,12 @@ def fit(
         continued_by="the same call, with resume=True in its plan",
         start=start,
     )
-    try:
-        return train(setup, state, [ProgressBar(), *callbacks])
-    finally:
+    with contextlib.ExitStack() as stack:
         if plan.folder is not None:
-            folder.unlock(plan.folder)
+            stack.callback(folder.unlock, plan.folder)
+        if not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            callbacks = [ProgressBar(disable=jax.process_index() > 0), *callbacks]
+        return train(setup, state, callbacks)
 
 
 def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]) -> Fitted:
@@ -223,6 +239,9 @@ def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]
     """
     plan = setup.plan
     with contextlib.ExitStack() as stack:
+        for callback in callbacks:
+            if isinstance(callback, ProgressBar):
+                stack.callback(callback.close)
         saver = stack.enter_context(Saver(plan, setup.config))
         state, progress = saver.begin(state, setup.progress())
         before = progress.total_seconds
@@ -231,7 +250,13 @@ def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]
             pieces = stack.enter_context(contextlib.closing(setup.pieces(state, progress)))
             stop = stack.enter_context(StopRequest(asked=plan.folder is not None))
             state = _take_steps(setup, state, progress, saver, pieces, callbacks, stop)
-        params = evaluation_params(state) if saver.best is None else jax.device_put(saver.best)
+    params = evaluation_params(state) if saver.best is None else jax.device_put(saver.best)
+    if plan.keep_best is not None and saver.best is None:
+        warnings.warn(
+            f"{plan.keep_best} was finite after no epoch: the parameters are the last ones",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return Fitted(params, state, progress.rows, progress.compile_seconds, before)
 
 
@@ -330,10 +355,12 @@ def evaluation_params(state: vae_jax.TrainState) -> Any:
 
 
 def _check_lengths(data: Any, batch_size: int) -> None:
-    lengths = {len(leaf) for leaf in jax.tree.leaves(data)}
-    if len(lengths) != 1:
+    shapes = {np.shape(leaf) for leaf in jax.tree.leaves(data)}
+    lengths = {shape[0] for shape in shapes if shape}
+    if len(lengths) != 1 or () in shapes:
         raise ValueError(
-            f"the data's arrays have {sorted(lengths)} examples: give arrays [N, ...] of one length"
+            f"the data's arrays have shapes {', '.join(map(str, sorted(shapes)[:9]))}: give arrays "
+            "[N, ...] of one length"
         )
     if batch_size > min(lengths):
         raise ValueError(f"batch_size is {batch_size} but there are {min(lengths)} examples")
