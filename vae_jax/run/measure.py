@@ -158,7 +158,7 @@ def _unused(active_units: int, latent_dim: int) -> list[str]:
     if active_units:
         return []
     return [
-        f"none of the {latent_dim} latents is used, so that every reconstruction is the same: train "
+        f"none of the {latent_dim} latents is used, so every reconstruction is the same: train "
         "for longer, or with a smaller --learning-rate"
     ]
 
