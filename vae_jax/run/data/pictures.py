@@ -1,10 +1,11 @@
 """Pictures in folders, of every mode that Pillow reads: one reader, one rule for each."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -94,10 +95,13 @@ def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture: Any = (
-                Image.fromarray(source) if isinstance(source, np.ndarray) else _open(source)
-            )
-            with picture:
+            with contextlib.ExitStack() as stack:
+                if isinstance(source, np.ndarray):
+                    picture: Any = Image.fromarray(source)
+                else:
+                    # By its name Pillow would map a TIFF, and turn it by EXIF to garble.
+                    picture = _open(stack.enter_context(source.open("rb")))
+                stack.enter_context(picture)
                 # Of a camera's .mpo the first is the picture, and the others its previews.
                 if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
                     raise DataError(
@@ -122,13 +126,13 @@ def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray
         ) from error
 
 
-def _open(path: Path) -> Any:
+def _open(content: BinaryIO) -> Any:
     """An opened picture, however large: its own folder is no attacker's."""
     from PIL import Image
 
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return Image.open(path)
+        return Image.open(content)
     finally:
         Image.MAX_IMAGE_PIXELS = before
 
@@ -253,12 +257,13 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
     hashes = np.empty(len(paths), np.uint64)
     sizes: dict[Any, Path] = {}
     kinds: dict[str, Path] = {}
-    high, low, channels, total = 0.0, 0.0, 1, 0
+    high, low, channels, total, two = 0.0, 0.0, 1, 0, True
     for i, path in enumerate(tqdm(paths, "reading", unit="image", delay=1, disable=None)):
         values = decode(path, reading)
         sizes.setdefault(values.shape[:2], path)
         kinds.setdefault("bytes" if values.dtype == np.uint8 else values.dtype.kind, path)
         hashes[i] = content_hash(values)
+        two = two and bool(((values == 0) | (values == 255)).all())
         high, low = max(high, float(values.max())), min(low, float(values.min()))
         channels, total = max(channels, values.shape[2]), total + values.nbytes
         if kept is not None:
@@ -273,7 +278,10 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
         images = np.empty((len(paths), *image_shape), np.uint8 if most == 255 else np.float32)
         for i, values in enumerate(kept):
             images[i] = values if most == 255 else values / most
-    return _Looked(images, image_shape, most, hashes, False, notes)
+    binary = two and most == 255 and low == 0 and high == 255
+    if binary:
+        notes = (*notes, f"{folder}: every pixel is black or white, so the images are binary")
+    return _Looked(images, image_shape, most, hashes, binary, notes)
 
 
 def _check_alike(folder: Path, sizes: dict[Any, Path], kinds: dict[str, Path]) -> None:
