@@ -268,12 +268,13 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
     hashes = np.empty(len(paths), np.uint64)
     sizes: dict[Any, Path] = {}
     kinds: dict[str, Path] = {}
-    high, low, channels, total = 0.0, 0.0, 1, 0
+    high, low, channels, total, two = 0.0, 0.0, 1, 0, True
     for i, path in enumerate(tqdm(paths, "reading", unit="image", delay=1, disable=None)):
         values = decode(path, reading)
         sizes.setdefault(values.shape[:2], path)
         kinds.setdefault("bytes" if values.dtype == np.uint8 else values.dtype.kind, path)
         hashes[i] = content_hash(values)
+        two = two and bool(((values == 0) | (values == 255)).all())
         high, low = max(high, float(values.max())), min(low, float(values.min()))
         channels, total = max(channels, values.shape[2]), total + values.nbytes
         if kept is not None:
@@ -293,7 +294,10 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
         images = np.empty((len(paths), *image_shape), np.uint8 if most == 255 else np.float32)
         for i, values in enumerate(kept):
             images[i] = values if most == 255 else values / most
-    return _Looked(images, image_shape, most, hashes, False, notes)
+    binary = two and most == 255 and high == 255
+    if binary:
+        notes = (*notes, f"{folder}: every pixel is black or white, so the images are binary")
+    return _Looked(images, image_shape, most, hashes, binary, notes)
 
 
 def _check_alike(folder: Path, sizes: dict[Any, Path], kinds: dict[str, Path]) -> None:
