@@ -287,6 +287,8 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_was(tmp_path):
         trained(tmp_path / "run", batch_size=5, resume=True)
     with pytest.raises(run.RunError, match=r"data is .* but the run in .* has"):
         trained(tmp_path / "run", data=X[:40], resume=True)
+    with pytest.raises(run.RunError, match=r"data is .* but the run in .* has"):
+        trained(tmp_path / "run", data=X[::-1], resume=True)
     assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == before
 
 
