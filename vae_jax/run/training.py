@@ -198,14 +198,7 @@ def fit(
     params = jax.device_put(params, sharding.params)
     state = jax.jit(fresh, out_shardings=sharding)(words, params)
     if plan.folder is not None and jax.process_index() == 0:
-        made_of = {
-            "key": words.tolist(),
-            "data": [_identity(leaf) for leaf in jax.tree.leaves(data)],
-            "batch_size": plan.batch_size,
-            "accumulate": plan.accumulate,
-            "average_decay": plan.average_decay,
-            "keep_best": plan.keep_best,
-        }
+        made_of = _made_of(plan, words, data)
         folder.open_for_fit(plan.folder, made_of, resume=plan.resume)
     setup = Setup(
         loss=loss,
@@ -354,6 +347,18 @@ def evaluation_params(state: vae_jax.TrainState) -> Any:
     sharding: Any = state.step.sharding
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     return jax.tree.map(lambda x: x.addressable_data(0), jax.device_put(params, everywhere))
+
+
+def _made_of(plan: Plan, words: np.ndarray, data: Any) -> dict[str, Any]:
+    """What a resumed run must share with the one that it goes on with."""
+    return {
+        "key": words.tolist(),
+        "data": [_identity(leaf) for leaf in jax.tree.leaves(data)],
+        "batch_size": plan.batch_size,
+        "accumulate": plan.accumulate,
+        "average_decay": plan.average_decay,
+        "keep_best": plan.keep_best,
+    }
 
 
 def _identity(leaf: Any) -> list[Any]:
