@@ -82,6 +82,21 @@ def test_step_is_gradient_descent():
         assert state.step.dtype == jnp.int32
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_goes_down_in_complex_numbers_too(accumulate):
+    """By half of what is between w and the target, as the gradient of |w - t|^2 is 2 (w - t)."""
+
+    def loss(params, key, batch):
+        return jnp.square(jnp.abs(params["w"] - batch)).mean(), None
+
+    optimizer = optax.sgd(0.25)
+    state = vae_jax.init_state(jax.random.key(0), {"w": jnp.complex64(3 + 2j)}, optimizer)
+    step = vae_jax.make_train_step(loss, optimizer, accumulate=accumulate)
+    target = jnp.full((2, 2) if accumulate == 2 else 4, 1 - 4j, jnp.complex64)
+    state, _ = step(state, target)
+    np.testing.assert_allclose(state.params["w"], 2 - 1j, rtol=1e-6)
+
+
 def test_schedule_and_clipping_are_optaxs():
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.sgd(optax.piecewise_constant_schedule(0.1, {1: 0.5}))

@@ -392,6 +392,9 @@ def _step(
         value = value.mean()
         gradient = jax.tree.map(lambda x, p: (x / accumulate).astype(p.dtype), total, state.params)
 
+    # Of a complex number JAX gives the conjugate of the way up, which optax takes it for.
+    gradient = jax.tree.map(jnp.conj, gradient)
+
     def value_of(params: Params) -> Array:
         """The loss of this step elsewhere, for optimizers that search."""
         if accumulate == 1:

@@ -409,6 +409,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     results = {
         **_described(job),
         **measure.reported(test),
+        **_bits(job, test["log_likelihood"]),
         **of_classes,
         **_timed(job, fitted),
         "parameters_sha256": measure.sha256(params),
@@ -422,6 +423,15 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         brief = f"{type(error).__name__}: {error}".partition("\n")[0]
         warnings.warn(f"a picture could not be made ({brief})", RuntimeWarning, stacklevel=2)
     print(f"pictures and numbers: {job.output}")
+
+
+def _bits(job: Job, log_likelihood: float) -> dict[str, float]:
+    """The field of results.json that compares with other models of bytes, where there is one."""
+    dequantised = "pixels" in job.config and job.dataset.test.images.dtype == np.uint8
+    if job.config["binarization"] != "none" or not dequantised:
+        return {}
+    bits = measure.bits_per_dimension(log_likelihood, job.image_shape)
+    return {"test_bits_per_dimension": bits}
 
 
 def _described(job: Job) -> dict[str, Any]:

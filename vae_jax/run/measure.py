@@ -93,6 +93,7 @@ def measure(
             bar.update(min(batch_size, len(x) - i * batch_size))
     bound, estimate, kl, means, moved = batched.joined(parts, len(x))
     evaluation = batched.summarize(estimate)
+    active_units = int((moved.var(axis=0) > 0.01).sum())
     return {
         "num_importance_samples": num_samples,
         "elbo": float(bound.value.mean()),
@@ -105,9 +106,9 @@ def measure(
         "log_likelihood_standard_deviation": evaluation.standard_error_over_examples
         * math.sqrt(len(x)),
         "effective_sample_size": float(estimate.effective_sample_size.mean()),
-        "active_units": int((moved.var(axis=0) > 0.01).sum()),
+        "active_units": active_units,
         "kl_per_dimension": [float(k) for k in kl.mean(axis=0)],
-        "warnings": untrusted(estimate, num_samples),
+        "warnings": [*untrusted(estimate, num_samples), *_unused(active_units, means.shape[1])],
         "means": means,
         "estimate": estimate,
     }
@@ -144,6 +145,22 @@ def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Cal
         return bound, estimate, kl, posterior.mean, moved
 
     return measure_batch
+
+
+def bits_per_dimension(log_likelihood: float, image_shape: tuple[int, ...]) -> float:
+    """Of bytes that were dequantised, x = (byte + u) / 256: 8 for a model that knows nothing."""
+    nats = log_likelihood / math.prod(image_shape)
+    return (math.log(256) - nats) / math.log(2)
+
+
+def _unused(active_units: int, latent_dim: int) -> list[str]:
+    """What is to be said where the model ignores its latents."""
+    if active_units:
+        return []
+    return [
+        f"none of the {latent_dim} latents is used, so every reconstruction is the same: train "
+        "for longer, or with a smaller --learning-rate"
+    ]
 
 
 def untrusted(estimate: vae_jax.Estimate, num_samples: int) -> list[str]:
@@ -189,6 +206,11 @@ def summary(results: dict[str, Any]) -> str:
         f"{results['test_log_likelihood_standard_error']:.3f} of the "
         f"{results['num_importance_samples']} draws, "
         f"{results['test_effective_sample_size']:.0f} effective",
+        *(
+            [f"bits per dimension {bits:7.2f}, of bytes; 8 know nothing"]
+            if (bits := results.get("test_bits_per_dimension")) is not None
+            else []
+        ),
         f"active units     {results['active_units']:6d} of {len(results['kl_per_dimension'])}",
         *(f"warning: {text}" for text in results["warnings"]),
     ]

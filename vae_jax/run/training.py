@@ -346,9 +346,11 @@ def _agreed(*values: float) -> np.ndarray:
 def evaluation_params(state: vae_jax.TrainState) -> Any:
     """The parameters that are judged: the moving average where the run keeps one.
 
-    Whole, and on one device of this process.
+    Whole, on one device of this process, and of the parameters' own types.
     """
-    params = state.params if state.average is None else state.average
+    params = state.params
+    if state.average is not None:
+        params = jax.tree.map(lambda mean, p: mean.astype(p.dtype), state.average, params)
     sharding: Any = state.step.sharding
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     return jax.tree.map(lambda x: x.addressable_data(0), jax.device_put(params, everywhere))

@@ -290,7 +290,7 @@ def test_an_array_that_cannot_be_used(tmp_path, images, said):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"images": GREYS, "labels": np.zeros(59, int)}, "59 labels for 60 images"),
+        ({"images": GREYS, "labels": np.zeros(59, int)}, r"labels of shape \(59,\) for 60 images"),
         ({"images": GREYS, "labels": np.full(60, 0.5)}, r"is float64 of shape \(60,\)"),
         ({"pixels": GREYS, "kind": np.zeros(60, int)}, "has the arrays pixels, kind: choose"),
         ({"images": with_nan(3)}, "NaN in 1 of its images from number 3 on"),

@@ -122,8 +122,9 @@ def test_a_palette_with_a_transparent_entry(tmp_path):
     np.testing.assert_array_equal(found, expected.reshape(5, 4, 3))
 
 
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_camera_that_was_turned(tmp_path, orientation):
+def test_a_camera_that_was_turned(tmp_path, orientation, suffix):
     """The eight orientations of EXIF, written out with NumPy."""
     turn = {
         1: lambda a: a,
@@ -137,7 +138,7 @@ def test_a_camera_that_was_turned(tmp_path, orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(Image.fromarray(COLOUR), tmp_path, exif=exif)
+    path = saved(Image.fromarray(COLOUR), tmp_path, suffix, exif=exif)
     np.testing.assert_array_equal(decode(path, Reading()), turn(COLOUR))
 
 
@@ -278,6 +279,18 @@ def test_floats_out_of_range_are_refused(tmp_path):
     write_pictures(tmp_path, GREYS[:30].astype(np.float32), ["."] * 30, "tiff")
     with pytest.raises(DataError, match=r"values from 0 to 2\d\d: save floats in \[0, 1\]"):
         load(tmp_path)
+
+
+def ppm_of_16_bits(image):
+    height, width, _ = image.shape
+    return b"P6 %d %d 65535\n" % (width, height) + image.astype(">u2").tobytes()
+
+
+def test_colours_of_16_bits_are_said_to_be_cut(tmp_path):
+    write_pictures(tmp_path, COLOURS, ["."] * 60)
+    (tmp_path / "deep.ppm").write_bytes(ppm_of_16_bits(COLOURS[0].astype(np.uint16) * 257))
+    dataset = load(tmp_path)
+    assert any("1 colour pictures of 16 bits a channel are read with 8" in n for n in dataset.notes)
 
 
 def test_a_large_folder_is_read_while_it_trains(tmp_path, monkeypatch):

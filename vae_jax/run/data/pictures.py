@@ -1,5 +1,6 @@
 """Pictures in folders, of every mode that Pillow reads: one reader, one rule for each."""
 
+import io
 import math
 import warnings
 from collections.abc import Iterable
@@ -110,6 +111,7 @@ def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray
                     if picture.mode not in ("L", "RGB"):  # as floats, which can be averaged
                         picture = Image.fromarray(values.astype(np.float32))
                     fitted = np.asarray(ImageOps.fit(picture, (reading.size, reading.size)))
+                    fitted = np.clip(fitted, values.min(), values.max())  # bicubic overshoots
                     whole = values.dtype.kind in "iu"
                     values = (np.round(fitted) if whole else fitted).astype(values.dtype)
                 return values.reshape(*values.shape[:2], -1)
@@ -123,14 +125,27 @@ def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray
 
 
 def _open(path: Path) -> Any:
-    """An opened picture, however large: its own folder is no attacker's."""
+    """An opened picture, however large: a folder of one's own is no attacker's.
+
+    From its content, not its name: by name Pillow maps a TIFF, which it then turns to garble where
+    EXIF says to turn it.
+    """
     from PIL import Image
 
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return Image.open(path)
+        return Image.open(io.BytesIO(path.read_bytes()))
     finally:
         Image.MAX_IMAGE_PIXELS = before
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether each channel of a colour picture has 16 bits, of which Pillow reads 8."""
+    if path.suffix.lower() not in (".png", ".tif", ".tiff", ".ppm"):
+        return False
+    with _open(path) as picture:
+        how = str([tile[-1] for tile in picture.tile])
+        return picture.mode in ("RGB", "RGBA", "LA") and (";16" in how or "65535" in how)
 
 
 def _plain(picture: Any, background: str) -> Any:
@@ -267,6 +282,11 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
             kept = None
     _check_alike(folder, sizes, kinds)
     most, notes = _range(folder, next(iter(kinds)), low, high)
+    if cut := sum(map(_is_cut, paths)):
+        notes += (
+            f"{folder}: {cut} colour pictures of 16 bits a channel are read with 8, Pillow's; "
+            "a .npy array keeps all",
+        )
     image_shape = (*next(iter(sizes)), channels)
     images = None
     if kept is not None:  # greys among colours become RGB
