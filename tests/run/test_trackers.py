@@ -35,12 +35,10 @@ def test_mlflow_in_a_folder(tmp_path, monkeypatch):
 
 
 def test_wandb_offline(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
+    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     with callbacks.wandb(mode="offline", dir=str(tmp_path), project="test") as reporter:
         report(reporter)
-        run = wandb.run
-    assert run.summary["validation/elbo"] == -8.5
     (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     content = path.read_bytes()
     assert all(value in content for value in (b"validation/elbo", b"-9.5", b"-8.5"))
