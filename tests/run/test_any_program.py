@@ -335,7 +335,7 @@ def loss(params, key, x):
 
 x = (np.random.default_rng(0).random((200, 8)) > 0.5).astype(np.float32)
 plan = run.Plan(
-    epochs=400, batch_size=20, folder=folder, resume=resume, checkpoint_seconds=0.0
+    epochs=60, batch_size=20, folder=folder, resume=resume, checkpoint_seconds=0.0
 )
 fitted = run.fit(jax.random.key(1), loss, params, optax.adam(1e-3), x, plan)
 np.savez(folder + ".npz", *jax.tree.leaves(fitted.params))
