@@ -277,7 +277,8 @@ def _int32(number: Any) -> Array:
     if isinstance(number, jax.Array):
         as_int32: Array = number.astype(jnp.int32)
         return as_int32
-    return jax.device_put(np.int32(number))
+    scalar: Array = jax.device_put(np.int32(number))
+    return scalar
 
 
 def _not_taken(shape: tuple[int, ...], dtype: Any) -> Array:
