@@ -34,27 +34,28 @@ class Pixels(NamedTuple):
     spread: float
 
 
-_MEAN_ROWS, _MEAN_BYTES = 2**16, 2**26
+_MEAN_ROWS, _PART = 2**16, 2**22
 
 
 def measure_pixels(images: Any, binarization: str) -> Pixels:
-    """Of a training set, or of the start of a large one; in memory are some 64 MB of it at a time.
+    """Of a training set, or of the start of a large one, a few million pixels at a time.
 
     Args:
       images: [N, H, W, C], bytes or floats in [0, 1], or what is read like them.
       binarization: of the run.
     """
     num, shape = min(len(images), _MEAN_ROWS), tuple(images.shape[1:])
-    rows = max(1, _MEAN_BYTES // math.prod(shape))
-    first, second = np.zeros(shape), np.zeros(shape)
+    rows = max(1, _PART // math.prod(shape))
+    first, second = np.zeros(shape), 0.0
     most = 255 if images.dtype == np.uint8 else 1
     for start in range(0, num, rows):
         part = np.asarray(images[np.arange(start, min(start + rows, num))])
         if binarization in ("static", "threshold"):
             part = np.where(part > most / 2, part.dtype.type(most), part.dtype.type(0))
         first += part.sum(axis=0, dtype=np.float64)
-        second += np.square(part, dtype=np.float64).sum(axis=0)
-    mean, square = first / num / most, second.mean() / num / most**2
+        if binarization == "none":  # of the others no scale is wanted
+            second += float(np.square(part, dtype=np.float64).mean(axis=(1, 2, 3)).sum())
+    mean, square = first / num / most, second / num / most**2
     least = 1 / 256  # of images that are all alike
     return Pixels(
         mean.astype(np.float32),
