@@ -103,6 +103,7 @@ def fit(
     validate: Callable[[Any], jax.Array],
     chosen: Options,
     epochs: int,
+    name: str,
 ) -> Any:
     """The parameters of the epoch that is best on the validation set."""
     steps = epochs * (len(train[0]) // chosen.batch_size)
@@ -115,6 +116,7 @@ def fit(
         train,
         plan,
         validate=lambda params: {"bound": validate(params)},
+        callbacks=[run.ProgressBar(name)],
     )
     return fitted.params
 
@@ -138,6 +140,7 @@ def fit_baseline(key: jax.Array, train: Quadrants, validation: Quadrants, chosen
         jax.jit(lambda params: -loss(params, train_key, validation)[0]),
         chosen,
         -(-chosen.epochs // 3),
+        "baseline",
     )
     return jax.jit(lambda given: network.apply(params, given))
 
@@ -205,6 +208,7 @@ def run_one(num_given: int, dataset: Dataset, chosen: Options, output: Path) -> 
         jax.jit(lambda params: bound(validation_key, model, params, *held_out).value.mean()),
         chosen,
         chosen.epochs,
+        "CVAE",
     )
 
     # The test set is touched here, once.

@@ -127,7 +127,7 @@ class Study:
             optimizer,
             self.batch,
             run.Plan(steps=steps or self.steps, batch_size=batch_size),
-            callbacks=[every_step],
+            callbacks=[run.ProgressBar(name), every_step],
         )
         seconds = time.perf_counter() - start - fitted.compile_seconds
         self._trained[name] = Trained(fitted.params, every_step.metrics(), seconds)

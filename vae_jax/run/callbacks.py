@@ -56,11 +56,11 @@ class ProgressBar:
         self._bar = tqdm(
             total=progress.num_steps * progress.batch_size,
             initial=progress.step * progress.batch_size,
+            desc=self._epoch(progress),
             unit="example",
             unit_scale=True,
             disable=self._disable or self._in_lines or progress.finished,
         )
-        self._describe(progress)
 
     def steps(self, progress: Progress, metrics: vae_jax.Metrics) -> None:
         self._bar.update(len(metrics.loss) * progress.batch_size)
@@ -68,12 +68,16 @@ class ProgressBar:
             self._say(f"{self._at(progress)}: loss {_brief(float(metrics.loss[-1]))}")
 
     def epoch(self, progress: Progress, row: Row) -> None:
-        figures = {n: v for n, v in row.items() if n.startswith("validation_")}
-        if not figures:
-            figures = {n: v for n, v in row.items() if n.startswith("train_")}
-        said = ", ".join(f"{n.replace('_', ' ')} {_brief(v)}" for n, v in figures.items())
-        self._bar.set_postfix_str(said, refresh=False)  # an epoch may be shorter than a refresh
-        self._describe(progress)
+        group = "validation" if any(n.startswith("validation_") for n in row) else "train"
+        figures = [
+            f"{n.removeprefix(group)[1:].replace('_', ' ')} {_brief(v)}"
+            for n, v in row.items()
+            if n.startswith(f"{group}_")
+        ]
+        said = f"{group} {', '.join(figures)}"
+        # Shown with the next steps, or by close: an epoch may be shorter than it takes to draw.
+        self._bar.set_postfix_str(said, refresh=False)
+        self._bar.set_description(self._epoch(progress), refresh=False)
         self._unsaid = f"{self._at(progress)}: {said}; {row['seconds']:.1f} s"
         if time.monotonic() - self._said_at >= self._LINE_SECONDS[0]:
             self._say(self._unsaid)
@@ -84,10 +88,9 @@ class ProgressBar:
         if self._unsaid:
             self._say(self._unsaid)
 
-    def _describe(self, progress: Progress) -> None:
+    def _epoch(self, progress: Progress) -> str:
         num_epochs = -(-progress.num_steps // progress.steps_per_epoch)
-        epoch = min(progress.epoch + 1, num_epochs)
-        self._bar.set_description(f"{self._prefix}epoch {epoch}/{num_epochs}", refresh=False)
+        return f"{self._prefix}epoch {min(progress.epoch + 1, num_epochs)}/{num_epochs}"
 
     def _at(self, progress: Progress) -> str:
         of = f"step {progress.step:,} of {progress.num_steps:,}"

@@ -10,6 +10,7 @@ import optax
 import vae_jax
 from vae_jax import networks
 from vae_jax.run import training
+from vae_jax.run.callbacks import ProgressBar
 from vae_jax.run.data.dataset import Split
 from vae_jax.run.plan import Plan
 
@@ -59,6 +60,7 @@ def train_probabilities(
         optax.adam(optax.cosine_decay_schedule(1e-3, num_steps)),
         vae_jax.Batch(images, labels),
         Plan(steps=num_steps, batch_size=min(_BATCH, len(split.images))),
+        callbacks=[ProgressBar("classifier")],
     )
 
     @jax.jit
