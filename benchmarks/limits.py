@@ -35,6 +35,10 @@ def products(jaxpr: core.Jaxpr) -> list[Product]:
         avals = [v.aval for v in equation.invars]
         if equation.primitive.name == "dot_general":
             found.append(_dot(avals[0], avals[1], equation.params["dimension_numbers"]))
+        elif equation.primitive.name == "matmul_bfloat16":  # vae_jax.networks.precision's, of one
+            i, j = equation.params["contracting"]
+            one, other = (jax.ShapeDtypeStruct(a.shape[1:], jnp.bfloat16) for a in avals)
+            found.append(_dot(one, other, (((i - 1,), (j - 1,)), ((), ()))))
         elif equation.primitive.name == "conv_general_dilated":
             found.append(_convolution(avals[0], avals[1], equation))
         else:

@@ -24,7 +24,7 @@ _FIRST_STEP = """
 import json, os, resource, sys, time
 import jax
 import vae_jax
-from experiments import command, mnist
+from vae_jax.run import main
 
 make = vae_jax.make_train_epoch
 
@@ -49,7 +49,7 @@ class FirstStep:
 
 
 vae_jax.make_train_epoch = lambda *args, **kwargs: FirstStep(make(*args, **kwargs))
-command.run(mnist.main)
+main.run("mnist", "python -m experiments.mnist")
 """
 
 

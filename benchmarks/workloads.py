@@ -69,16 +69,7 @@ def image_shape(workload: Workload) -> tuple[int, ...]:
 
 def make_loss(model: vae_jax.VAE) -> Any:
     """Minus the mean ELBO of a freshly binarized batch."""
-
-    def loss(params: Any, key: jax.Array, batch: vae_jax.Batch) -> tuple[jax.Array, Any]:
-        binarize_key, draw_key = jax.random.split(key)
-        x = vae_jax.binarize(binarize_key, batch.image)
-        posterior = model.encode(params, x)
-        z = vae_jax.sample(draw_key, posterior)
-        bound = vae_jax.elbo(x, z, posterior, model.prior(params), model.decode(params, z))
-        return -bound.value.mean(), bound
-
-    return loss
+    return vae_jax.make_loss(model, observe=vae_jax.binarize)
 
 
 def make_state(

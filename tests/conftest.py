@@ -14,6 +14,7 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import pytest
+import tyro  # noqa: F401 - before a doctest leaves an array in builtins._, which its import hashes
 
 # Not by XLA_FLAGS, which the commands that tests start would inherit.
 jax.config.update("jax_num_cpu_devices", 8)

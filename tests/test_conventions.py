@@ -232,6 +232,37 @@ def test_modules_import_only_from_floors_below():
         assert all(floor_of[other] < floor_of[room] for other in others), (name, others)
 
 
+ENGINE_FLOORS = [
+    {"errors", "survival", "figures", "measure"},
+    {"extras", "options", "plan", "processes"},
+    {"callbacks", "command", "data", "devices", "folder", "model"},
+    {"defaults", "restore", "saver"},
+    {"training"},
+    {"classifier"},
+    {"conditional"},
+    {"pictures"},
+    {"images"},
+    {"commands"},
+    {"main"},
+    {"__init__"},
+]
+
+
+def test_the_engine_imports_only_from_floors_below():
+    floor_of = {name: i for i, floor in enumerate(ENGINE_FLOORS) for name in floor}
+    rooms = {path.stem for path in (PACKAGE / "run").iterdir() if path.name != "__pycache__"}
+    assert set(floor_of) == rooms
+    for path in (PACKAGE / "run").rglob("*.py"):
+        room = path.relative_to(PACKAGE / "run").with_suffix("").parts[0]
+        tree = ast.walk(ast.parse(path.read_text()))
+        others = set()
+        for node in tree:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vae_jax.run"):
+                inner = node.module.split(".")[2:]
+                others |= {inner[0]} if inner else {alias.name for alias in node.names}
+        assert all(floor_of[other] < floor_of[room] for other in others - {room}), (room, others)
+
+
 # Documentation
 
 

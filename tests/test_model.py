@@ -1,5 +1,6 @@
 """A VAE's four functions and what is made of them, against the same by NumPy."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +66,12 @@ def test_generate_draws_for_each_label():
     np.testing.assert_allclose(actual.mean, z @ DECODER + SHIFT, rtol=1e-5, atol=1e-5)
 
 
+def test_generate_never_pairs_draws_with_labels():
+    unconditional = MODEL._replace(prior=lambda params, label=None: MODEL.prior(params))
+    with pytest.raises(ValueError, match=r"label has shape \(4,\) but the prior has no batch axes"):
+        vae_jax.generate(jax.random.key(1), unconditional, PARAMS, BATCH, LABEL)
+
+
 @pytest.mark.parametrize("label", [None, LABEL], ids=["no-label", "label"])
 def test_reconstruct_decodes_the_posterior_mean(label):
     shift = np.zeros_like(SHIFT) if label is None else SHIFT
@@ -94,6 +101,13 @@ def test_traverse_moves_one_dimension_at_a_time():
             z = X @ ENCODER
             z[:, dimension] = value
             np.testing.assert_allclose(actual.mean[dimension, i], z @ DECODER, rtol=1e-4, atol=1e-5)
+
+
+def test_traverse_takes_a_list():
+    values = [-1, 0.5, 2]
+    expected = vae_jax.traverse(MODEL, PARAMS, X, jnp.array(values))
+    actual = vae_jax.traverse(MODEL, PARAMS, X, values)
+    np.testing.assert_array_equal(actual.mean, expected.mean)
 
 
 def test_one_example_and_any_batch_axes():
@@ -177,6 +191,80 @@ def test_make_vae_initialises_from_the_key_alone(flax_vae):
     other = init(jax.random.key(1), jnp.ones((5, *SHAPE)))
     kernels = [p["encoder"]["network"]["Dense_0"]["kernel"] for p in (params, other)]
     assert not np.allclose(*kernels)
+
+
+def test_init_is_that_of_the_networks_with_their_own_keys():
+    encoder = networks.Encoder(networks.MLP((2 * LATENT_DIM,), hidden=(8,)))
+    decoder = networks.BernoulliDecoder(networks.MLP((NUM_PIXELS,), hidden=(8,)))
+    params = vae_jax.make_vae(encoder, decoder, LATENT_DIM).init(jax.random.key(0), X)
+    keys = jax.random.split(jax.random.key(0), 3)
+    expected = {
+        "encoder": encoder.init(keys[0], X)["params"],
+        "decoder": decoder.init(keys[1], jnp.zeros((BATCH, LATENT_DIM)))["params"],
+    }
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+class Stateful(nn.Module):
+    """A layer with statistics of its own, or with noise of its own, before a network."""
+
+    layer: nn.Module
+    network: nn.Module
+
+    @nn.compact
+    def __call__(self, x):
+        return self.network(self.layer(x))
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.BatchNorm(use_running_average=False), r"the {} keeps batch_stats .* use LayerNorm"),
+        (nn.Dropout(0.5, deterministic=False), r"the {} draws for itself, as Dropout does"),
+    ],
+    ids=["BatchNorm", "Dropout"],
+)
+@pytest.mark.relax
+def test_networks_with_a_state_or_noise_of_their_own_are_refused(part, layer, message):
+    shapes = {"encoder": (2 * LATENT_DIM,), "decoder": (NUM_PIXELS,)}
+    of = {name: networks.MLP(shape, hidden=(8,)) for name, shape in shapes.items()}
+    of[part] = Stateful(layer, of[part])
+    model = vae_jax.make_vae(
+        networks.Encoder(of["encoder"]), networks.BernoulliDecoder(of["decoder"]), LATENT_DIM
+    )
+    with pytest.raises(TypeError, match=message.format(part)):
+        model.init(jax.random.key(0), X)
+
+
+def test_latent_sizes_that_do_not_agree():
+    def model(encoder_dim, prior=None):
+        encoder = networks.Encoder(networks.MLP((2 * encoder_dim,), hidden=(8,)))
+        decoder = networks.BernoulliDecoder(networks.MLP((NUM_PIXELS,), hidden=(8,)))
+        return vae_jax.make_vae(encoder, decoder, LATENT_DIM, prior)
+
+    message = r"latent_dim is 2 but the encoder's distribution has shape \(4, 3\)"
+    with pytest.raises(ValueError, match=message):
+        model(3).init(jax.random.key(0), X)
+    # Broadcast against a prior of 2, an encoder of 1 would go on.
+    message = r"latent_dim is 2 but the encoder's distribution has shape \(4, 1\)"
+    with pytest.raises(ValueError, match=message):
+        jax.jit(model(1).init)(jax.random.key(0), X)
+
+
+def test_prior_of_another_size():
+    condition = networks.ClassCondition(3, 4)
+
+    def of(*shape):
+        return networks.MLP(shape, hidden=(8,), condition=condition)
+
+    encoder = networks.Encoder(of(2 * LATENT_DIM))
+    decoder = networks.BernoulliDecoder(of(NUM_PIXELS))
+    prior = networks.StandardPrior(LATENT_DIM + 1)
+    model = vae_jax.make_vae(encoder, decoder, LATENT_DIM, prior)
+    message = r"latent_dim is 2 but the prior's distribution has shape \(4, 3\)"
+    with pytest.raises(ValueError, match=message):
+        model.init(jax.random.key(0), X, LABEL)
 
 
 def test_elbo_of_a_flax_model_has_a_finite_gradient(flax_vae):

@@ -172,6 +172,124 @@ def test_bfloat16_parameters_stay_bfloat16():
     assert (state.params["w"] < 1).all()
 
 
+# Narrow parameters
+
+
+def drift(params, key, batch):
+    """A gradient of -1e-3 in each parameter."""
+    return (-0.001 * params["w"]).sum(), None
+
+
+def test_average_of_bfloat16_parameters_arrives():
+    """In bfloat16 it would stop where a share of 0.001 is less than half a bit: at 0.5."""
+    params = {"w": jnp.zeros(2, jnp.bfloat16)}
+    optimizer = optax.sgd(0.0)
+    state = vae_jax.init_state(jax.random.key(0), params, optimizer, average=True)
+    # As if it had been 0 for 10,000 steps, and is 1 from now on.
+    state = state._replace(step=jnp.int32(10_000), params={"w": jnp.ones(2, jnp.bfloat16)})
+    epoch = vae_jax.make_train_epoch(drift, optimizer)
+    state, _ = epoch(state, jnp.zeros((1, 1)), jnp.zeros((5000, 1), jnp.int32))
+    np.testing.assert_allclose(state.average["w"], 1 - 0.999**5000, rtol=1e-3)
+
+
+def test_parts_of_bfloat16_gradients_are_summed_in_float32():
+    """1000 parts of -1e-3 are -1; a bfloat16 sum stops at -0.5."""
+    params = {"w": jnp.zeros(2, jnp.bfloat16)}
+    optimizer = optax.sgd(1000.0)
+    state = vae_jax.init_state(jax.random.key(0), params, optimizer)
+    step = vae_jax.make_train_step(drift, optimizer, accumulate=1000)
+    state, _ = step(state, jnp.zeros((1000, 1)))
+    np.testing.assert_allclose(state.params["w"].astype(jnp.float32), 1.0, rtol=0.01)
+
+
+# Any optimizer
+
+
+def rosenbrock(params, key, batch):
+    x, y = params["x"], params["y"]
+    return (1 - x) ** 2 + 5 * (y - x**2) ** 2 + 0 * batch.sum(), None
+
+
+@pytest.mark.relax("numpy_dtype_promotion", "numpy_rank_promotion", "debug_key_reuse")
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("optimizer", "num_steps"),
+    [
+        (optax.lbfgs(), 30),
+        (optax.polyak_sgd(max_learning_rate=0.05), 2000),
+        (optax.chain(optax.adam(0.05), optax.contrib.reduce_on_plateau(patience=50)), 1000),
+    ],
+    ids=["lbfgs", "polyak_sgd", "reduce_on_plateau"],
+)
+def test_optimizers_that_want_the_loss_find_its_minimum(optimizer, num_steps, accumulate):
+    params = {"x": jnp.float32(-1.0), "y": jnp.float32(1.0)}
+    state = vae_jax.init_state(jax.random.key(0), params, optimizer)
+    step = vae_jax.make_train_step(rosenbrock, optimizer, accumulate=accumulate)
+    batch = jnp.zeros((2, 3)) if accumulate == 2 else jnp.zeros(3)
+    for _ in range(num_steps):
+        state, metrics = step(state, batch)
+    assert metrics.loss < 1e-3
+    np.testing.assert_allclose([state.params["x"], state.params["y"]], 1, atol=0.1)
+
+
+@pytest.mark.relax("numpy_dtype_promotion", "numpy_rank_promotion", "debug_key_reuse")
+def test_a_search_sees_the_whole_batch_in_its_parts():
+    """L-BFGS on a quadratic: a step of two parts is the step of the whole batch."""
+    optimizer, batch = optax.lbfgs(), np.random.default_rng(0).normal(size=(8, 2))
+    batch, ends = jnp.asarray(batch, jnp.float32), []
+    for accumulate in (1, 2):
+        params = {"w": jnp.zeros(2)}
+        state = vae_jax.init_state(jax.random.key(0), params, optimizer)
+        step = vae_jax.make_train_step(squared_error, optimizer, accumulate=accumulate)
+        parts = batch if accumulate == 1 else batch.reshape(2, 4, 2)
+        for _ in range(3):
+            state, _ = step(state, parts)
+        ends.append(state.params["w"])
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ends[1], batch.mean(axis=0), rtol=1e-3, atol=1e-5)
+
+
+# Parts of an epoch
+
+
+def test_each_way_to_say_start_and_stop_is_one_program():
+    chex.clear_trace_counter()
+    loss = chex.assert_max_traces(squared_error, n=2)  # for its shapes, and for the loop
+    epoch = vae_jax.make_train_epoch(loss, optax.sgd(0.1))
+    data, index = jnp.ones((8, 2)), jnp.arange(8).reshape(4, 2)
+    ways = [(), (0,), (0, 4), (np.int64(0), np.int32(4)), (jnp.int32(0), jnp.int32(4)), (0, None)]
+    ends = []
+    for way in ways:
+        state = vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optax.sgd(0.1))
+        state, _ = epoch(state, data, index, *way)
+        ends.append(state.params["w"])
+    for end in ends:
+        np.testing.assert_array_equal(end, ends[0])
+
+
+def test_metrics_of_steps_that_were_not_taken_are_nan():
+    epoch = vae_jax.make_train_epoch(squared_error, optax.sgd(0.1))
+    state = vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optax.sgd(0.1))
+    _, metrics = epoch(state, jnp.ones((8, 2)), jnp.arange(8).reshape(4, 2), 1, 3)
+    for leaf in jax.tree.leaves(metrics):
+        np.testing.assert_array_equal(np.isnan(leaf), [True, False, False, True])
+
+
+@pytest.mark.parametrize("wrong", [8, -1])
+def test_an_order_of_examples_that_are_not_there(wrong):
+    """`take` fills with NaN, or 255 for bytes: training on white images."""
+    epoch = vae_jax.make_train_epoch(squared_error, optax.sgd(0.1))
+
+    def fresh():
+        return vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optax.sgd(0.1))
+
+    index = np.array([[0, 1], [2, wrong]])
+    with pytest.raises(IndexError, match=f"order has the example {wrong} but the data have 8"):
+        epoch(fresh(), jnp.ones((8, 2)), index)
+    _, metrics = jax.jit(epoch)(fresh(), jnp.ones((8, 2)), jnp.asarray(index))
+    np.testing.assert_array_equal(np.isnan(metrics.loss), [False, True])
+
+
 # Steps in turn
 
 
@@ -350,6 +468,11 @@ def test_shuffle_puts_each_example_in_each_place_equally_often():
     frequency = (index[..., None] == np.arange(7)).mean(axis=0)
     error = math.sqrt(1 / 7 * 6 / 7 / 2000)
     assert (np.abs(frequency - 1 / 7) <= 4 * error).all()
+
+
+def test_shuffle_is_int32_under_x64_too():
+    with jax.enable_x64(True):
+        assert order(jax.random.key(0), 0).dtype == jnp.int32
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 51])

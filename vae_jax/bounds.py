@@ -55,7 +55,8 @@ def elbo(
       prior: p(z).
       likelihood: p(x|z), decoded from z.
       analytic_kl: the KL in closed form; False for its estimate log q(z|x) - log p(z) from z, which
-        any pair with a `log_prob` has.
+        any pair with a `log_prob` has. Of Joints it is estimated in any case, unless both are
+        ancestral: see `Joint`.
 
     Returns:
       A `Bound` with arrays of shape [*s, *b].
@@ -74,7 +75,8 @@ def elbo(
     """
     latents, observed, leading, _ = _checked(x, z, posterior, prior, likelihood)
     log_likelihood = _log_likelihood(observed, leading)
-    kl = (_kl if analytic_kl else _log_ratio)(latents, leading)
+    closed = analytic_kl and _is_ancestral(posterior) and _is_ancestral(prior)
+    kl = (_kl if closed else _log_ratio)(latents, leading)
     return Bound(log_likelihood - kl, log_likelihood, kl)
 
 
@@ -152,6 +154,10 @@ def autoencode(
 # The parts of one latent or several, z with its q(z|x) and p(z), and of x with its p(x|z).
 _Latents = list[tuple[Array, Any, Any]]
 _Observed = list[tuple[Array, Any]]
+
+
+def _is_ancestral(distribution: Any) -> bool:
+    return not isinstance(distribution, Joint) or distribution.ancestral
 
 
 def _log_likelihood(observed: _Observed, leading: tuple[int, ...]) -> Array:

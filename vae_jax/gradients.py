@@ -25,6 +25,9 @@ def score_function(value: ArrayLike, log_prob: Array, baseline: ArrayLike = 0.0)
     Returns:
       [*s, *b], equal to value.
 
+    Raises:
+      ValueError: the shapes of value and log_prob differ.
+
     The gradient of E[z], z ~ N(mean, 1), is 1:
 
     >>> from vae_jax import Normal, sample
@@ -34,6 +37,11 @@ def score_function(value: ArrayLike, log_prob: Array, baseline: ArrayLike = 0.0)
     Array([1.], dtype=float32)
     """
     value = jnp.asarray(value)
+    if value.shape != log_prob.shape:
+        raise ValueError(
+            f"value has shape {value.shape} but log_prob has shape {log_prob.shape}: give both one "
+            "number for each draw"
+        )
     weight = jax.lax.stop_gradient(value - baseline)
     # The second factor is zero; only its gradient is not.
     return value + weight * (log_prob - jax.lax.stop_gradient(log_prob))

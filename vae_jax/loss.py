@@ -37,6 +37,7 @@ def make_loss(
     Raises:
       ValueError: num_draws is less than 1.
 
+    >>> import jax, jax.numpy as jnp
     >>> from vae_jax import VAE, Normal
     >>> encode = lambda params, x, label=None: Normal(x, 1.0)
     >>> prior = lambda params, label=None: Normal(jnp.zeros(3), 1.0)

@@ -264,14 +264,21 @@ def make_train_epoch(
         if isinstance(order, np.ndarray):
             _check_order(order, dataset)
         stop = np.shape(order)[0] if stop is None else stop
-        # One type, or each way to give a number would compile anew.
-        start, stop = (jnp.asarray(number, jnp.int32) for number in (start, stop))
         trained: tuple[TrainState, Metrics]
-        trained = take_steps(state, dataset, jnp.asarray(order), start, stop)
+        trained = take_steps(state, dataset, order, _int32(start), _int32(stop))
         return trained
 
     train_epoch.lower = take_steps.lower  # type: ignore[attr-defined]
     return train_epoch
+
+
+def _int32(number: Any) -> Array:
+    """In one type, or each way to give a number would compile anew; a transfer that is meant."""
+    if isinstance(number, jax.Array):
+        as_int32: Array = number.astype(jnp.int32)
+        return as_int32
+    scalar: Array = jax.device_put(np.int32(number))
+    return scalar
 
 
 def _not_taken(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -287,6 +287,8 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_was(tmp_path):
         trained(tmp_path / "run", batch_size=5, resume=True)
     with pytest.raises(run.RunError, match=r"data is .* but the run in .* has"):
         trained(tmp_path / "run", data=X[:40], resume=True)
+    with pytest.raises(run.RunError, match=r"data is .* but the run in .* has"):
+        trained(tmp_path / "run", data=X[::-1], resume=True)
     assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == before
 
 
@@ -333,7 +335,7 @@ def loss(params, key, x):
 
 x = (np.random.default_rng(0).random((200, 8)) > 0.5).astype(np.float32)
 plan = run.Plan(
-    epochs=400, batch_size=20, folder=folder, resume=resume, checkpoint_seconds=0.0
+    epochs=60, batch_size=20, folder=folder, resume=resume, checkpoint_seconds=0.0
 )
 fitted = run.fit(jax.random.key(1), loss, params, optax.adam(1e-3), x, plan)
 np.savez(folder + ".npz", *jax.tree.leaves(fitted.params))

@@ -144,9 +144,9 @@ def test_any_dtype_in_a_state_survives_and_a_changed_one_is_noticed(tmp_path):
         like = like._replace(
             key=jax.random.key(0),
             opt_state=jax.tree.map(
-                lambda x: jax.random.split(jax.random.key(0), x.shape)
-                if is_key(x)
-                else jnp.zeros_like(x),
+                lambda x: (
+                    jax.random.split(jax.random.key(0), x.shape) if is_key(x) else jnp.zeros_like(x)
+                ),
                 opt_state,
             ),
         )

@@ -24,6 +24,7 @@ from vae_jax.run.model import Pixels, make_model
 
 ROOT = Path(__file__).parents[2]
 PIXELS = Pixels(np.full((6, 6, 1), 0.5, np.float32), 1.0, 0.0, 1.0)
+CLASSES = "one of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
 
 
 def test_log_likelihoods_of_every_class_and_what_is_made_of_them(monkeypatch):
@@ -132,14 +133,14 @@ def test_a_column_of_the_class_grid_is_one_style():
 TWO_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np, optax, vae_jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from vae_jax.run.model import Pixels, make_loss, make_model
+from vae_jax.run.model import Pixels, make_model
 from vae_jax.run.options import Model
 
 options = Model(network=NETWORK, conditional=True, latent_dim=40, hidden=(8,), channels=(4, 8))
 pixels = Pixels(np.full((6, 6, 1), 0.5, np.float32), 1.0, 0.0, 1.0)
 model = make_model(options, (6, 6, 1), "threshold", pixels, 10)
 params = model.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)), jnp.zeros(1, jnp.int32))
-loss = make_loss(model, lambda key, image: (image > 127).astype(jnp.float32))
+loss = vae_jax.make_loss(model, observe=lambda key, image: (image > 127).astype(jnp.float32))
 numbers = np.random.default_rng(0)
 image, label = numbers.integers(0, 256, (8, 6, 6, 1), np.uint8), np.arange(8, dtype=np.int32)
 optimizer = optax.sgd(1e-2)
@@ -277,11 +278,11 @@ def test_evaluate_a_conditional_run(command, standard):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "is a conditional run: give --label, a class from 0 to 9 or all"),
-        (("--label=10",), "--label is 10: give a class from 0 to 9 or all"),
-        (("--label=-1",), "--label is -1: give a class from 0 to 9 or all"),
-        (("--label=2.5",), "--label is 2.5: give a class from 0 to 9 or all"),
-        (("--reconstruct-as=all",), "--reconstruct-as is all: give a class from 0 to 9"),
+        ((), f"is a conditional run: give --label or --reconstruct-as, {CLASSES}, or --label=all"),
+        (("--label=10",), f"--label is 10: give {CLASSES}, or all"),
+        (("--label=-1",), f"--label is -1: give {CLASSES}, or all"),
+        (("--label=2.5",), f"--label is 2.5: give {CLASSES}, or all"),
+        (("--reconstruct-as=all",), f"--reconstruct-as is all: give {CLASSES}"),
         (("--label=2", "--reconstruct-as=7"), "give one of them"),
     ],
 )

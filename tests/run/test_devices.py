@@ -10,7 +10,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import vae_jax
 from vae_jax import checkpoint, networks
 from vae_jax.run.data import stream
-from vae_jax.run.model import make_loss
 
 NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 200, 48, 16, 4
 STEPS = NUM_EXAMPLES // BATCH_SIZE
@@ -223,7 +222,7 @@ def test_remat_changes_no_loss_and_keeps_no_activation_of_the_decoder():
     batch = vae_jax.Batch(jnp.asarray(random.integers(256, size=(batch_size, pixels)), jnp.uint8))
 
     def losses_and_kept(decode):
-        loss = make_loss(model._replace(decode=decode), vae_jax.binarize)
+        loss = vae_jax.make_loss(model._replace(decode=decode), observe=vae_jax.binarize)
 
         def residuals(params):
             return jax.vjp(lambda params: loss(params, jax.random.key(1), batch)[0], params)[1]

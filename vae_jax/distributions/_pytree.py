@@ -17,9 +17,10 @@ def pytree(cls: type[_T]) -> type[_T]:
     """A frozen dataclass whose fields are pytree children, but for those marked static.
 
     Unflattening skips `__post_init__`: a transformation may put tracers, shardings or None where
-    the arrays were, and only what a caller constructs is checked.
+    the arrays were, and only what a caller constructs is checked. Two are equal where they are one:
+    of arrays == is not a bool.
     """
-    cls = dataclasses.dataclass(frozen=True)(cls)
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = [f.name for f in fields if not f.metadata.get("static")]
     meta = [f.name for f in fields if f.metadata.get("static")]
@@ -84,7 +85,15 @@ def sum_event(x: Array, event_ndims: int) -> Array:
 
 
 def broadcast_sum(terms: Sequence[Array]) -> Array:
-    first, *rest = jnp.broadcast_arrays(*terms)
+    """The sum over the parts of a Joint, whose batches must be the last axes of the longest."""
+    longest = max((term.shape for term in terms), key=len)
+    for term in terms:
+        if longer(term.shape, longest) is None:
+            raise ValueError(
+                f"parts of a Joint have batches {term.shape} and {longest}: the shorter must match "
+                "the last axes of the longer"
+            )
+    first, *rest = (jnp.broadcast_to(term, longest) for term in terms)
     return sum(rest, start=first)
 
 

@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -42,6 +43,18 @@ def _bernoulli_log_prob_jvp(
     return bernoulli_log_prob(value, logits), tangent.sum(-1)
 
 
+def _check_share(value: Array) -> None:
+    if isinstance(value, jax.core.Tracer) or not value.size:
+        return
+    known = np.asarray(value)
+    low, high = known.min(), known.max()
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"the value of a Bernoulli is from {low:g} to {high:g}: scale pixels to [0, 1], or "
+            "binarise them"
+        )
+
+
 @pytree
 class Bernoulli:
     """Independent binary variables with the given log-odds.
@@ -52,6 +65,8 @@ class Bernoulli:
 
     Raises:
       TypeError: logits, or a value whose probability is asked, are not floating-point.
+      ValueError: a known value is not in [0, 1]; one not known, under `jax.jit`, is the caller's
+        word, and its score is no probability.
 
     A value between 0 and 1 (a grey pixel) is taken as a probability: its log_prob is the negative
     cross-entropy, which is not the log-density of anything. Binarise images to compare bounds.
@@ -79,10 +94,16 @@ class Bernoulli:
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws zeros and ones, in the dtype of the logits; not differentiable."""
         shape = (*sample_shape, *self.logits.shape)
-        drawn = jax.random.bernoulli(key, jnp.broadcast_to(accurate(self.mean), shape))
+        # Of bfloat16's 0.998 and 1, one is never drawn a zero.
+        mean = jax.nn.sigmoid(accurate(self.logits))
+        drawn = jax.random.bernoulli(key, jnp.broadcast_to(mean, shape))
         return drawn.astype(self.logits.dtype)
 
     def log_prob(self, value: ArrayLike) -> Array:
         value, logits = aligned(value, self, self.logits)
+        _check_share(value)
+        # An infinite logit is a certainty: inf - inf would be NaN where the value is the sure one.
+        most = jnp.finfo(logits.dtype).max
+        logits = jnp.clip(logits, -most, most)
         value, logits = flat(value, self.event_ndims), flat(logits, self.event_ndims)
         return bernoulli_log_prob(value, logits)

@@ -55,6 +55,8 @@ class Categorical:
             value = jnp.asarray(value)
         if not jnp.issubdtype(value.dtype, jnp.integer):
             raise TypeError(f"the value of a Categorical has dtype {value.dtype}: pass integers")
+        if value.dtype.itemsize < 4:  # in uint8, 256 classes would be none
+            value = value.astype(jnp.int32)
         num_classes = self.logits.shape[-1]
         if not isinstance(value, jax.core.Tracer):
             # With NumPy: within a trace, jnp's comparisons of a constant are traced too.

@@ -1,5 +1,6 @@
 """Kullback-Leibler divergences in closed form."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -41,9 +42,9 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
     >>> kl_divergence(Normal(jnp.ones((4, 2)), 1.0), Normal(jnp.zeros(2), 1.0))
     Array([1., 1., 1., 1.], dtype=float32)
     """
-    closed_form = _CLOSED_FORMS.get((type(posterior), type(prior)))
-    if closed_form is not None:
-        return closed_form(posterior, prior)
+    for pair in itertools.product(type(posterior).__mro__, type(prior).__mro__):
+        if pair in _CLOSED_FORMS:  # of a subclass too
+            return _CLOSED_FORMS[pair](posterior, prior)
     if not isinstance(posterior, Joint) and not isinstance(prior, Joint):
         shape = _check_pair(posterior, prior)
         event_ndims = _event_ndims_of_pair(posterior, prior, event_ndims)
@@ -53,7 +54,7 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
             return sum_event(accurate(known), known.ndim - (len(shape) - event_ndims))
         p, q = (_as_gaussian(d, shape, event_ndims) for d in (posterior, prior))
         if p is not None and q is not None:
-            return _CLOSED_FORMS[type(p), type(q)](p, q)
+            return kl_divergence(p, q)
     raise TypeError(
         f"no closed form is known for KL({type(posterior).__name__} || {type(prior).__name__}): "
         "estimate it from the draws, elbo(..., analytic_kl=False)"
@@ -142,13 +143,27 @@ def _kl_normal(posterior: Normal, prior: Normal) -> Array:
 def _kl_multivariate_normal(
     posterior: Normal | MultivariateNormal, prior: Normal | MultivariateNormal
 ) -> Array:
-    posterior, prior = _with_factor(posterior), _with_factor(prior)
+    posterior = _with_factor(posterior)
+    prior = _with_factor(prior)
     mean, factor, prior_mean, prior_factor = _matched(posterior, prior, "mean", "scale_tril")
     columns = jnp.concatenate([jnp.tril(factor), (mean - prior_mean)[..., None]], axis=-1)
     # ||L2^-1 L1||^2 = tr(S2^-1 S1) and ||L2^-1 (m1 - m2)||^2, both from one triangular solve.
     solved = jax.scipy.linalg.solve_triangular(prior_factor, columns, lower=True)
     log_ratio = jnp.log(diagonal_of(factor)) - jnp.log(diagonal_of(prior_factor))
     return 0.5 * (jnp.square(solved).sum((-2, -1)) - mean.shape[-1]) - log_ratio.sum(-1)
+
+
+def _kl_to_diagonal(posterior: MultivariateNormal, prior: Normal) -> Array:
+    """Of a full covariance to a diagonal one: a solve against a diagonal is a division."""
+    batch = _check_pair(posterior, prior)
+    mean, prior_mean, scale = (
+        jnp.broadcast_to(accurate(a), batch) for a in (posterior.mean, prior.mean, prior.scale)
+    )
+    factor = jnp.broadcast_to(jnp.tril(accurate(posterior.scale_tril)), (*batch, batch[-1]))
+    log_ratio = jnp.log(diagonal_of(factor)) - jnp.log(scale)
+    squares = jnp.square(factor / scale[..., None]).sum((-2, -1))
+    squares += jnp.square((mean - prior_mean) / scale).sum(-1)
+    return 0.5 * (squares - batch[-1]) - log_ratio.sum(-1)
 
 
 def _with_factor(distribution: Normal | MultivariateNormal) -> MultivariateNormal:
@@ -194,7 +209,7 @@ def _kl_joint(posterior: Joint, prior: Joint) -> Array:
 _CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Array]] = {
     (Normal, Normal): _kl_normal,
     (Normal, MultivariateNormal): _kl_multivariate_normal,
-    (MultivariateNormal, Normal): _kl_multivariate_normal,
+    (MultivariateNormal, Normal): _kl_to_diagonal,
     (MultivariateNormal, MultivariateNormal): _kl_multivariate_normal,
     (Bernoulli, Bernoulli): _kl_bernoulli,
     (Categorical, Categorical): _kl_categorical,

@@ -1,5 +1,6 @@
 """Several distributions as one."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +13,19 @@ from vae_jax.distributions.protocol import log_prob, sample
 
 @pytree
 class Joint:
-    """Independent distributions as one, over tuples of values: a ladder's layers, say.
+    """Several distributions as one, over tuples of values: a ladder's layers, say.
 
-    `sample` gives a tuple of draws; `log_prob` of a tuple and `kl_divergence` sum over the parts,
-    whose batch axes broadcast. A part may depend on an earlier draw, as in q(z1|x) q(z2|z1, x):
-    the caller has drawn it already.
+    `sample` gives a tuple of draws; `log_prob` of a tuple and `kl_divergence` sum over the parts.
+    A part may depend on the draw of another, which the caller has drawn already. Then the sum of
+    the parts' closed forms need not be the KL: with q(z1|x) q(z2|z1) and p(z2) p(z1|z2), p(z1|z2)
+    is known only at a z2 that was drawn from z1. So `elbo` estimates the KL of Joints from the
+    draws, unless both say that they are ancestral.
 
     Args:
       parts: distributions, of this library or another.
+      ancestral: whether each part depends on the parts before it alone: q(z2|x) q(z1|z2, x) beside
+        p(z2) p(z1|z2), in this order, or parts that depend on none. Then the closed forms hold, in
+        expectation over the earlier draws.
 
     >>> import jax.numpy as jnp
     >>> from vae_jax import Normal
@@ -29,6 +35,7 @@ class Joint:
     """
 
     parts: tuple[Any, ...]
+    ancestral: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Any, ...]:
         keys = jax.random.split(key, len(self.parts))

@@ -127,9 +127,14 @@ class MultivariateNormal:
     def log_prob(self, value: ArrayLike) -> Array:
         value, mean = aligned(value, self, self.mean)
         factor = accurate(self.scale_tril).astype(value.dtype)
-        factor = jnp.broadcast_to(factor, (*value.shape, value.shape[-1]))
-        standardised = jax.scipy.linalg.solve_triangular(
-            factor, (value - mean)[..., None], lower=True
-        )[..., 0]
-        terms = -0.5 * jnp.square(standardised) - jnp.log(diagonal_of(factor)) - _HALF_LOG_2PI
-        return terms.sum(-1)
+        if factor.ndim == 2:  # one factor for all values: one solve, and no copies of it
+            rows = (value - mean).reshape(-1, value.shape[-1])
+            solved = jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True)
+            standardised = solved.T.reshape(value.shape)
+        else:
+            factor = jnp.broadcast_to(factor, (*value.shape, value.shape[-1]))
+            standardised = jax.scipy.linalg.solve_triangular(
+                factor, (value - mean)[..., None], lower=True
+            )[..., 0]
+        log_scale = jnp.broadcast_to(jnp.log(diagonal_of(factor)), standardised.shape)
+        return (-0.5 * jnp.square(standardised) - log_scale - _HALF_LOG_2PI).sum(-1)

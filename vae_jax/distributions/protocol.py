@@ -1,6 +1,7 @@
 """What a distribution is, and what one does with any."""
 
 import inspect
+import operator
 from typing import Any
 
 from jax import Array
@@ -33,7 +34,8 @@ def sample(key: Array, distribution: Any, sample_shape: int | tuple[int, ...] = 
     (5, 4, 2)
     """
     check_key(key)
-    shape = (sample_shape,) if isinstance(sample_shape, int) else tuple(sample_shape)
+    sizes = (sample_shape,) if hasattr(sample_shape, "__index__") else sample_shape
+    shape = tuple(map(operator.index, sizes))  # NumPy's integers too
     if "seed" in inspect.signature(distribution.sample).parameters:
         return distribution.sample(seed=key, sample_shape=shape)
     return distribution.sample(key, shape)

@@ -161,7 +161,10 @@ def split(
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: give 1 or more")
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), (x, label))
+    one = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), jax.dtypes.canonicalize_dtype(a.dtype)),
+        (x, label),
+    )
 
     def decoded(params: Params, key: Array, x: Any, label: Any) -> list[Array]:
         z = sample(key, model.encode(params, x, label))

@@ -11,6 +11,7 @@ from jax import Array
 from vae_jax.networks.condition import as_channels, embed
 from vae_jax.networks.initializers import Initializer
 from vae_jax.networks.mlp import MLP, output_bias
+from vae_jax.networks.precision import check_floating
 
 
 class ConvEncoder(nn.Module):
@@ -116,6 +117,7 @@ class StridedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[*b, H, W, C] -> [*b, ceil(H / 2), ceil(W / 2), features]."""
+        check_floating(x)
         height, width, channels = x.shape[-3:]
         even = (*[(0, 0)] * (x.ndim - 3), (0, height % 2), (0, width % 2), (0, 0))
         shape = (3, 3, channels, self.features)
@@ -149,6 +151,7 @@ class TransposedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[*b, H, W, C] -> [*b, 2 H, 2 W, features]."""
+        check_floating(x)
         channels = x.shape[-1]
         init = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
         kernel = self.param("kernel", init, (3, 3, self.features, channels)).astype(x.dtype)

@@ -11,7 +11,7 @@ from jax import Array
 
 from vae_jax.networks.condition import embed
 from vae_jax.networks.initializers import Initializer
-from vae_jax.networks.precision import as_dot_general
+from vae_jax.networks.precision import as_dot_general, check_floating
 
 
 class MLP(nn.Module):
@@ -38,6 +38,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, label: Any = None) -> Array:
         """[*b, *event] -> [*b, *output_shape]."""
+        check_floating(x)
         batch = x.shape[: x.ndim - self.event_ndims]
         condition = embed(self.condition, label, batch, x.dtype)
         x = x.reshape(*batch, -1)

@@ -230,8 +230,8 @@ def wandb(**settings: Any) -> Iterator[Reporter]:
 def mlflow(**settings: Any) -> Iterator[Reporter]:
     """A reporter to MLflow; the settings are those of `mlflow.start_run`.
 
-    Where it goes, MLFLOW_TRACKING_URI says; a folder needs no server. With run_id=... a resumed run
-    goes on in the same one.
+    Where it goes, MLFLOW_TRACKING_URI says; file:FOLDER needs no server, but of late
+    MLFLOW_ALLOW_FILE_STORE=true. With run_id=... a resumed run goes on in the same one.
 
     Raises:
       RunError: mlflow is not installed.

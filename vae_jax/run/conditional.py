@@ -86,6 +86,25 @@ def log_likelihoods(
     return joined
 
 
+_PROTOCOL = {
+    "log_likelihood": "log p(x|c) under the test labels; its standard error is that of the "
+    "draws, num_importance_samples for each image",
+    "marginal_log_likelihood": "log sum_c p(c) p(x|c), p(c) the classes' shares of the "
+    "training set; num_importance_samples draws under the test label, num_class_samples "
+    "under each other class; standard error of the draws",
+    "bayes_accuracy": "argmax_c p(c) p(x|c) against the test label, num_class_samples "
+    "draws under every class; standard error over the test images, as below",
+    "shuffled_log_likelihood": "log p(x|c) under the test labels permuted, "
+    "num_class_samples draws; standard error of the draws",
+    "shuffled_labels_cost": "log p(x|c) under the test labels less that under the permuted "
+    "ones, num_class_samples draws for both; standard error over the test images",
+    "classifier_agreement": "share of num_generated images E[x|z,c], z from p(z|c), all "
+    "classes alike, that the classifier takes for c",
+    "classifier_test_accuracy": "of the classifier, a perceptron trained on the training "
+    "images, on the real test images, both grey",
+}
+
+
 def measure(
     key: jax.Array,
     model: vae_jax.VAE,
@@ -146,23 +165,7 @@ def measure(
         **_mean("conditional_classifier_agreement", agreed),
         **_mean("conditional_classifier_test_accuracy", recognised),
         "conditional_num_generated": len(agreed),
-        "conditional_protocol": {
-            "log_likelihood": "log p(x|c) under the test labels; its standard error is that of the "
-            "draws, num_importance_samples for each image",
-            "marginal_log_likelihood": "log sum_c p(c) p(x|c), p(c) the classes' shares of the "
-            "training set; num_importance_samples draws under the test label, num_class_samples "
-            "under each other class; standard error of the draws",
-            "bayes_accuracy": "argmax_c p(c) p(x|c) against the test label, num_class_samples "
-            "draws under every class; standard error over the test images, as below",
-            "shuffled_log_likelihood": "log p(x|c) under the test labels permuted, "
-            "num_class_samples draws; standard error of the draws",
-            "shuffled_labels_cost": "log p(x|c) under the test labels less that under the permuted "
-            "ones, num_class_samples draws for both; standard error over the test images",
-            "classifier_agreement": "share of num_generated images E[x|z,c], z from p(z|c), all "
-            "classes alike, that the classifier takes for c",
-            "classifier_test_accuracy": "of the classifier, a perceptron trained on the training "
-            "images, on the real test images, both grey",
-        },
+        "conditional_protocol": _PROTOCOL,
     }
 
 

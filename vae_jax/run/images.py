@@ -7,13 +7,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 
 import vae_jax
 from vae_jax.run import (
@@ -29,66 +28,12 @@ from vae_jax.run import (
     processes,
     training,
 )
-from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.errors import Diverged, Interrupted, UsageError
+from vae_jax.run.job import Job, open_job, streamed
 from vae_jax.run.model import (
-    make_model,
     make_optimizer,
-    make_schedule,
-    measure_pixels,
-    observe,
 )
 from vae_jax.run.plan import Plan, named_leaves
-
-
-class Job(NamedTuple):
-    """What a run is made of, once its data are there and its folder is open.
-
-    Attributes:
-      chosen: the options, complete.
-      dataset: the images.
-      mesh: the devices.
-      output: the folder.
-      config: what config.json holds.
-      observe: (key, bytes) -> x.
-      model: the VAE.
-      keys: of the run, by what they are for.
-      continued_by: the command that goes on with it.
-      start: of the process, by time.perf_counter.
-    """
-
-    chosen: options.Options
-    dataset: Dataset
-    mesh: jax.sharding.Mesh
-    output: Path
-    config: dict[str, Any]
-    observe: Any
-    model: vae_jax.VAE
-    keys: dict[str, jax.Array]
-    continued_by: str
-    start: float
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        return self.dataset.image_shape
-
-    @property
-    def stream(self) -> bool:
-        return _streamed(self.chosen, self.dataset)
-
-    def batch(self, split: str) -> vae_jax.Batch:
-        images: Any = getattr(self.dataset, split).images
-        labels: Any = self.labels(split)
-        return vae_jax.Batch(images, labels)
-
-    def labels(self, split: str) -> np.ndarray | None:
-        """Of a split's images, for a model that is conditional on them."""
-        labels: np.ndarray = getattr(self.dataset, split).labels
-        return labels if self.chosen.model.conditional else None
-
-
-def _streamed(chosen: options.Options, dataset: Dataset) -> bool:
-    return chosen.devices.stream or jax.process_count() > 1 or dataset.large
 
 
 def run(chosen: options.Options, prog: str) -> None:
@@ -112,9 +57,9 @@ def run(chosen: options.Options, prog: str) -> None:
         dataset = data.load(chosen.data, stream=of.stream)
     if chosen.model.conditional:
         dataset = conditional.labelled(dataset)
-    if _streamed(chosen, dataset):
+    if streamed(chosen, dataset):
         extras.check("grain")
-    job = _open(defaults.settled(chosen, dataset, mesh), dataset, mesh, prog, start)
+    job = open_job(defaults.settled(chosen, dataset, mesh), dataset, mesh, prog, start)
     fitted = _train(job)
     if jax.process_index() == 0:
         try:
@@ -125,104 +70,6 @@ def run(chosen: options.Options, prog: str) -> None:
                 "stopped while measuring; the training is done and saved, and what is missing is "
                 f"made by\n  {job.continued_by}",
             ) from None
-
-
-def _open(
-    chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh, prog: str, start: float
-) -> Job:
-    """Opens the folder, says what is about to run, and builds what it is made of."""
-    output, leader = chosen.run.output, jax.process_index() == 0
-    if chosen.run.resume and output is not None:
-        dataset = dataset._replace(notice=folder.read_config(output)["notice"])
-    if leader and chosen.run.resume and output is not None:
-        folder.lock(output)
-    elif leader:
-        name = f"{dataset.name}-instead-of-mnist" if dataset.notice else dataset.name
-        output = folder.create(output, name, overwrite=chosen.run.overwrite)
-    assert output is not None
-    binarization = defaults.binarization(chosen, dataset)
-    pixels = measure_pixels(dataset.train.images, binarization)
-    config = {
-        **folder.stamp(),
-        "options": options.to_json(chosen),
-        "dataset": dataset.name,
-        "notice": dataset.notice,
-        "binarization": binarization,
-        "image_shape": list(dataset.image_shape),
-        "num_classes": dataset.num_classes,
-        "classes": list(dataset.names),
-        "num_images": dataset.num_images,
-        "digest": dataset.digest,
-        "pixels": {**pixels._asdict(), "mean": None},
-    }
-    if chosen.run.resume:
-        stored = folder.read_config(output)
-        _say_longer(chosen.training, stored["options"]["training"]["epochs"], dataset)
-        if "pixels" not in stored:  # a run of version 0.1
-            for name in "pixels", "digest":
-                del config[name]
-    if leader and not chosen.run.resume:
-        folder.write_json(output / "config.json", config)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the folder is made")
-    key = jax.random.key(chosen.training.seed)
-    names = ("init", "train", "evaluate", "picture")
-    job = Job(
-        chosen=chosen,
-        dataset=dataset,
-        mesh=mesh,
-        output=output,
-        config=config,
-        observe=observe(binarization, dequantize="pixels" in config),
-        model=make_model(
-            chosen.model,
-            dataset.image_shape,
-            binarization,
-            pixels,
-            dataset.num_classes,
-            as_before="pixels" not in config,
-        ),
-        keys=dict(zip(names, jax.random.split(key, 4), strict=True)),
-        continued_by=f"{prog} --output={output} --resume",
-        start=start,
-    )
-    _announce(job)
-    return job
-
-
-def _say_longer(training: options.Training, before: int, dataset: Dataset) -> None:
-    """Says what a resumed run's other length does to the learning rate, if it has one."""
-    assert training.epochs is not None
-    assert training.batch_size is not None
-    if training.epochs == before:
-        return
-    steps = len(dataset.train.images) // training.batch_size
-    then, now = (
-        np.asarray(make_schedule(training, of * steps)(min(before, training.epochs) * steps)).item()
-        for of in (before, training.epochs)
-    )
-    print(
-        f"--epochs is {training.epochs} where the run had {before}: the learning rate at the end "
-        f"of epoch {min(before, training.epochs)} becomes {now:.1e}, which was to be {then:.1e}"
-    )
-
-
-def _announce(job: Job) -> None:
-    dataset, binarization = job.dataset, job.config["binarization"]
-    if dataset.notice:
-        print(f"\n*** {dataset.notice} ***\n")
-    sizes = "{:,} training, {:,} validation, {:,} test images".format(
-        *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
-    )
-    print(f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}")
-    if dataset.names:
-        more = f", ... ({len(dataset.names)} in all)" if len(dataset.names) > 20 else ""
-        print(f"classes: {', '.join(dataset.names[:20])}{more}")
-    for note in dataset.notes:
-        print(f"note: {note}")
-    number = f"{job.mesh.size} " if job.mesh.size > 1 else ""
-    streamed = ", data streamed" if job.stream else ""
-    print(f"results: {job.output}   device: {number}{jax.devices()[0].device_kind}{streamed}")
 
 
 def _train(job: Job) -> training.Fitted:
@@ -331,16 +178,34 @@ def _validation(job: Job) -> training.Validate:
     x = measure.observed(job.observe, job.dataset.validation.images, "validation")
     label, model = job.labels("validation"), job.model
     key = jax.random.fold_in(job.keys["evaluate"], 0)
+    batch_size = min(len(x), max(1, _VALIDATED_PIXELS // math.prod(job.image_shape)))
+    num_batches = -(-len(x) // batch_size)
 
+    # The images are given, not held: programs in the compilation cache have none in them.
     @jax.jit
-    def validate(params: Any) -> dict[str, Any]:
+    def bound_of(params: Any, key: jax.Array, x: jax.Array, label: Any) -> vae_jax.Bound:
         posterior = model.encode(params, x, label)
         z = vae_jax.sample(key, posterior)
         prior = model.prior(params, label)
         bound = vae_jax.elbo(x, z, posterior, prior, model.decode(params, z, label))
-        return named_leaves(jax.tree.map(jnp.mean, bound))
+        means: vae_jax.Bound = jax.tree.map(jnp.mean, bound)
+        return means
+
+    def validate(params: Any) -> dict[str, Any]:
+        bounds, sizes = [], []
+        for i, rows in enumerate(np.array_split(np.arange(len(x)), num_batches)):
+            batch_key = jax.random.fold_in(key, i) if num_batches > 1 else key
+            of_rows = None if label is None else label[rows]
+            part = x if num_batches == 1 else x[rows]
+            bounds.append(jax.device_get(bound_of(params, batch_key, part, of_rows)))
+            sizes.append(len(rows))
+        return named_leaves(jax.tree.map(lambda *b: np.average(b, weights=sizes), *bounds))
 
     return validate
+
+
+# Of one batch of the validation set: an image's activations are some hundred times its pixels.
+_VALIDATED_PIXELS = 2**23
 
 
 @contextlib.contextmanager
@@ -391,6 +256,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     results = {
         **_described(job),
         **measure.reported(test),
+        **_bits(job, test["log_likelihood"]),
         **of_classes,
         **_timed(job, fitted),
         "parameters_sha256": measure.sha256(params),
@@ -404,6 +270,15 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         brief = f"{type(error).__name__}: {error}".partition("\n")[0]
         warnings.warn(f"a picture could not be made ({brief})", RuntimeWarning, stacklevel=2)
     print(f"pictures and numbers: {job.output}")
+
+
+def _bits(job: Job, log_likelihood: float) -> dict[str, float]:
+    """The field of results.json that compares with other models of bytes, where there is one."""
+    dequantised = "pixels" in job.config and job.dataset.test.images.dtype == np.uint8
+    if job.config["binarization"] != "none" or not dequantised:
+        return {}
+    bits = measure.bits_per_dimension(log_likelihood, job.image_shape)
+    return {"test_bits_per_dimension": bits}
 
 
 def _described(job: Job) -> dict[str, Any]:

@@ -18,11 +18,48 @@ from vae_jax.evaluation import batched
 ELBO_DRAWS = 10
 
 
-def observed(observe: Any, images: np.ndarray, split: str) -> jax.Array:
-    """The images as the model sees them, binarised once, from a key that all runs share."""
+_IN_MEMORY = 2**28
+"""Bytes of observed images that are kept; more are observed when they are asked for."""
+
+
+def observed(observe: Any, images: Any, split: str) -> Any:
+    """The images as the model sees them, with noise from a key that all runs share.
+
+    Returns:
+      float32 [N, H, W, C], an array, or of many what is read like one.
+    """
     key = jax.random.fold_in(jax.random.key(0), {"validation": 0, "test": 1}[split])
-    x: jax.Array = jax.jit(observe)(key, jnp.asarray(images))
-    return x
+    if 4 * math.prod(images.shape) <= _IN_MEMORY:
+        return jax.jit(observe)(key, jnp.asarray(images))
+    return Observed(observe, images, key)
+
+
+class Observed:
+    """Images that are observed when they are asked for, each under a key of its own.
+
+    Attributes:
+      shape: [N, H, W, C].
+      dtype: float32.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, observe: Any, images: Any, key: jax.Array) -> None:
+        def of_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
+            keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+            x: jax.Array = jax.vmap(observe)(keys, images)
+            return x
+
+        self._images, self._of_rows = images, jax.jit(of_rows)
+        self.shape: tuple[int, ...] = tuple(images.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> jax.Array:
+        rows = np.arange(len(self))[index]
+        x: jax.Array = self._of_rows(jnp.asarray(self._images[rows]), jnp.asarray(rows, jnp.int32))
+        return x
 
 
 def measure(
@@ -56,6 +93,7 @@ def measure(
             bar.update(min(batch_size, len(x) - i * batch_size))
     bound, estimate, kl, means, moved = batched.joined(parts, len(x))
     evaluation = batched.summarize(estimate)
+    active_units = int((moved.var(axis=0) > 0.01).sum())
     return {
         "num_importance_samples": num_samples,
         "elbo": float(bound.value.mean()),
@@ -68,9 +106,9 @@ def measure(
         "log_likelihood_standard_deviation": evaluation.standard_error_over_examples
         * math.sqrt(len(x)),
         "effective_sample_size": float(estimate.effective_sample_size.mean()),
-        "active_units": int((moved.var(axis=0) > 0.01).sum()),
+        "active_units": active_units,
         "kl_per_dimension": [float(k) for k in kl.mean(axis=0)],
-        "warnings": untrusted(estimate, num_samples),
+        "warnings": [*untrusted(estimate, num_samples), *_unused(active_units, means.shape[1])],
         "means": means,
         "estimate": estimate,
     }
@@ -107,6 +145,22 @@ def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Cal
         return bound, estimate, kl, posterior.mean, moved
 
     return measure_batch
+
+
+def bits_per_dimension(log_likelihood: float, image_shape: tuple[int, ...]) -> float:
+    """Of bytes that were dequantised, x = (byte + u) / 256: 8 for a model that knows nothing."""
+    nats = log_likelihood / math.prod(image_shape)
+    return (math.log(256) - nats) / math.log(2)
+
+
+def _unused(active_units: int, latent_dim: int) -> list[str]:
+    """What is to be said where the model ignores its latents."""
+    if active_units:
+        return []
+    return [
+        f"none of the {latent_dim} latents is used, so every reconstruction is the same: train "
+        "for longer, or with a smaller --learning-rate"
+    ]
 
 
 def untrusted(estimate: vae_jax.Estimate, num_samples: int) -> list[str]:
@@ -152,6 +206,11 @@ def summary(results: dict[str, Any]) -> str:
         f"{results['test_log_likelihood_standard_error']:.3f} of the "
         f"{results['num_importance_samples']} draws, "
         f"{results['test_effective_sample_size']:.0f} effective",
+        *(
+            [f"bits per dimension {bits:7.2f}, of bytes; 8 know nothing"]
+            if (bits := results.get("test_bits_per_dimension")) is not None
+            else []
+        ),
         f"active units     {results['active_units']:6d} of {len(results['kl_per_dimension'])}",
         *(f"warning: {text}" for text in results["warnings"]),
     ]

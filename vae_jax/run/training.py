@@ -25,6 +25,7 @@ from vae_jax.distributions._pytree import check_key
 from vae_jax.run import folder
 from vae_jax.run.callbacks import Callback, ProgressBar
 from vae_jax.run.data import stream
+from vae_jax.run.data.dataset import digest_of
 from vae_jax.run.errors import Diverged, Interrupted
 from vae_jax.run.plan import Plan, Progress, Row
 from vae_jax.run.saver import Saver
@@ -197,15 +198,7 @@ def fit(
     params = jax.device_put(params, sharding.params)
     state = jax.jit(fresh, out_shardings=sharding)(words, params)
     if plan.folder is not None and jax.process_index() == 0:
-        shapes = [[list(a.shape), str(a.dtype)] for a in jax.tree.leaves(data)]
-        made_of = {
-            "key": words.tolist(),
-            "data": shapes,
-            "batch_size": plan.batch_size,
-            "accumulate": plan.accumulate,
-            "average_decay": plan.average_decay,
-            "keep_best": plan.keep_best,
-        }
+        made_of = _made_of(plan, words, data)
         folder.open_for_fit(plan.folder, made_of, resume=plan.resume)
     setup = Setup(
         loss=loss,
@@ -354,6 +347,26 @@ def evaluation_params(state: vae_jax.TrainState) -> Any:
     sharding: Any = state.step.sharding
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     return jax.tree.map(lambda x: x.addressable_data(0), jax.device_put(params, everywhere))
+
+
+def _made_of(plan: Plan, words: np.ndarray, data: Any) -> dict[str, Any]:
+    """What a resumed run must share with the one that it goes on with."""
+    return {
+        "key": words.tolist(),
+        "data": [_identity(leaf) for leaf in jax.tree.leaves(data)],
+        "batch_size": plan.batch_size,
+        "accumulate": plan.accumulate,
+        "average_decay": plan.average_decay,
+        "keep_best": plan.keep_best,
+    }
+
+
+def _identity(leaf: Any) -> list[Any]:
+    """What a resumed run's data must share: shape, type, and the content of what is in memory."""
+    kept = isinstance(leaf, np.ndarray | jax.Array) and not isinstance(leaf, np.memmap)
+    numbers = kept and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    content = digest_of(np.asarray(leaf)) if numbers else None
+    return [list(leaf.shape), str(leaf.dtype), content]
 
 
 def _check_lengths(data: Any, batch_size: int) -> None:

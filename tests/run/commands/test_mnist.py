@@ -299,7 +299,7 @@ def test_tensorboard_that_is_not_installed_is_named(command, tmp_path):
 
 
 def test_help_says_every_default(command):
-    text = succeeded(command("mnist", "--help")).stdout
+    text = succeeded(command("mnist", "--help", COLUMNS="500")).stdout
     for name in (
         "--binarization",
         "--latent-dim",

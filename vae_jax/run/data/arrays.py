@@ -173,19 +173,22 @@ def read_rows(file: np.ndarray, rows: np.ndarray, what: str) -> np.ndarray:
     return found
 
 
+def _check_shape(shape: tuple[int, ...], what: str) -> None:
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        raise DataError(
+            f"{what} has shape {shape}: images are [N, H, W], or [N, H, W, C] with 1 or 3 channels"
+        )
+    if 0 in shape:
+        raise DataError(f"{what} is empty: its shape is {shape}")
+
+
 def found_in(file: np.ndarray, what: str, labels: np.ndarray | None) -> Found:
     """An array's images, looked at once from its first to its last.
 
     Raises:
       DataError: they are no images; one line that says why.
     """
-    if file.ndim not in (3, 4) or (file.ndim == 4 and file.shape[3] not in (1, 3)):
-        raise DataError(
-            f"{what} has shape {file.shape}: images are [N, H, W], or [N, H, W, C] with 1 or 3 "
-            "channels"
-        )
-    if not file.size:
-        raise DataError(f"{what} is empty: its shape is {file.shape}")
+    _check_shape(file.shape, what)
     seen, hashes = Seen(what, file.dtype), np.empty(len(file), np.uint64)
     step = max(1, _CHUNK_BYTES // max(1, file[:1].nbytes))
     with tqdm(total=len(file), desc="reading", unit="image", delay=2, disable=None) as bar:
@@ -221,6 +224,7 @@ def read_npy(path: Path, labels: Path | None) -> dict[str, Found]:
     file = _load(path, mmap_mode="r")
     if not file.flags.c_contiguous:
         raise DataError(f"{path} is in Fortran's order: save np.ascontiguousarray of it")
+    _check_shape(file.shape, str(path))
     of_images = None if labels is None else _checked_labels(_load(labels), len(file), str(labels))
     return {"all": found_in(file, str(path), of_images)}
 
@@ -284,9 +288,11 @@ def _of_keys(path: Path, file: Any, images: str, labels: str | None) -> Found:
             raise DataError(f"{path}, {key!r}, cannot be read ({brief(error)})") from error
     x, y = arrays
     assert x is not None
+    what = f"{path}, {images!r},"
+    _check_shape(x.shape, what)
     if y is not None:
         y = _checked_labels(y, len(x), f"{path}, {labels!r},")
-    return found_in(x, f"{path}, {images!r},", y)
+    return found_in(x, what, y)
 
 
 def _checked_labels(labels: np.ndarray, num: int, what: str) -> np.ndarray:
@@ -295,8 +301,10 @@ def _checked_labels(labels: np.ndarray, num: int, what: str) -> np.ndarray:
     Raises:
       DataError: they are none, or not as many as the images.
     """
-    if len(labels) != num:
-        raise DataError(f"{what} has {len(labels)} labels for {num} images: give one for each")
+    if labels.shape[:1] != (num,):
+        raise DataError(
+            f"{what} has labels of shape {labels.shape} for {num} images: give one for each"
+        )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all():

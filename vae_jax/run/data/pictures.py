@@ -1,5 +1,6 @@
 """Pictures in folders, of every mode that Pillow reads: one reader, one rule for each."""
 
+import io
 import math
 import warnings
 from collections.abc import Iterable
@@ -78,18 +79,19 @@ class Pictures:
         return Pictures(paths, self._reading, self.shape[1:], self._most)
 
 
-def decode(source: Any, reading: Reading) -> np.ndarray:
+def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray:
     """A picture, a file or an array, as [H, W, 1 or 3].
 
     uint8 of pictures with a byte a channel: truth values are 0 and 255, palettes and the colour
     models of print and video become RGB, what is transparent is laid on the background. The values
-    themselves of what has more levels: uint16, int32 or float32.
+    themselves of what has more levels: uint16, int32 or float32. `what` names it in errors.
 
     Raises:
       DataError: it cannot be read; one line that says why.
     """
     from PIL import Image, ImageOps
 
+    what = str(source) if what is None else what
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -100,7 +102,7 @@ def decode(source: Any, reading: Reading) -> np.ndarray:
                 # Of a camera's .mpo the first is the picture, and the others its previews.
                 if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
                     raise DataError(
-                        f"{source} has {picture.n_frames} frames: save those you want as single "
+                        f"{what} has {picture.n_frames} frames: save those you want as single "
                         "pictures"
                     )
                 picture = _plain(ImageOps.exif_transpose(picture), reading.background)
@@ -109,6 +111,7 @@ def decode(source: Any, reading: Reading) -> np.ndarray:
                     if picture.mode not in ("L", "RGB"):  # as floats, which can be averaged
                         picture = Image.fromarray(values.astype(np.float32))
                     fitted = np.asarray(ImageOps.fit(picture, (reading.size, reading.size)))
+                    fitted = np.clip(fitted, values.min(), values.max())  # bicubic overshoots
                     whole = values.dtype.kind in "iu"
                     values = (np.round(fitted) if whole else fitted).astype(values.dtype)
                 return values.reshape(*values.shape[:2], -1)
@@ -116,20 +119,33 @@ def decode(source: Any, reading: Reading) -> np.ndarray:
         raise
     except Exception as error:  # Pillow's plugins raise every type
         raise DataError(
-            f"{source} is no picture that Pillow can read ({brief(error)}): delete it, or save it "
+            f"{what} is no picture that Pillow can read ({brief(error)}): delete it, or save it "
             "anew"
         ) from error
 
 
 def _open(path: Path) -> Any:
-    """An opened picture, however large: its own folder is no attacker's."""
+    """An opened picture, however large: a folder of one's own is no attacker's.
+
+    From its content, not its name: by name Pillow maps a TIFF, which it then turns to garble where
+    EXIF says to turn it.
+    """
     from PIL import Image
 
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return Image.open(path)
+        return Image.open(io.BytesIO(path.read_bytes()))
     finally:
         Image.MAX_IMAGE_PIXELS = before
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether each channel of a colour picture has 16 bits, of which Pillow reads 8."""
+    if path.suffix.lower() not in (".png", ".tif", ".tiff", ".ppm"):
+        return False
+    with _open(path) as picture:
+        how = str([tile[-1] for tile in picture.tile])
+        return picture.mode in ("RGB", "RGBA", "LA") and (";16" in how or "65535" in how)
 
 
 def _plain(picture: Any, background: str) -> Any:
@@ -252,12 +268,13 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
     hashes = np.empty(len(paths), np.uint64)
     sizes: dict[Any, Path] = {}
     kinds: dict[str, Path] = {}
-    high, low, channels, total = 0.0, 0.0, 1, 0
+    high, low, channels, total, two = 0.0, 0.0, 1, 0, True
     for i, path in enumerate(tqdm(paths, "reading", unit="image", delay=1, disable=None)):
         values = decode(path, reading)
         sizes.setdefault(values.shape[:2], path)
         kinds.setdefault("bytes" if values.dtype == np.uint8 else values.dtype.kind, path)
         hashes[i] = content_hash(values)
+        two = two and bool(((values == 0) | (values == 255)).all())
         high, low = max(high, float(values.max())), min(low, float(values.min()))
         channels, total = max(channels, values.shape[2]), total + values.nbytes
         if kept is not None:
@@ -266,13 +283,21 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
             kept = None
     _check_alike(folder, sizes, kinds)
     most, notes = _range(folder, next(iter(kinds)), low, high)
+    if cut := sum(map(_is_cut, paths)):
+        notes += (
+            f"{folder}: {cut} colour pictures of 16 bits a channel are read with 8, Pillow's; "
+            "a .npy array keeps all",
+        )
     image_shape = (*next(iter(sizes)), channels)
     images = None
     if kept is not None:  # greys among colours become RGB
         images = np.empty((len(paths), *image_shape), np.uint8 if most == 255 else np.float32)
         for i, values in enumerate(kept):
             images[i] = values if most == 255 else values / most
-    return _Looked(images, image_shape, most, hashes, False, notes)
+    binary = two and most == 255 and high == 255
+    if binary:
+        notes = (*notes, f"{folder}: every pixel is black or white, so the images are binary")
+    return _Looked(images, image_shape, most, hashes, binary, notes)
 
 
 def _check_alike(folder: Path, sizes: dict[Any, Path], kinds: dict[str, Path]) -> None:

@@ -52,7 +52,8 @@ class Prepared:
         example = self._source[row]
         if "image" not in example:
             raise DataError(f"{self._name} has no feature 'image'")
-        values = decode(np.squeeze(example["image"]), self._reading)
+        what = f"{self._name}, image {row},"
+        values = decode(np.squeeze(example["image"]), self._reading, what)
         if values.dtype != np.uint8:
             raise DataError(f"{self._name} has images of {values.dtype}: bytes can be learned")
         if self.binary and values.max() > 1:

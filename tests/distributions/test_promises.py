@@ -1,0 +1,347 @@
+"""Every distribution keeps every promise: one dict of all of them, each promise a test over it.
+
+The oracles are SciPy's densities in float64, sums and quadratures of the density itself, and
+differences of SciPy's log-density.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+import vae_jax
+from vae_jax import Bernoulli, Categorical, Joint, MultivariateNormal, Normal
+
+FACTOR = np.array([[0.8, 0.0], [-0.5, 1.2]])
+
+
+@dataclass(frozen=True)
+class Member:
+    """A distribution over a small event, and SciPy's word for it.
+
+    Attributes:
+      make: parameters -> the distribution.
+      parameters: float64 arrays, of one distribution without batch axes.
+      log_prob: (value, *parameters) -> log-density in float64, by SciPy.
+      values: the whole support of a discrete one; None of a continuous one.
+      other: parameters of another member of the family.
+      extreme: parameters under which naive formulae overflow, and a value to score there.
+    """
+
+    make: Callable[..., Any]
+    parameters: tuple[np.ndarray, ...]
+    log_prob: Callable[..., float]
+    values: list[Any] | None
+    other: tuple[np.ndarray, ...]
+    extreme: tuple[tuple[np.ndarray, ...], Any]
+
+    def distribution(self, dtype=jnp.float32, parameters=None):
+        chosen = self.parameters if parameters is None else parameters
+        return self.make(*(jnp.asarray(p, dtype) for p in chosen))
+
+
+def bernoulli_log_prob(value, logits):
+    return scipy.stats.bernoulli.logpmf(np.asarray(value), scipy.special.expit(logits)).sum()
+
+
+def joint_log_prob(value, mean, scale, logits):
+    z, k = value
+    return (
+        scipy.stats.norm.logpdf(np.asarray(z), mean, scale).sum()
+        + scipy.special.log_softmax(logits)[int(k)]
+    )
+
+
+MEMBERS = {
+    "Normal": Member(
+        Normal,
+        (np.array([0.3, -1.0]), np.array([0.5, 2.0])),
+        lambda x, mean, scale: scipy.stats.norm.logpdf(np.asarray(x), mean, scale).sum(),
+        None,
+        (np.array([0.0, 0.4]), np.array([1.0, 0.7])),
+        ((np.array([1e4, -1e4]), np.array([1e-3, 1e4])), np.array([1e4, 1e4])),
+    ),
+    "MultivariateNormal": Member(
+        MultivariateNormal,
+        (np.array([0.3, -1.0]), FACTOR),
+        lambda x, mean, factor: scipy.stats.multivariate_normal.logpdf(
+            np.asarray(x), mean, np.tril(factor) @ np.tril(factor).T
+        ),
+        None,
+        (np.array([0.0, 0.4]), np.array([[1.1, 0.0], [0.2, 0.6]])),
+        ((np.array([1e3, 0.0]), np.array([[1e-2, 0.0], [10.0, 1e2]])), np.array([1e3, 0.0])),
+    ),
+    "Bernoulli": Member(
+        Bernoulli,
+        (np.array([0.4, -2.0, 1.0]),),
+        bernoulli_log_prob,
+        [np.array(bits, float) for bits in itertools.product([0, 1], repeat=3)],
+        (np.array([-0.3, 0.2, 2.0]),),
+        ((np.array([300.0, -300.0, 88.0]),), np.array([1.0, 0.0, 0.0])),
+    ),
+    "Categorical": Member(
+        Categorical,
+        (np.array([0.4, -2.0, 1.0, 0.1]),),
+        lambda k, logits: scipy.special.log_softmax(logits)[int(k)],
+        [np.array(k) for k in range(4)],
+        (np.array([0.0, 0.3, -1.0, 0.5]),),
+        ((np.array([300.0, -300.0, 0.0, 88.0]),), np.array(1)),
+    ),
+    "Joint": Member(
+        lambda mean, scale, logits: Joint((Normal(mean, scale), Categorical(logits))),
+        (np.array([0.3]), np.array([0.5]), np.array([0.4, -2.0, 1.0])),
+        joint_log_prob,
+        None,
+        (np.array([-0.2]), np.array([0.9]), np.array([0.0, 1.0, 0.3])),
+        ((np.array([1e4]), np.array([1e-3]), np.array([300.0, -300.0, 0.0])), None),
+    ),
+}
+CONTINUOUS = ("Normal", "MultivariateNormal")
+DISCRETE = ("Bernoulli", "Categorical")
+SIMPLE = CONTINUOUS + DISCRETE
+
+
+def over(*names):
+    return pytest.mark.parametrize(
+        "member", [MEMBERS[n] for n in names or MEMBERS], ids=names or MEMBERS
+    )
+
+
+def draws(member, num, key=0, **how):
+    return vae_jax.sample(jax.random.key(key), member.distribution(**how), num)
+
+
+def each(values):
+    """The draws one by one, of a tuple of arrays too."""
+    return zip(*values, strict=True) if isinstance(values, tuple) else values
+
+
+def test_every_distribution_of_the_front_door_is_a_member():
+    public = {
+        name
+        for name in vae_jax.__all__
+        if isinstance(value := getattr(vae_jax, name), type) and hasattr(value, "log_prob")
+    }
+    assert public == set(MEMBERS)
+
+
+# Densities
+
+
+@over()
+def test_the_density_is_scipys(member):
+    distribution = member.distribution()
+    values = draws(member, 20)
+    found = distribution.log_prob(values)
+    expected = [member.log_prob(value, *member.parameters) for value in each(values)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@over(*DISCRETE)
+def test_probabilities_sum_to_one(member):
+    distribution = member.distribution()
+    values = [v if v.dtype.kind == "i" else v.astype(np.float32) for v in member.values]
+    total = sum(float(jnp.exp(distribution.log_prob(jnp.asarray(v)))) for v in values)
+    np.testing.assert_allclose(total, 1, rtol=1e-5)
+
+
+@over(*CONTINUOUS)
+def test_a_density_integrates_to_one(member):
+    line = np.linspace(-14, 14, 1201)
+    grid = jnp.asarray(np.stack(np.meshgrid(line, line), -1).reshape(-1, 2), jnp.float32)
+    total = float(jnp.exp(member.distribution().log_prob(grid)).sum()) * (line[1] - line[0]) ** 2
+    np.testing.assert_allclose(total, 1, rtol=1e-4)
+
+
+# Samplers
+
+
+@over(*DISCRETE)
+def test_draws_have_the_frequencies_of_the_density(member):
+    num = 20_000
+    found = np.asarray(draws(member, num))
+    counts = [int((found == v).reshape(num, -1).all(axis=1).sum()) for v in member.values]
+    assert sum(counts) == num
+    expected = [num * np.exp(member.log_prob(v, *member.parameters)) for v in member.values]
+    assert scipy.stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+@over(*CONTINUOUS)
+def test_draws_have_the_distribution_of_the_density(member):
+    """Each of two directions against the exact normal of it."""
+    mean, scale = member.parameters
+    covariance = np.diag(scale**2) if scale.ndim == 1 else np.tril(scale) @ np.tril(scale).T
+    found = np.asarray(draws(member, 20_000), np.float64)
+    for direction in np.array([[1.0, 0.0], [0.6, 0.8]]):
+        exact = scipy.stats.norm(direction @ mean, np.sqrt(direction @ covariance @ direction))
+        assert scipy.stats.kstest(found @ direction, exact.cdf).pvalue > 1e-3
+
+
+@over()
+def test_draws_have_the_shape_that_is_asked_for(member):
+    for shape in ((), (3,), (2, 3)):
+        for array in jax.tree.leaves(draws(member, shape)):
+            assert array.shape[: len(shape)] == shape
+
+
+# Divergences
+
+
+@over()
+def test_the_divergence_is_the_mean_of_the_log_ratio(member):
+    p, q = member.distribution(), member.distribution(parameters=member.other)
+    found = vae_jax.kl_divergence(p, q)
+    assert found >= 0
+    values = draws(member, 40_000)
+    ratio = np.asarray(p.log_prob(values), np.float64) - np.asarray(q.log_prob(values), np.float64)
+    assert abs(float(found) - ratio.mean()) < 5 * ratio.std() / np.sqrt(len(ratio))
+    np.testing.assert_allclose(vae_jax.kl_divergence(p, p), 0, atol=1e-6)
+
+
+@over(*DISCRETE)
+def test_the_divergence_is_the_sum_over_all_values(member):
+    p, q = (
+        [member.log_prob(v, *of) for v in member.values] for of in (member.parameters, member.other)
+    )
+    expected = (np.exp(p) * (np.array(p) - np.array(q))).sum()
+    other = member.distribution(parameters=member.other)
+    np.testing.assert_allclose(
+        vae_jax.kl_divergence(member.distribution(), other), expected, rtol=1e-5
+    )
+
+
+# Transformations
+
+
+def log_prob_of(member, value):
+    return lambda *parameters: member.make(*parameters).log_prob(value)
+
+
+def as_value(value, dtype=jnp.float32):
+    def convert(array):
+        array = jnp.asarray(array)
+        return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    return jax.tree.map(convert, value)
+
+
+def first_draw(member):
+    return jax.tree.map(lambda a: a[0], draws(member, 1))
+
+
+@over()
+def test_the_gradient_is_that_of_scipys_density(member):
+    value = first_draw(member)
+    parameters = [jnp.asarray(p, jnp.float32) for p in member.parameters]
+    gradients = jax.grad(log_prob_of(member, value), range(len(parameters)))(*parameters)
+    step = 1e-5
+    for i, gradient in enumerate(gradients):
+        for place in np.ndindex(*gradient.shape):
+            if member is MEMBERS["MultivariateNormal"] and i == 1 and place == (0, 1):
+                continue  # above the diagonal nothing is read
+            moved = []
+            for sign in (1, -1):
+                changed = [p.astype(np.float64).copy() for p in member.parameters]
+                changed[i][place] += sign * step
+                moved.append(member.log_prob(value, *changed))
+            expected = (moved[0] - moved[1]) / (2 * step)
+            np.testing.assert_allclose(gradient[place], expected, rtol=2e-3, atol=2e-4)
+
+
+@over()
+def test_forward_and_reverse_mode_agree(member):
+    function = log_prob_of(member, first_draw(member))
+    parameters = tuple(jnp.asarray(p, jnp.float32) for p in member.parameters)
+    arguments = tuple(range(len(parameters)))
+    forward, reverse = (of(function, arguments)(*parameters) for of in (jax.jacfwd, jax.jacrev))
+    for a, b in zip(forward, reverse, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    _, linear = jax.linearize(function, *parameters)
+    ones = tuple(map(jnp.ones_like, parameters))
+    np.testing.assert_allclose(linear(*ones), jax.jvp(function, parameters, ones)[1], rtol=1e-5)
+    jax.hessian(function)(*parameters)
+
+
+@over()
+def test_under_jit_vmap_and_scan(member):
+    distribution, values = member.distribution(), draws(member, 5)
+    expected = distribution.log_prob(values)
+    log_prob = jax.jit(lambda d, v: d.log_prob(v))
+    np.testing.assert_allclose(log_prob(distribution, values), expected, rtol=1e-5)
+    mapped = jax.vmap(lambda d, v: d.log_prob(v), (None, 0))(distribution, values)
+    np.testing.assert_allclose(mapped, expected, rtol=1e-5)
+    many = jax.tree.map(lambda a: jnp.stack([a] * 5), distribution)
+    np.testing.assert_allclose(jax.vmap(log_prob)(many, values), expected, rtol=1e-5)
+    carried, found = jax.lax.scan(lambda d, v: (d, d.log_prob(v)), distribution, values)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert jax.tree.structure(carried) == jax.tree.structure(distribution)
+
+
+# Numbers
+
+
+@over()
+def test_bfloat16_parameters_are_scored_in_float32(member):
+    distribution = member.distribution(jnp.bfloat16)
+    rounded = [np.asarray(jnp.asarray(p, jnp.bfloat16), np.float64) for p in member.parameters]
+    values = draws(member, 10)
+    found = distribution.log_prob(values)
+    assert found.dtype == jnp.float32
+    expected = [member.log_prob(value, *rounded) for value in each(values)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    for array in jax.tree.leaves(draws(member, 3, dtype=jnp.bfloat16)):
+        assert array.dtype in (jnp.bfloat16, jnp.int32)
+
+
+@over()
+def test_float64_is_computed_in_float64(member):
+    with jax.enable_x64(True):
+        distribution = member.distribution(jnp.float64)
+        values = vae_jax.sample(jax.random.key(0), distribution, 10)
+        found = distribution.log_prob(values)
+        assert found.dtype == jnp.float64
+        expected = [member.log_prob(value, *member.parameters) for value in each(values)]
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@over(*SIMPLE)
+def test_extreme_parameters_give_finite_values_and_gradients(member):
+    parameters, value = member.extreme
+    parameters = tuple(jnp.asarray(p, jnp.float32) for p in parameters)
+    value = as_value(value)
+    function = log_prob_of(member, value)
+    found, gradients = jax.value_and_grad(function, range(len(parameters)))(*parameters)
+    assert np.isfinite(found)
+    assert all(np.isfinite(g).all() for g in gradients)
+    expected = member.log_prob(np.asarray(value), *member.extreme[0])
+    if np.isfinite(expected):
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "num_classes"),
+    [
+        (dtype, num)
+        for dtype in ("int8", "uint8", "int16", "uint16", "int32", "uint32")
+        for num in (4, 100, 128, 200, 256)
+        if num - 1 <= np.iinfo(dtype).max or dtype == "int8"
+    ],
+)
+def test_every_integer_dtype_names_its_classes(dtype, num_classes):
+    """In a narrow dtype the number of classes itself may have no room: 256 is 0 in uint8."""
+    logits = np.random.default_rng(0).normal(size=num_classes)
+    values = np.arange(min(num_classes, np.iinfo(dtype).max + 1)).astype(dtype)
+    expected = scipy.special.log_softmax(logits)[values.astype(int)]
+    distribution = Categorical(jnp.asarray(logits, jnp.float32))
+    found = distribution.log_prob(jnp.asarray(values))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(distribution.log_prob)(jnp.asarray(values)), expected, rtol=1e-5
+    )

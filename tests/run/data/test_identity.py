@@ -1,0 +1,124 @@
+"""A run belongs to its data: splits follow from content, and other data are refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vae_jax.run import data
+from vae_jax.run.data.dataset import content_hash
+from vae_jax.run.errors import DataError
+from vae_jax.run.options import Data, OwnData
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (900, 4, 4), np.uint8)
+
+
+def load(path, **chosen):
+    return data.load(OwnData(str(path), **chosen))
+
+
+def members(split):
+    return {image.tobytes() for image in np.asarray(split.images)}
+
+
+def test_data_that_grow_never_move_a_test_image_into_training(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES[:600])
+    np.save(tmp_path / "b.npy", IMAGES)
+    before, after = load(tmp_path / "a.npy"), load(tmp_path / "b.npy")
+    assert members(before.test) <= members(after.test)
+    assert not members(before.test) & (members(after.train) | members(after.validation))
+    assert before.digest != after.digest
+
+
+def test_exact_copies_are_on_one_side(tmp_path):
+    np.save(tmp_path / "a.npy", np.concatenate([IMAGES[:300]] * 3))
+    dataset = load(tmp_path / "a.npy")
+    train, validation, test = map(members, (dataset.train, dataset.validation, dataset.test))
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+    assert len(dataset.test.labels) == 3 * len(test)
+
+
+def test_the_shares_are_a_tenth_each(tmp_path):
+    images = np.random.default_rng(1).integers(0, 256, (20_000, 2, 2), np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    dataset = load(tmp_path / "a.npy")
+    for split in dataset.validation, dataset.test:  # 5 standard deviations of a binomial
+        assert abs(len(split.labels) - 2000) < 5 * np.sqrt(20_000 * 0.1 * 0.9)
+    assert dataset.num_images == 20_000
+
+
+def test_the_order_of_the_images_does_not_choose(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES)
+    np.save(tmp_path / "b.npy", IMAGES[::-1])
+    one, other = load(tmp_path / "a.npy"), load(tmp_path / "b.npy")
+    assert members(one.test) == members(other.test)
+
+
+def test_a_hash_tells_shape_type_and_values():
+    image = np.arange(12, dtype=np.uint8)
+    others = [image.reshape(3, 4), image.view(np.int8), image[::-1].copy()]
+    assert len({content_hash(i) for i in (image, *others)}) == 4
+    assert content_hash(image) == content_hash(image.copy())
+
+
+def test_images_in_both_of_a_users_splits_are_said(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=IMAGES[:100], x_test=IMAGES[70:130])
+    notes = load(tmp_path / "a.npz").notes
+    assert any("of the 60 test images are in the training set too" in note for note in notes)
+    np.savez(tmp_path / "b.npz", x_train=IMAGES[:100], x_test=IMAGES[100:130])
+    assert not load(tmp_path / "b.npz").notes
+
+
+def test_the_test_set_may_lie_elsewhere(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES[:100])
+    np.save(tmp_path / "b.npy", IMAGES[100:130])
+    dataset = load(tmp_path / "a.npy", test=tmp_path / "b.npy")
+    np.testing.assert_array_equal(np.asarray(dataset.test.images)[..., 0], IMAGES[100:130])
+    np.save(tmp_path / "c.npy", IMAGES[100:130, :3])
+    with pytest.raises(DataError, match="has images of"):
+        load(tmp_path / "a.npy", test=tmp_path / "c.npy")
+
+
+def test_a_split_that_lacks_a_class_is_said(tmp_path):
+    labels = np.zeros(100, int)
+    labels[0] = 1
+    np.savez(tmp_path / "a.npz", images=IMAGES[:100], labels=labels)
+    lacking = [n for n in load(tmp_path / "a.npz").notes if n.endswith("has no image of 1")]
+    assert len(lacking) == 2
+
+
+def test_changed_data_are_refused_in_a_line_that_says_what_changed(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES[:600])
+    before = load(tmp_path / "a.npy")
+    config = json.loads(json.dumps({"digest": before.digest, "num_images": before.num_images}))
+    chosen = OwnData(str(tmp_path / "a.npy"))
+    assert data.load_of_run(config, chosen).digest == before.digest
+    np.save(tmp_path / "moved.npy", IMAGES[:600])
+    assert data.load_of_run(config, OwnData(str(tmp_path / "moved.npy"))).digest == before.digest
+    np.save(tmp_path / "a.npy", IMAGES)
+    with pytest.raises(DataError, match="900 images where the run saw 600"):
+        data.load_of_run(config, chosen)
+    np.save(tmp_path / "a.npy", IMAGES[300:])
+    with pytest.raises(DataError, match="600 as before, but not the same ones"):
+        data.load_of_run(config, chosen)
+
+
+def test_a_run_of_version_0_1_keeps_its_splits(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES)
+    dataset = data.load_of_run({}, OwnData(str(tmp_path / "a.npy")))
+    order = np.random.RandomState(0).permutation(900)  # as that version had them
+    np.testing.assert_array_equal(np.asarray(dataset.test.images)[..., 0], IMAGES[order[:90]])
+    np.testing.assert_array_equal(np.asarray(dataset.train.images)[..., 0], IMAGES[order[180:]])
+
+
+def test_the_bundled_digits_keep_their_splits_and_have_an_identity():
+    digits = data.load(Data("digits"))
+    assert [len(s.labels) for s in (digits.train, digits.validation, digits.test)] == [
+        1297,
+        200,
+        300,
+    ]
+    assert digits.digest == data.load(Data("digits")).digest
+    assert digits.names == tuple("0123456789")

@@ -1,0 +1,161 @@
+"""What a run on images is made of, once its data are there and its folder is open."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+import vae_jax
+from vae_jax.run import defaults, folder, options
+from vae_jax.run.data.dataset import Dataset
+from vae_jax.run.model import make_model, make_schedule, measure_pixels, observe
+
+
+class Job(NamedTuple):
+    """What a run is made of, once its data are there and its folder is open.
+
+    Attributes:
+      chosen: the options, complete.
+      dataset: the images.
+      mesh: the devices.
+      output: the folder.
+      config: what config.json holds.
+      observe: (key, bytes) -> x.
+      model: the VAE.
+      keys: of the run, by what they are for.
+      continued_by: the command that goes on with it.
+      start: of the process, by time.perf_counter.
+    """
+
+    chosen: options.Options
+    dataset: Dataset
+    mesh: jax.sharding.Mesh
+    output: Path
+    config: dict[str, Any]
+    observe: Any
+    model: vae_jax.VAE
+    keys: dict[str, jax.Array]
+    continued_by: str
+    start: float
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.dataset.image_shape
+
+    @property
+    def stream(self) -> bool:
+        return streamed(self.chosen, self.dataset)
+
+    def batch(self, split: str) -> vae_jax.Batch:
+        images: Any = getattr(self.dataset, split).images
+        labels: Any = self.labels(split)
+        return vae_jax.Batch(images, labels)
+
+    def labels(self, split: str) -> np.ndarray | None:
+        """Of a split's images, for a model that is conditional on them."""
+        labels: np.ndarray = getattr(self.dataset, split).labels
+        return labels if self.chosen.model.conditional else None
+
+
+def streamed(chosen: options.Options, dataset: Dataset) -> bool:
+    return chosen.devices.stream or jax.process_count() > 1 or dataset.large
+
+
+def open_job(
+    chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh, prog: str, start: float
+) -> Job:
+    """Opens the folder, says what is about to run, and builds what it is made of."""
+    output, leader = chosen.run.output, jax.process_index() == 0
+    if chosen.run.resume and output is not None:
+        dataset = dataset._replace(notice=folder.read_config(output)["notice"])
+    if leader and chosen.run.resume and output is not None:
+        folder.lock(output)
+    elif leader:
+        name = f"{dataset.name}-instead-of-mnist" if dataset.notice else dataset.name
+        output = folder.create(output, name, overwrite=chosen.run.overwrite)
+    assert output is not None
+    binarization = defaults.binarization(chosen, dataset)
+    pixels = measure_pixels(dataset.train.images, binarization)
+    config = {
+        **folder.stamp(),
+        "options": options.to_json(chosen),
+        "dataset": dataset.name,
+        "notice": dataset.notice,
+        "binarization": binarization,
+        "image_shape": list(dataset.image_shape),
+        "num_classes": dataset.num_classes,
+        "classes": list(dataset.names),
+        "num_images": dataset.num_images,
+        "digest": dataset.digest,
+        "pixels": {**pixels._asdict(), "mean": None},
+    }
+    if chosen.run.resume:
+        stored = folder.read_config(output)
+        _say_longer(chosen.training, stored["options"]["training"]["epochs"], dataset)
+        if "pixels" not in stored:  # a run of version 0.1
+            for name in "pixels", "digest":
+                del config[name]
+    if leader and not chosen.run.resume:
+        folder.write_json(output / "config.json", config)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the folder is made")
+    key = jax.random.key(chosen.training.seed)
+    names = ("init", "train", "evaluate", "picture")
+    job = Job(
+        chosen=chosen,
+        dataset=dataset,
+        mesh=mesh,
+        output=output,
+        config=config,
+        observe=observe(binarization, dequantize="pixels" in config),
+        model=make_model(
+            chosen.model,
+            dataset.image_shape,
+            binarization,
+            pixels,
+            dataset.num_classes,
+            as_before="pixels" not in config,
+        ),
+        keys=dict(zip(names, jax.random.split(key, 4), strict=True)),
+        continued_by=f"{prog} --output={output} --resume",
+        start=start,
+    )
+    _announce(job)
+    return job
+
+
+def _say_longer(training: options.Training, before: int, dataset: Dataset) -> None:
+    """Says what a resumed run's other length does to the learning rate, if it has one."""
+    assert training.epochs is not None
+    assert training.batch_size is not None
+    if training.epochs == before:
+        return
+    steps = len(dataset.train.images) // training.batch_size
+    then, now = (
+        np.asarray(make_schedule(training, of * steps)(min(before, training.epochs) * steps)).item()
+        for of in (before, training.epochs)
+    )
+    print(
+        f"--epochs is {training.epochs} where the run had {before}: the learning rate at the end "
+        f"of epoch {min(before, training.epochs)} becomes {now:.1e}, which was to be {then:.1e}"
+    )
+
+
+def _announce(job: Job) -> None:
+    dataset, binarization = job.dataset, job.config["binarization"]
+    if dataset.notice:
+        print(f"\n*** {dataset.notice} ***\n")
+    sizes = "{:,} training, {:,} validation, {:,} test images".format(
+        *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
+    )
+    print(f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}")
+    if dataset.names:
+        more = f", ... ({len(dataset.names)} in all)" if len(dataset.names) > 20 else ""
+        print(f"classes: {', '.join(dataset.names[:20])}{more}")
+    for note in dataset.notes:
+        print(f"note: {note}")
+    number = f"{job.mesh.size} " if job.mesh.size > 1 else ""
+    streamed = ", data streamed" if job.stream else ""
+    print(f"results: {job.output}   device: {number}{jax.devices()[0].device_kind}{streamed}")
