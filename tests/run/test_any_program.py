@@ -1,5 +1,6 @@
 """`fit` trains any loss over any data, and a run that was ended goes on to the same numbers."""
 
+import json
 import os
 import random
 import signal
@@ -83,6 +84,19 @@ def test_a_run_of_steps_ends_within_an_epoch():
     assert fitted.rows[0]["train_loss"] == longer.rows[0]["train_loss"]
 
 
+@relaxed
+def test_a_run_that_ended_within_an_epoch_goes_on_to_more_steps(tmp_path):
+    recorder = Recorder()
+    trained(tmp_path / "run", epochs=None, steps=7, callbacks=[recorder])
+    rest = trained(tmp_path / "run", epochs=None, steps=13, resume=True, callbacks=[recorder])
+    whole = trained(epochs=None, steps=13)
+    np.testing.assert_array_equal(rest.params["mean"], whole.params["mean"])
+    assert [row["step"] for row in rest.rows] == [5, 7, 10, 13]
+    for begin, row in zip([0, 5, 7, 10], rest.rows, strict=True):  # means over their own steps
+        own = recorder.steps_seen[begin : row["step"]]
+        np.testing.assert_allclose(row["train_loss"], np.mean(own), rtol=1e-6)
+
+
 class Pair(NamedTuple):
     left: np.ndarray
     right: np.ndarray
@@ -134,6 +148,26 @@ def test_on_several_devices_the_numbers_are_those_of_one():
     np.testing.assert_allclose(
         trained(mesh=mesh).params["mean"], trained().params["mean"], rtol=1e-4, atol=1e-6
     )
+
+
+@relaxed
+def test_a_plain_mesh_and_parameters_of_another_run_will_do():
+    mesh = jax.make_mesh((5,), ("data",), devices=jax.devices()[:5])  # of whatever axes
+    first = trained(epochs=1).params  # committed to one device, that of its run
+    elsewhere = jax.device_put(first, jax.devices()[7])
+    ends = [
+        run.fit(
+            jax.random.key(0),
+            squared_error,
+            params,
+            optax.adam(0.1),
+            X,
+            run.Plan(batch_size=10, epochs=2, mesh=mesh),
+        ).params["mean"]
+        for params in (first, elsewhere, jax.device_get(first))
+    ]
+    np.testing.assert_array_equal(ends[0], ends[1])
+    np.testing.assert_array_equal(ends[0], ends[2])
 
 
 @searching
@@ -229,6 +263,24 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path, plan):
         }
 
 
+@relaxed
+def test_rows_from_before_the_first_checkpoint_are_not_kept_twice(tmp_path):
+    class Killed(Recorder):
+        def epoch(self, progress, row):
+            if row["epoch"] == 3:
+                raise RuntimeError("killed")
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        trained(tmp_path / "run", callbacks=[Killed()])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+    rest = trained(tmp_path / "run", resume=True)
+    np.testing.assert_array_equal(rest.params["mean"], whole.params["mean"])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [5, 10, 15, 20]
+
+
 # States
 
 
@@ -263,6 +315,7 @@ def test_any_state_of_an_optimizer_is_saved_and_restored(tmp_path, optimizer):
         ({"average_decay": 1.0}, r"average_decay is 1.0: it must be in \[0, 1\)"),
         ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds is nan: it must be 0 or more"),
         ({"resume": True}, "resume needs a folder"),
+        ({"epochs": 2.5}, "epochs is 2.5: it must be a whole number, 1 or more"),
     ],
 )
 def test_a_plan_that_cannot_be_is_named(plan, message):
@@ -290,6 +343,45 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_was(tmp_path):
     with pytest.raises(run.RunError, match=r"data is .* but the run in .* has"):
         trained(tmp_path / "run", data=X[::-1], resume=True)
     assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == before
+
+
+@relaxed
+def test_what_would_be_another_run_is_refused(tmp_path):
+    def go(folder=None, *, seed=0, key=None, **plan):
+        return run.fit(
+            jax.random.key(seed) if key is None else key,
+            squared_error,
+            {"mean": jnp.zeros(3)},
+            optax.adam(0.1),
+            X,
+            run.Plan(**{"batch_size": np.int64(10), "epochs": 1, "folder": folder, **plan}),
+        )
+
+    go(tmp_path / "run", keep_best="train_loss")
+    with pytest.raises(run.RunError, match=r"key is \[0, 1\] but the run in .* has \[0, 0\]"):
+        go(tmp_path / "run", keep_best="train_loss", seed=1, resume=True)
+    with pytest.raises(run.RunError, match=r"keep_best is None but the run in .* has train_loss"):
+        go(tmp_path / "run", resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"format": 2, "options": {}}')
+    with pytest.raises(run.RunError, match="holds a run of another program"):
+        go(tmp_path / "other", resume=True)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "thesis.tex").touch()
+    with pytest.raises(run.UsageError, match="holds files that are no run"):
+        go(tmp_path / "files")
+    with pytest.raises(ValueError, match="keep_best is 'validation_x' but there is no validate"):
+        go(keep_best="validation_x")
+    with pytest.raises(TypeError, match=r"not a typed key: make it with jax.random.key\(seed\)"):
+        go(key=np.zeros(2, np.uint32))
+    devices = jax.devices()[:4]
+    mesh = jax.make_mesh((4,), ("data",), devices=devices)
+    with pytest.raises(ValueError, match=r"batch_size is 10: .* times the mesh's devices, 4"):
+        run.Plan(batch_size=10, epochs=1, mesh=mesh)
+    with pytest.raises(ValueError, match="mesh has the axes x: name one of them data"):
+        run.Plan(batch_size=8, epochs=1, mesh=jax.make_mesh((4,), ("x",), devices=devices))
+    with pytest.raises(ValueError, match=r"have shapes \(\): give arrays"):
+        trained(data=[1.0, 2.0])
 
 
 # A program with a network of its own

@@ -294,14 +294,15 @@ def records_of_leveldb(content):
 @pytest.mark.relax
 @pytest.mark.filterwarnings("ignore")  # of other packages, while they are imported
 def test_wandb_has_every_figure(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 
     expected = Expected()
     monkeypatch.setenv("WANDB_SILENT", "true")
     with run.wandb(mode="offline", dir=tmp_path, project="test") as reporter:
         tracked(reporter, expected)
-    (path,) = tmp_path.rglob("*.wandb")
+    wandb.teardown()  # its other process has written all when it has ended
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     found = {}
     for data in records_of_leveldb(path.read_bytes()[7:]):  # 7 bytes say that it is theirs
         record = wandb_internal_pb2.Record.FromString(data)
