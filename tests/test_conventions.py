@@ -237,7 +237,7 @@ ENGINE_FLOORS = [
     {"extras", "options", "plan", "processes"},
     {"callbacks", "command", "data", "devices", "folder", "model"},
     {"defaults", "restore", "saver"},
-    {"training"},
+    {"job", "training"},
     {"classifier"},
     {"conditional"},
     {"pictures"},
