@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vae_jax.distributions import (
         Bernoulli,
         Categorical,
+        Distribution,
         Joint,
         MultivariateNormal,
         Normal,
@@ -63,6 +64,7 @@ _ROOMS = {
     "distributions": (
         "Bernoulli",
         "Categorical",
+        "Distribution",
         "Joint",
         "MultivariateNormal",
         "Normal",
@@ -110,6 +112,7 @@ __all__ = [
     "Bernoulli",
     "Bound",
     "Categorical",
+    "Distribution",
     "Estimate",
     "Evaluation",
     "Joint",

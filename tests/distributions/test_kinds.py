@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import vae_jax
 from vae_jax import Bernoulli, Categorical, Joint, MultivariateNormal, Normal
@@ -56,6 +56,62 @@ def test_scores_that_would_broadcast_by_luck():
         vae_jax.score_function(jnp.zeros(3), jnp.zeros((3, 1)))
 
 
+def grid_members():
+    """[1, K, ...] of each family, a value [S, 1, ...], and SciPy's word for each under each."""
+    rng = np.random.default_rng(0)
+    mean, scale = rng.normal(size=(1, 10, 2)), np.exp(rng.normal(size=(1, 10, 2)))
+    real, logits = rng.normal(size=(64, 1, 2)), rng.normal(size=(1, 10, 2))
+    bits, one = (real > 0).astype(float), logits[..., 0]
+    probability = special.expit(logits)
+    return {
+        "Normal": (Normal, (mean, scale), real, stats.norm(mean, scale).logpdf(real).sum(-1)),
+        "MultivariateNormal": (
+            MultivariateNormal,
+            (mean, scale[..., None] * np.eye(2)),
+            real,
+            stats.norm(mean, scale).logpdf(real).sum(-1),
+        ),
+        "Bernoulli": (
+            Bernoulli,
+            (logits,),
+            bits,
+            stats.bernoulli(probability).logpmf(bits).sum(-1),
+        ),
+        "Categorical": (
+            Categorical,
+            (np.stack([np.zeros_like(one), one], -1),),
+            bits[..., 0].astype(int),
+            stats.bernoulli(special.expit(one)).logpmf(bits[..., 0]),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", grid_members())
+def test_each_value_under_each_distribution_where_both_ask_for_it(name):
+    make, parameters, value, expected = grid_members()[name]
+    distribution = make(*(jnp.asarray(p, jnp.float32) for p in parameters))
+    value = jnp.asarray(value, jnp.int32 if value.dtype.kind == "i" else jnp.float32)
+    found = jax.jit(lambda d, v: d.log_prob(v))(distribution, value)
+    assert found.shape == expected.shape == (64, 10)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("of", "value"),
+    [
+        ((10, 8), (1, 8)),  # a batch of 1 for one of 10
+        ((1, 8), (10, 8)),
+        ((10, 8), (64, 1, 8)),  # by the value alone
+        ((1, 10, 8), (64, 1, 1)),  # a part of an event
+        ((1, 10, 1), (64, 1, 8)),
+        ((1, 10, 8), (64, 2, 8)),
+    ],
+)
+def test_one_side_alone_does_not_stretch_an_axis(of, value):
+    with pytest.raises(ValueError, match=r"each under each: \[S, 1, \*event\] and"):
+        Normal(jnp.zeros(of), 1.0).log_prob(jnp.zeros(value))
+
+
 def test_numpy_integers_are_shapes():
     draws = vae_jax.sample(jax.random.key(0), Normal(jnp.zeros(2), 1.0), np.int64(3))
     assert draws.shape == (3, 2)
@@ -81,6 +137,54 @@ def test_distributions_can_be_compared():
     assert one == one
     assert (one == other) in (True, False)
     assert len({one, other}) == 2
+
+
+# Distributions of one's own
+
+
+class Laplace:
+    """log_prob alone, of the standard Laplace over a last axis."""
+
+    def log_prob(self, value):
+        return -(jnp.abs(value) + np.log(2)).sum(-1)
+
+
+class Ours(Laplace):
+    shape, event_ndims = (4, 2), 1
+
+
+class Theirs(Laplace):
+    batch_shape, event_shape = (4,), (2,)
+
+
+@pytest.mark.parametrize("made", [Ours, Theirs])
+def test_a_distribution_of_ones_own_is_scored(made):
+    x, z = jnp.zeros((4, 3)), jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)), jnp.float32)
+    posterior, likelihood = Normal(jnp.zeros((4, 2)), 1.0), Normal(x, 1.0)
+    found = vae_jax.elbo(x, z, posterior, made(), likelihood, analytic_kl=False).kl
+    z = np.asarray(z, np.float64)
+    expected = (stats.norm.logpdf(z) - stats.laplace.logpdf(z)).sum(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "missing"),
+    [
+        ({"shape": (4, 2)}, "event_ndims"),
+        ({"event_ndims": 1}, "shape"),
+        ({"batch_shape": (4,)}, "event_shape"),
+        ({"event_shape": (2,)}, "batch_shape"),
+        ({}, "shape, event_ndims"),
+        ({"shape": (4, 2), "event_ndims": 1, "log_prob": None}, "log_prob"),
+        ({"batch_shape": (4,), "log_prob": None}, "event_shape, log_prob"),
+    ],
+)
+@pytest.mark.parametrize("place", ["posterior", "prior", "likelihood"])
+def test_what_a_distribution_of_ones_own_lacks_is_named(place, attributes, missing):
+    lacking = type("Mine", (Laplace,), attributes)()
+    of = {name: Normal(jnp.zeros((4, 2)), 1.0) for name in ("posterior", "prior", "likelihood")}
+    with pytest.raises(TypeError, match=rf"^Mine lacks {missing}: a distribution has log_prob"):
+        vae_jax.elbo(jnp.zeros((4, 2)), jnp.zeros((4, 2)), **of | {place: lacking})
 
 
 # Memory and time

@@ -5,6 +5,11 @@ A distribution over `*event` dimensions with batch axes `*b` holds parameters of
 never over the batch.  They are computed in float32 at least, so a bfloat16 network loses nothing
 in the sums.
 
+A value is scored by a distribution where the shorter of their shapes is the last axes of the
+longer. No axis of size 1 is stretched, but where both ask for it: of equal rank, each with a batch
+axis of size 1 where the other's is longer. So a `Normal` [1, 10, 8] scores values [64, 1, 8], and
+gives each of 64 under each of 10, the components of a mixture say.
+
 Distributions of other libraries (distrax, NumPyro, TFP) are accepted wherever these are. They
 compute in the dtype of their own parameters.
 """
@@ -14,11 +19,12 @@ from vae_jax.distributions.categorical import Categorical
 from vae_jax.distributions.divergence import kl_divergence
 from vae_jax.distributions.joint import Joint
 from vae_jax.distributions.normal import MultivariateNormal, Normal
-from vae_jax.distributions.protocol import log_prob, sample
+from vae_jax.distributions.protocol import Distribution, log_prob, sample
 
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Distribution",
     "Joint",
     "MultivariateNormal",
     "Normal",

@@ -114,16 +114,38 @@ def longer(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...] | No
     return long if long[len(long) - len(short) :] == short else None
 
 
+def _outer(
+    one: tuple[int, ...], other: tuple[int, ...], event_ndims: int
+) -> tuple[int, ...] | None:
+    """The shape of every one with every other, where both ask for it; else None.
+
+    Of equal rank, each has a batch axis of size 1 where the other's is longer. A batch of 1 that
+    meets a batch of B is asked for by one side alone, and may be a mistake.
+    """
+    if len(one) != len(other) or one[len(one) - event_ndims :] != other[len(one) - event_ndims :]:
+        return None
+    unequal = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+    if any(1 not in pair for pair in unequal) or {pair.index(1) for pair in unequal} != {0, 1}:
+        return None
+    # Not max: an empty axis meets a 1 too.
+    return tuple(b if a == 1 else a for a, b in zip(one, other, strict=True))
+
+
 def aligned_shape(value: Array, distribution: Any) -> tuple[int, ...]:
-    """The longer of the value's shape and the distribution's, no part of an event for the whole."""
+    """The longer of the value's shape and the distribution's, no part of an event for the whole.
+
+    Or of each value under each distribution, [S, 1, *event] and [1, K, *event]: see `_outer`.
+    """
     shape: tuple[int, ...] = distribution.shape
     event_ndims = distribution.event_ndims
     long = longer(value.shape, shape)
+    if long is None:
+        long = _outer(value.shape, shape, event_ndims)
     if value.ndim < event_ndims or long is None:
         raise ValueError(
             f"the value has shape {value.shape} but {type(distribution).__name__} has shape "
             f"{shape} with {event_ndims} event axes: pass whole events, and let the shorter match "
-            "the last axes of the longer"
+            "the last axes of the longer (each under each: [S, 1, *event] and [1, K, *event])"
         )
     return long
 

@@ -22,12 +22,13 @@ def shape(distribution: Any) -> tuple[int, ...]:
     Raises:
       TypeError: it is not one distribution over one array.
     """
+    _check_attributes(distribution)
     if hasattr(distribution, "event_ndims"):
         own: tuple[int, ...] = distribution.shape
         return own
     try:
         sizes = (*distribution.batch_shape, *distribution.event_shape)
-    except (AttributeError, TypeError):
+    except TypeError:
         sizes = (None,)
     if not all(isinstance(size, int) for size in sizes):
         raise TypeError(
@@ -35,6 +36,22 @@ def shape(distribution: Any) -> tuple[int, ...]:
             "distribution over one array, or a vae_jax.Joint of several"
         )
     return sizes
+
+
+def _check_attributes(distribution: Any) -> None:
+    """Names the attributes of vae_jax.Distribution that a distribution lacks."""
+    own, theirs = ("shape", "event_ndims"), ("batch_shape", "event_shape")
+    lacks = [[name for name in way if not hasattr(distribution, name)] for way in (own, theirs)]
+    # event_ndims alone tells whose way it is: NumPyro's `shape` is a method.
+    missing = lacks[0] if hasattr(distribution, "event_ndims") else min(lacks, key=len)
+    if not callable(getattr(distribution, "log_prob", None)):
+        missing = [*missing, "log_prob"]
+    if missing:
+        raise TypeError(
+            f"{type(distribution).__name__} lacks {', '.join(missing)}: a distribution has "
+            "log_prob, and shape and event_ndims or batch_shape and event_shape "
+            "(vae_jax.Distribution)"
+        )
 
 
 def event_ndims(distribution: Any) -> int | None:

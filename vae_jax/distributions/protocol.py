@@ -2,11 +2,51 @@
 
 import inspect
 import operator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
 
 from vae_jax.distributions._pytree import check_key
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """What this library asks of a distribution over one array; a class of one's own needs no base.
+
+    In place of `shape` and `event_ndims` it may have the `batch_shape` and `event_shape` of
+    distrax, NumPyro and TFP. `sample` is needed only of what is drawn from: a prior that is scored
+    alone, in `elbo(..., analytic_kl=False)`, takes none. A `Joint` is several of these.
+
+    Attributes:
+      shape: [*b, *event], a tuple of integers.
+      event_ndims: how many of the last axes are one event.
+
+    >>> import jax.numpy as jnp
+    >>> from vae_jax import Normal, elbo
+    >>> class Laplace:
+    ...     shape, event_ndims = (2,), 1
+    ...
+    ...     def log_prob(self, value):
+    ...         return -(abs(value) + jnp.log(2)).sum(-1)
+    >>> z, likelihood = jnp.zeros((4, 2)), Normal(jnp.zeros((4, 3)), 1.0)
+    >>> posterior = Normal(z, 1.0)
+    >>> elbo(jnp.zeros((4, 3)), z, posterior, Laplace(), likelihood, analytic_kl=False).kl.round(3)
+    Array([-0.452, -0.452, -0.452, -0.452], dtype=float32)
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def event_ndims(self) -> int: ...
+
+    def log_prob(self, value: Any) -> Array:
+        """Log p(value) in nats, [*b], or [*s, *b] of a value [*s, *b, *event]."""
+        ...
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws of shape [*sample_shape, *b, *event]."""
+        ...
 
 
 def sample(key: Array, distribution: Any, sample_shape: int | tuple[int, ...] = ()) -> Any:
