@@ -11,6 +11,7 @@ from jax import Array
 
 from vae_jax.distributions import Joint, foreign, kl_divergence, sample
 from vae_jax.distributions._pytree import accurate
+from vae_jax.distributions.joint import is_ancestral
 
 __all__ = ["Bound", "autoencode", "elbo", "iwae"]
 
@@ -75,7 +76,7 @@ def elbo(
     """
     latents, observed, leading, _ = _checked(x, z, posterior, prior, likelihood)
     log_likelihood = _log_likelihood(observed, leading)
-    closed = analytic_kl and _is_ancestral(posterior) and _is_ancestral(prior)
+    closed = analytic_kl and is_ancestral(posterior) and is_ancestral(prior)
     kl = (_kl if closed else _log_ratio)(latents, leading)
     return Bound(log_likelihood - kl, log_likelihood, kl)
 
@@ -154,10 +155,6 @@ def autoencode(
 # The parts of one latent or several, z with its q(z|x) and p(z), and of x with its p(x|z).
 _Latents = list[tuple[Array, Any, Any]]
 _Observed = list[tuple[Array, Any]]
-
-
-def _is_ancestral(distribution: Any) -> bool:
-    return not isinstance(distribution, Joint) or distribution.ancestral
 
 
 def _log_likelihood(observed: _Observed, leading: tuple[int, ...]) -> Array:

@@ -46,7 +46,7 @@ DISTRIBUTIONS = {
     "image": Normal(noise(0, 4, 2, 3, 1), np.exp(noise(1, 4, 2, 3, 1)), event_ndims=3),
     "bernoulli": Bernoulli(3 * noise(0, 4, 3)),
     "categorical": Categorical(2 * noise(0, 4, 5)),
-    "joint": Joint((GAUSSIANS["diagonal"](2), GAUSSIANS["full"](4))),
+    "joint": Joint((GAUSSIANS["diagonal"](2), GAUSSIANS["full"](4)), ancestral=True),
 }
 each_distribution = pytest.mark.parametrize(
     "distribution", DISTRIBUTIONS.values(), ids=list(DISTRIBUTIONS)

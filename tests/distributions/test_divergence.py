@@ -114,7 +114,7 @@ def test_categorical_divergence():
         (DISTRIBUTIONS["image"], Normal(jnp.zeros((2, 3, 1)), 1.0, event_ndims=3)),
         (
             DISTRIBUTIONS["joint"],
-            Joint((Normal(jnp.zeros(3), 1.0), Normal(jnp.zeros(3), 2.0))),
+            Joint((Normal(jnp.zeros(3), 1.0), Normal(jnp.zeros(3), 2.0)), ancestral=True),
         ),
     ],
     ids=["bernoulli", "categorical", "image", "joint"],

@@ -277,3 +277,31 @@ def test_the_kl_of_a_hierarchy_is_the_truth_in_either_order(num_layers, bottom_u
         wrong = Joint(posterior.parts, ancestral=True), Joint(prior.parts, ancestral=True)
         closed = vae_jax.elbo(x, tuple(z[i] for i in order), *wrong, Normal(x, 1.0)).kl
         assert abs(float(closed.mean()) - truth) > 20 * error
+
+
+UNSAID = Joint((Normal(jnp.zeros(1), 1.0), Normal(jnp.ones(1), 1.0)))
+SAID = Joint(UNSAID.parts, ancestral=True)
+NESTED = Joint((UNSAID,), ancestral=True)
+
+
+@pytest.mark.parametrize(
+    ("posterior", "prior"),
+    [(UNSAID, UNSAID), (UNSAID, SAID), (SAID, UNSAID), (NESTED, NESTED)],
+    ids=["neither", "prior alone", "posterior alone", "nested"],
+)
+def test_no_closed_form_of_joints_whose_order_is_not_said(posterior, prior):
+    with pytest.raises(TypeError, match=r"not ancestral: .* Estimate it from the draws with elbo"):
+        vae_jax.kl_divergence(posterior, prior)
+
+
+def test_a_nested_joint_whose_order_is_not_said_is_estimated():
+    z = (jnp.array([0.3]), jnp.array([-0.7]))
+    shifted = Joint(tuple(Normal(part.mean + 1, 2.0) for part in UNSAID.parts))
+    x = jnp.zeros(1)
+    prior = Joint((shifted,), ancestral=True)
+    found = vae_jax.elbo(x, (z,), NESTED, prior, Normal(x, 1.0)).kl
+    expected = sum(
+        stats.norm.logpdf(v, mean, 1.0) - stats.norm.logpdf(v, mean + 1, 2.0)
+        for v, mean in zip((0.3, -0.7), (0.0, 1.0), strict=True)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

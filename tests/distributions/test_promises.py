@@ -95,7 +95,9 @@ MEMBERS = {
         ((np.array([300.0, -300.0, 0.0, 88.0]),), np.array(1)),
     ),
     "Joint": Member(
-        lambda mean, scale, logits: Joint((Normal(mean, scale), Categorical(logits))),
+        lambda mean, scale, logits: Joint(
+            (Normal(mean, scale), Categorical(logits)), ancestral=True
+        ),
         (np.array([0.3]), np.array([0.5]), np.array([0.4, -2.0, 1.0])),
         joint_log_prob,
         None,

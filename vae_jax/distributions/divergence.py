@@ -13,7 +13,7 @@ from vae_jax.distributions import foreign
 from vae_jax.distributions._pytree import accurate, broadcast_sum, flat, longer, sum_event
 from vae_jax.distributions.bernoulli import Bernoulli, bernoulli_log_prob
 from vae_jax.distributions.categorical import Categorical
-from vae_jax.distributions.joint import Joint
+from vae_jax.distributions.joint import Joint, is_ancestral
 from vae_jax.distributions.normal import MultivariateNormal, Normal, diagonal_of
 
 
@@ -22,8 +22,8 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
 
     Known pairs: Gaussians of either covariance in either place (Kingma & Welling 2014, appendix B,
     for the diagonal case against N(0, I)), of vae_jax, distrax, NumPyro and TFP in any mixture;
-    Bernoulli, Categorical, and Joints of such parts; and what another library knows of two of its
-    own.
+    Bernoulli, Categorical, and ancestral Joints of such parts; and what another library knows of
+    two of its own.
 
     Args:
       posterior: batch axes [*b].
@@ -35,7 +35,8 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
       [*b] of the longer batch, not negative but for rounding.
 
     Raises:
-      TypeError: no closed form is known for the pair.
+      TypeError: no closed form is known for the pair, or it is one of Joints that do not say that
+        they are ancestral.
       ValueError: event or batch shapes do not match, or nothing says whether the only axis is the
         batch or the event.
 
@@ -201,6 +202,12 @@ def _kl_joint(posterior: Joint, prior: Joint) -> Array:
         raise ValueError(
             f"posterior is a Joint of {len(posterior.parts)} parts but prior of "
             f"{len(prior.parts)}: give each part its counterpart"
+        )
+    if not (is_ancestral(posterior) and is_ancestral(prior)):
+        raise TypeError(
+            "a Joint that is not ancestral: where a part depends on a later one, the sum of the "
+            "closed forms is not the KL. Estimate it from the draws with elbo, or pass "
+            "ancestral=True to each Joint if every part depends on earlier ones alone, or on none"
         )
     pairs = zip(posterior.parts, prior.parts, strict=True)
     return broadcast_sum([kl_divergence(p, q) for p, q in pairs])

@@ -19,7 +19,8 @@ class Joint:
     A part may depend on the draw of another, which the caller has drawn already. Then the sum of
     the parts' closed forms need not be the KL: with q(z1|x) q(z2|z1) and p(z2) p(z1|z2), p(z1|z2)
     is known only at a z2 that was drawn from z1. So `elbo` estimates the KL of Joints from the
-    draws, unless both say that they are ancestral.
+    draws, and `kl_divergence`, which has no draws, refuses it, unless both say that they are
+    ancestral.
 
     Args:
       parts: distributions, of this library or another.
@@ -50,3 +51,10 @@ class Joint:
             )
         terms = [log_prob(part, v) for part, v in zip(self.parts, value, strict=True)]
         return broadcast_sum(terms)
+
+
+def is_ancestral(distribution: Any) -> bool:
+    """Whether closed forms of the parts add up; a Joint within a Joint must say so too."""
+    if not isinstance(distribution, Joint):
+        return True
+    return distribution.ancestral and all(map(is_ancestral, distribution.parts))
