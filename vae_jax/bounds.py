@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vae_jax.distributions import Joint, foreign, kl_divergence, sample
-from vae_jax.distributions._pytree import accurate
+from vae_jax.distributions._pytree import accurate, in_narrowest, in_widest
 from vae_jax.distributions.joint import is_ancestral
 
 __all__ = ["Bound", "autoencode", "elbo", "iwae"]
@@ -78,7 +78,7 @@ def elbo(
     log_likelihood = _log_likelihood(observed, leading)
     closed = analytic_kl and is_ancestral(posterior) and is_ancestral(prior)
     kl = (_kl if closed else _log_ratio)(latents, leading)
-    return Bound(log_likelihood - kl, log_likelihood, kl)
+    return Bound(_total([log_likelihood, -kl]), log_likelihood, kl)
 
 
 def iwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any) -> Bound:
@@ -114,7 +114,7 @@ def iwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any) -> Bound:
         )
     log_likelihood = _log_likelihood(observed, leading)
     log_ratio = _log_ratio(latents, leading)
-    log_weights = log_likelihood - log_ratio
+    log_weights = _total([log_likelihood, -log_ratio])
     value = jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
     return Bound(value, log_likelihood.mean(axis=0), log_ratio.mean(axis=0))
 
@@ -163,7 +163,8 @@ def _log_likelihood(observed: _Observed, leading: tuple[int, ...]) -> Array:
 
 def _log_ratio(latents: _Latents, leading: tuple[int, ...]) -> Array:
     """log q(z|x) - log p(z)."""
-    return _total([_log_prob(q, z, leading) - _log_prob(p, z, leading) for z, q, p in latents])
+    ratios = ([_log_prob(q, z, leading), -_log_prob(p, z, leading)] for z, q, p in latents)
+    return _total([_total(ratio) for ratio in ratios])
 
 
 def _kl(latents: _Latents, leading: tuple[int, ...]) -> Array:
@@ -179,7 +180,7 @@ def _log_prob(distribution: Any, value: Array, leading: tuple[int, ...]) -> Arra
 
 
 def _total(terms: list[Array]) -> Array:
-    return functools.reduce(jnp.add, terms)
+    return in_narrowest(functools.reduce(jnp.add, in_widest(*terms)), *terms)
 
 
 def _checked(

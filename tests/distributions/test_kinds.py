@@ -26,6 +26,32 @@ def test_an_infinite_logit_is_a_certainty(logit, sure):
     assert np.isfinite(jax.grad(lambda v: Bernoulli(logits).log_prob(v))(value)).all()
 
 
+@pytest.mark.parametrize(
+    ("of", "against", "expected"),
+    [
+        (np.inf, np.inf, 0.0),
+        (-np.inf, -np.inf, 0.0),
+        (np.inf, 0.0, np.log(2)),
+        (-np.inf, 1.0, np.log1p(np.exp(1.0))),
+    ],
+)
+def test_the_divergence_of_certainties_is_finite_where_it_is(of, against, expected):
+    def divergence(logits, prior_logits):
+        return vae_jax.kl_divergence(Bernoulli(logits), Bernoulli(prior_logits))
+
+    arguments = jnp.array([of]), jnp.array([against])
+    value, gradients = jax.value_and_grad(divergence, (0, 1))(*arguments)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    assert all(np.isfinite(g).all() for g in gradients)
+    assert gradients[0] == 0  # a certainty is not moved
+
+
+@pytest.mark.parametrize("infinity", [np.inf, -np.inf])
+def test_what_a_certainty_excludes_has_an_infinite_divergence(infinity):
+    found = vae_jax.kl_divergence(Bernoulli(jnp.zeros(1)), Bernoulli(jnp.array([infinity])))
+    assert found > 1e38
+
+
 # Narrow numbers
 
 

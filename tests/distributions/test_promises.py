@@ -318,6 +318,75 @@ def test_float64_is_computed_in_float64(member):
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+def mixed(member, dtypes):
+    """The member with each parameter in its own of the dtypes, and the numbers that are left."""
+    arrays = [jnp.asarray(p, d) for p, d in zip(member.parameters, dtypes, strict=False)]
+    return member.make(*arrays), [np.asarray(a, np.float64) for a in arrays]
+
+
+@pytest.mark.parametrize("widths", [("float32", "float64"), ("float64", "float32")], ids="-".join)
+@over()
+def test_a_density_is_computed_in_the_widest_dtype_and_given_in_the_narrowest(member, widths):
+    """Of parameters in one, and a value in the other; none is cut to the other's dtype."""
+    of, at = (jnp.dtype(w) for w in widths)
+    with jax.enable_x64(True):
+        value = as_value(first_draw(member), at)
+        distribution = member.distribution(of)
+        found = distribution.log_prob(value)
+        rounded = [np.asarray(jnp.asarray(p, of), np.float64) for p in member.parameters]
+        expected = member.log_prob(jax.tree.map(np.asarray, value), *rounded)
+        floats = [v for v in jax.tree.leaves(value) if jnp.issubdtype(v.dtype, jnp.floating)]
+        assert found.dtype == (jnp.float32 if floats else of)
+        # One rounding of the result, no more.
+        np.testing.assert_allclose(found, expected, rtol=1.2e-7 if floats else 1e-6)
+
+
+@over()
+def test_a_prior_in_float64_beside_a_posterior_in_float32_keeps_the_carry_of_a_scan(member):
+    with jax.enable_x64(True):
+        posterior, prior = member.distribution(), member.distribution(jnp.float64, member.other)
+
+        x = jnp.zeros(3, jnp.float32)
+        likelihood = Normal(x, 1.0)
+
+        def step(carry, key):
+            z = vae_jax.sample(key, posterior)
+            bounds = [
+                vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=exact).value
+                for exact in (True, False)
+            ]
+            reverse = vae_jax.kl_divergence(prior, posterior)
+            return carry + bounds[0] + bounds[1] + reverse, None
+
+        keys = jax.random.split(jax.random.key(0), 3)
+        total, _ = jax.lax.scan(step, jnp.zeros((), jnp.float32), keys)
+        assert total.dtype == jnp.float32
+        assert np.isfinite(total)
+
+
+@pytest.mark.parametrize("widths", list(itertools.permutations(["bfloat16", "float32", "float64"])))
+@over("Normal", "MultivariateNormal", "Joint")
+def test_parameters_of_several_dtypes_are_each_taken_as_they_are(member, widths):
+    with jax.enable_x64(True):
+        distribution, rounded = mixed(member, widths)
+        value = jax.tree.map(lambda a: a[0], vae_jax.sample(jax.random.key(0), distribution, 1))
+        first = jax.tree.leaves(value)[0]
+        assert first.dtype == widths[0]  # the mean's
+        expected = member.log_prob(jax.tree.map(lambda a: np.asarray(a, float), value), *rounded)
+        np.testing.assert_allclose(distribution.log_prob(value), expected, rtol=1e-6)
+        np.testing.assert_allclose(vae_jax.kl_divergence(distribution, distribution), 0, atol=1e-6)
+
+
+def test_an_array_for_all_scales_keeps_its_digits():
+    """0.1 in bfloat16 is 0.10009765625, 0.1 % off; a number takes the dtype of the mean."""
+    mean = jnp.zeros(3, jnp.bfloat16)
+    scale = jnp.float32(0.1)
+    expected = scipy.stats.norm.logpdf(np.zeros(3), 0, np.float64(scale)).sum()
+    found = Normal(mean, scale).log_prob(jnp.zeros(3))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert Normal(mean, 0.1).scale.dtype == jnp.bfloat16
+
+
 @over(*SIMPLE)
 def test_extreme_parameters_give_finite_values_and_gradients(member):
     parameters, value = member.extreme

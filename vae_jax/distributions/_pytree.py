@@ -70,6 +70,22 @@ def accurate_dtype(*arrays: Array) -> Any:
         return jnp.result_type(jnp.float32, *(array.dtype for array in arrays))
 
 
+def in_widest(*arrays: Array) -> list[Array]:
+    """All in the widest of their dtypes, float32 at least: what is computed with."""
+    dtype = accurate_dtype(*arrays)
+    return [array.astype(dtype) for array in arrays]
+
+
+def in_narrowest(result: Array, *arrays: Array) -> Array:
+    """A result in the narrowest of the dtypes that it is of, float32 at least.
+
+    It is no more exact than the least exact of them. A prior made in float64 beside a posterior in
+    float32 gives float32, and a loss keeps its dtype in the carry of a scan.
+    """
+    dtypes = [accurate_dtype(array) for array in arrays]
+    return result.astype(min(dtypes, key=lambda dtype: dtype.itemsize))
+
+
 def accurate(x: Array) -> Array:
     """x in float32 at least: sums of hundreds of bfloat16 terms lose whole nats."""
     return x.astype(accurate_dtype(x))
@@ -93,8 +109,8 @@ def broadcast_sum(terms: Sequence[Array]) -> Array:
                 f"parts of a Joint have batches {term.shape} and {longest}: the shorter must match "
                 "the last axes of the longer"
             )
-    first, *rest = (jnp.broadcast_to(term, longest) for term in terms)
-    return sum(rest, start=first)
+    first, *rest = (jnp.broadcast_to(term, longest) for term in in_widest(*terms))
+    return in_narrowest(sum(rest, start=first), *terms)
 
 
 def check_event_ndims(parameter: Array, event_ndims: int) -> None:
@@ -159,5 +175,4 @@ def aligned(value: ArrayLike, distribution: Any, *parameters: Array) -> tuple[Ar
             "pass floats, x.astype(float), after scaling pixels to [0, 1]"
         )
     long = aligned_shape(value, distribution)
-    dtype = accurate_dtype(value, *parameters)
-    return tuple(jnp.broadcast_to(a.astype(dtype), long) for a in (value, *parameters))
+    return tuple(jnp.broadcast_to(a, long) for a in in_widest(value, *parameters))

@@ -15,6 +15,7 @@ from vae_jax.distributions._pytree import (
     check_event_ndims,
     flat,
     float_array,
+    in_narrowest,
     pytree,
 )
 
@@ -41,6 +42,12 @@ def _bernoulli_log_prob_jvp(
     (value, logits), (dvalue, dlogits) = primals, tangents
     tangent = (value - jax.nn.sigmoid(logits)) * dlogits + logits * dvalue
     return bernoulli_log_prob(value, logits), tangent.sum(-1)
+
+
+def finite(logits: Array) -> Array:
+    """An infinite logit is a certainty: inf - inf would be NaN where the value is the sure one."""
+    most = jnp.finfo(logits.dtype).max
+    return jnp.clip(logits, -most, most)
 
 
 def _check_share(value: Array) -> None:
@@ -100,10 +107,9 @@ class Bernoulli:
         return drawn.astype(self.logits.dtype)
 
     def log_prob(self, value: ArrayLike) -> Array:
-        value, logits = aligned(value, self, self.logits)
+        given = jnp.asarray(value)
+        value, logits = aligned(given, self, self.logits)
         _check_share(value)
-        # An infinite logit is a certainty: inf - inf would be NaN where the value is the sure one.
-        most = jnp.finfo(logits.dtype).max
-        logits = jnp.clip(logits, -most, most)
+        logits = finite(logits)
         value, logits = flat(value, self.event_ndims), flat(logits, self.event_ndims)
-        return bernoulli_log_prob(value, logits)
+        return in_narrowest(bernoulli_log_prob(value, logits), given, self.logits)

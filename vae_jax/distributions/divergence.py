@@ -1,5 +1,6 @@
 """Kullback-Leibler divergences in closed form."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,16 @@ import jax.scipy.linalg
 from jax import Array
 
 from vae_jax.distributions import foreign
-from vae_jax.distributions._pytree import accurate, broadcast_sum, flat, longer, sum_event
-from vae_jax.distributions.bernoulli import Bernoulli, bernoulli_log_prob
+from vae_jax.distributions._pytree import (
+    accurate,
+    broadcast_sum,
+    flat,
+    in_narrowest,
+    in_widest,
+    longer,
+    sum_event,
+)
+from vae_jax.distributions.bernoulli import Bernoulli, bernoulli_log_prob, finite
 from vae_jax.distributions.categorical import Categorical
 from vae_jax.distributions.joint import Joint, is_ancestral
 from vae_jax.distributions.normal import MultivariateNormal, Normal, diagonal_of
@@ -43,9 +52,12 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
     >>> kl_divergence(Normal(jnp.ones((4, 2)), 1.0), Normal(jnp.zeros(2), 1.0))
     Array([1., 1., 1., 1.], dtype=float32)
     """
+    if isinstance(posterior, Joint) and isinstance(prior, Joint):
+        return _kl_joint(posterior, prior)
     for pair in itertools.product(type(posterior).__mro__, type(prior).__mro__):
         if pair in _CLOSED_FORMS:  # of a subclass too
-            return _CLOSED_FORMS[pair](posterior, prior)
+            result = _CLOSED_FORMS[pair](posterior, prior)
+            return in_narrowest(result, *_arrays(posterior), *_arrays(prior))
     if not isinstance(posterior, Joint) and not isinstance(prior, Joint):
         shape = _check_pair(posterior, prior)
         event_ndims = _event_ndims_of_pair(posterior, prior, event_ndims)
@@ -60,6 +72,12 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
         f"no closed form is known for KL({type(posterior).__name__} || {type(prior).__name__}): "
         "estimate it from the draws, elbo(..., analytic_kl=False)"
     )
+
+
+def _arrays(distribution: Any) -> list[Array]:
+    # Not its leaves: a caller's subclass is no pytree.
+    values = [getattr(distribution, field.name) for field in dataclasses.fields(distribution)]
+    return [value for value in values if isinstance(value, Array)]
 
 
 def _event_ndims_of_pair(posterior: Any, prior: Any, default: int | None) -> int:
@@ -117,11 +135,11 @@ def _check_pair(posterior: Any, prior: Any) -> tuple[int, ...]:
 
 
 def _matched(posterior: Any, prior: Any, *parameters: str) -> list[Array]:
-    """The named parameters of both, accurate, broadcast over the batch axes."""
+    """The named parameters of both, in the widest dtype, broadcast over the batch axes."""
     _check_pair(posterior, prior)
+    both = in_widest(*(getattr(d, name) for name in parameters for d in (posterior, prior)))
     matched = []
-    for name in parameters:
-        pair = [accurate(getattr(distribution, name)) for distribution in (posterior, prior)]
+    for name, *pair in zip(parameters, both[::2], both[1::2], strict=True):
         shape = longer(pair[0].shape, pair[1].shape)
         if shape is None:
             raise ValueError(
@@ -157,10 +175,9 @@ def _kl_multivariate_normal(
 def _kl_to_diagonal(posterior: MultivariateNormal, prior: Normal) -> Array:
     """Of a full covariance to a diagonal one: a solve against a diagonal is a division."""
     batch = _check_pair(posterior, prior)
-    mean, prior_mean, scale = (
-        jnp.broadcast_to(accurate(a), batch) for a in (posterior.mean, prior.mean, prior.scale)
-    )
-    factor = jnp.broadcast_to(jnp.tril(accurate(posterior.scale_tril)), (*batch, batch[-1]))
+    *vectors, factor = in_widest(posterior.mean, prior.mean, prior.scale, posterior.scale_tril)
+    mean, prior_mean, scale = (jnp.broadcast_to(a, batch) for a in vectors)
+    factor = jnp.broadcast_to(jnp.tril(factor), (*batch, batch[-1]))
     log_ratio = jnp.log(diagonal_of(factor)) - jnp.log(scale)
     squares = jnp.square(factor / scale[..., None]).sum((-2, -1))
     squares += jnp.square((mean - prior_mean) / scale).sum(-1)
@@ -183,7 +200,7 @@ def _with_factor(distribution: Normal | MultivariateNormal) -> MultivariateNorma
 
 def _kl_bernoulli(posterior: Bernoulli, prior: Bernoulli) -> Array:
     logits, prior_logits = _matched(posterior, prior, "logits")
-    logits, prior_logits = (flat(a, posterior.event_ndims) for a in (logits, prior_logits))
+    logits, prior_logits = (flat(finite(a), posterior.event_ndims) for a in (logits, prior_logits))
     p = jax.nn.sigmoid(logits)
     return bernoulli_log_prob(p, logits) - bernoulli_log_prob(p, prior_logits)
 
@@ -220,5 +237,4 @@ _CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Array]] = {
     (MultivariateNormal, MultivariateNormal): _kl_multivariate_normal,
     (Bernoulli, Bernoulli): _kl_bernoulli,
     (Categorical, Categorical): _kl_categorical,
-    (Joint, Joint): _kl_joint,
 }

@@ -10,11 +10,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vae_jax.distributions._pytree import (
-    accurate,
     aligned,
     check_event_ndims,
     check_positive,
     float_array,
+    in_narrowest,
+    in_widest,
     pytree,
     sum_event,
 )
@@ -59,7 +60,9 @@ class Normal:
         check_event_ndims(mean, self.event_ndims)
         check_positive("scale", scale)
         if scale.shape != mean.shape:
-            scale = jnp.broadcast_to(scale.astype(mean.dtype), mean.shape)
+            # A number takes the mean's dtype; an array keeps the digits that it has.
+            scale = scale.astype(mean.dtype) if scale.weak_type else scale
+            scale = jnp.broadcast_to(scale, mean.shape)
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "scale", scale)
 
@@ -70,14 +73,17 @@ class Normal:
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws mean + scale * noise (Kingma & Welling 2014, section 2.4); differentiable."""
         noise = jax.random.normal(key, (*sample_shape, *self.mean.shape), self.mean.dtype)
-        mean, scale = (jnp.broadcast_to(a, noise.shape) for a in (self.mean, self.scale))
-        return mean + scale * noise
+        mean, scale, noise = in_widest(self.mean, self.scale, noise)
+        mean, scale = (jnp.broadcast_to(a, noise.shape) for a in (mean, scale))
+        return (mean + scale * noise).astype(self.mean.dtype)
 
     def log_prob(self, value: ArrayLike) -> Array:
-        value, mean, scale = aligned(value, self, self.mean, self.scale)
+        given = jnp.asarray(value)
+        value, mean, scale = aligned(given, self, self.mean, self.scale)
         standardised = (value - mean) / scale
         terms = -0.5 * jnp.square(standardised) - jnp.log(scale) - _HALF_LOG_2PI
-        return sum_event(terms, self.event_ndims)
+        total = sum_event(terms, self.event_ndims)
+        return in_narrowest(total, given, self.mean, self.scale)
 
 
 @pytree
@@ -121,12 +127,14 @@ class MultivariateNormal:
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws mean + scale_tril @ noise; differentiable."""
         noise = jax.random.normal(key, (*sample_shape, *self.mean.shape), self.mean.dtype)
-        mean = jnp.broadcast_to(self.mean, noise.shape)
-        return mean + jnp.einsum("...ij,...j->...i", jnp.tril(self.scale_tril), noise)
+        mean, factor, noise = in_widest(self.mean, self.scale_tril, noise)
+        mean = jnp.broadcast_to(mean, noise.shape)
+        drawn = mean + jnp.einsum("...ij,...j->...i", jnp.tril(factor), noise)
+        return drawn.astype(self.mean.dtype)
 
     def log_prob(self, value: ArrayLike) -> Array:
-        value, mean = aligned(value, self, self.mean)
-        factor = accurate(self.scale_tril).astype(value.dtype)
+        given = jnp.asarray(value)
+        value, mean, factor = in_widest(*aligned(given, self, self.mean), self.scale_tril)
         if factor.ndim == 2:  # one factor for all values: one solve, and no copies of it
             rows = (value - mean).reshape(-1, value.shape[-1])
             solved = jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True)
@@ -137,4 +145,5 @@ class MultivariateNormal:
                 factor, (value - mean)[..., None], lower=True
             )[..., 0]
         log_scale = jnp.broadcast_to(jnp.log(diagonal_of(factor)), standardised.shape)
-        return (-0.5 * jnp.square(standardised) - log_scale - _HALF_LOG_2PI).sum(-1)
+        total = (-0.5 * jnp.square(standardised) - log_scale - _HALF_LOG_2PI).sum(-1)
+        return in_narrowest(total, given, self.mean, self.scale_tril)
