@@ -135,15 +135,12 @@ class MultivariateNormal:
     def log_prob(self, value: ArrayLike) -> Array:
         given = jnp.asarray(value)
         value, mean, factor = in_widest(*aligned(given, self, self.mean), self.scale_tril)
-        if factor.ndim == 2:  # one factor for all values: one solve, and no copies of it
-            rows = (value - mean).reshape(-1, value.shape[-1])
-            solved = jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True)
-            standardised = solved.T.reshape(value.shape)
-        else:
-            factor = jnp.broadcast_to(factor, (*value.shape, value.shape[-1]))
-            standardised = jax.scipy.linalg.solve_triangular(
-                factor, (value - mean)[..., None], lower=True
-            )[..., 0]
+        # Draws are right-hand sides of one solve: a factor for each would be D times their size.
+        batch = value.shape[value.ndim - factor.ndim + 1 :]
+        factor = jnp.broadcast_to(factor, (*batch, batch[-1]))
+        columns = jnp.moveaxis((value - mean).reshape(-1, *batch), 0, -1)
+        solved = jax.scipy.linalg.solve_triangular(factor, columns, lower=True)
+        standardised = jnp.moveaxis(solved, -1, 0).reshape(value.shape)
         log_scale = jnp.broadcast_to(jnp.log(diagonal_of(factor)), standardised.shape)
         total = (-0.5 * jnp.square(standardised) - log_scale - _HALF_LOG_2PI).sum(-1)
         return in_narrowest(total, given, self.mean, self.scale_tril)
