@@ -77,7 +77,7 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
 def _arrays(distribution: Any) -> list[Array]:
     # Not its leaves: a caller's subclass is no pytree.
     values = [getattr(distribution, field.name) for field in dataclasses.fields(distribution)]
-    return [value for value in values if isinstance(value, Array)]
+    return [value for value in values if hasattr(value, "dtype")]  # NumPy's among them
 
 
 def _event_ndims_of_pair(posterior: Any, prior: Any, default: int | None) -> int:
