@@ -346,3 +346,81 @@ def test_a_nested_joint_whose_order_is_not_said_is_estimated():
         for v, mean in zip((0.3, -0.7), (0.0, 1.0), strict=True)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+# Near each other
+
+
+def near_pairs(step):
+    """Two members of each family, `step` apart, in float32 and as NumPy's float64 has them."""
+    key = jax.random.key(5)
+    mean, log_scale = 0.1 * jax.random.normal(key, (2, 3))
+    scale = jnp.exp(log_scale)
+    moved = scale * (1 + step * jnp.array([1.0, -0.5, 0.3]))
+    yield Normal(mean, moved), Normal(mean, scale)
+    below = jnp.array([[0.0, 0.0, 0.0], [0.4, 0.0, 0.0], [-0.3, 0.2, 0.0]])
+    yield (
+        MultivariateNormal(mean, below * (1 + step) + jnp.diag(moved)),
+        MultivariateNormal(mean, below + jnp.diag(scale)),
+    )
+    yield MultivariateNormal(mean, step * below + jnp.diag(moved)), Normal(mean, scale)
+    logits = jnp.array([0.3, -1.2, 2.0, -0.7])
+    moves = step * jnp.array([1.0, -0.6, 0.4, 0.2])
+    yield Bernoulli(logits + moves), Bernoulli(logits)
+    yield Categorical(logits + moves), Categorical(logits)
+
+
+def divergence_in_float64(p, q):
+    match p:
+        case Bernoulli() | Categorical():
+            a, b = (np.asarray(d.logits, np.float64) for d in (p, q))
+            if isinstance(p, Bernoulli):  # two classes each
+                a, b = (np.stack([np.zeros_like(v), v]) for v in (a, b))
+            else:
+                a, b = a[:, None], b[:, None]
+            a, b = special.log_softmax(a, 0), special.log_softmax(b, 0)
+            return (np.exp(a) * (a - b)).sum()
+    factors = [
+        np.asarray(d.scale_tril if isinstance(d, MultivariateNormal) else jnp.diag(d.scale))
+        for d in (p, q)
+    ]
+    s, t = (factor.astype(np.float64) @ factor.astype(np.float64).T for factor in factors)
+    ratio = np.linalg.solve(t, s)
+    return 0.5 * (np.trace(ratio) - len(s) - np.linalg.slogdet(ratio)[1])
+
+
+@pytest.mark.parametrize("step", [0.3, 1e-2, 1e-3])
+def test_the_divergence_of_near_distributions_keeps_its_digits(step):
+    for p, q in near_pairs(step):
+        expected = divergence_in_float64(p, q)
+        found = vae_jax.kl_divergence(p, q)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=str(type(p)))
+
+
+def test_the_divergence_from_itself_is_0():
+    for p, _ in near_pairs(0.0):
+        assert vae_jax.kl_divergence(p, p) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 0.4, 0.6, 1.4, 1.6, 1e6])
+def test_the_divergence_of_normals_of_very_different_scales(scale):
+    expected = 0.5 * (np.float64(scale) ** 2 - 1) - np.log(np.float64(scale))
+    for p in (Normal(jnp.zeros(1), jnp.full(1, scale)), diagonal_factor(scale)):
+        value, gradient = jax.value_and_grad(
+            lambda p: vae_jax.kl_divergence(p, Normal(jnp.zeros(1), jnp.ones(1)))
+        )(p)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        slope = gradient.scale if isinstance(p, Normal) else gradient.scale_tril
+        np.testing.assert_allclose(slope.item(), scale - 1 / scale, rtol=1e-6)
+
+
+def diagonal_factor(scale):
+    return MultivariateNormal(jnp.zeros(1), jnp.full((1, 1), scale))
+
+
+@pytest.mark.parametrize("value", [-0.001, 1.001, 255.0])
+def test_a_traced_value_that_no_bernoulli_has_is_not_a_number(value):
+    values = jnp.array([[0.0, 1.0, 0.5], [0.0, value, 0.5]])
+    found = jax.jit(Bernoulli(jnp.zeros(3)).log_prob)(values)
+    assert np.isfinite(found[0])
+    assert np.isnan(found[1])

@@ -72,8 +72,8 @@ class Bernoulli:
 
     Raises:
       TypeError: logits, or a value whose probability is asked, are not floating-point.
-      ValueError: a known value is not in [0, 1]; one not known, under `jax.jit`, is the caller's
-        word, and its score is no probability.
+      ValueError: a known value is not in [0, 1]; one not known, under `jax.jit`, has a log_prob of
+        NaN.
 
     A value between 0 and 1 (a grey pixel) is taken as a probability: its log_prob is the negative
     cross-entropy, which is not the log-density of anything. Binarise images to compare bounds.
@@ -112,4 +112,5 @@ class Bernoulli:
         _check_share(value)
         logits = finite(logits)
         value, logits = flat(value, self.event_ndims), flat(logits, self.event_ndims)
+        value = jnp.where((value < 0) | (value > 1), jnp.full_like(value, jnp.nan), value)
         return in_narrowest(bernoulli_log_prob(value, logits), given, self.logits)

@@ -14,13 +14,12 @@ from vae_jax.distributions import foreign
 from vae_jax.distributions._pytree import (
     accurate,
     broadcast_sum,
-    flat,
     in_narrowest,
     in_widest,
     longer,
     sum_event,
 )
-from vae_jax.distributions.bernoulli import Bernoulli, bernoulli_log_prob, finite
+from vae_jax.distributions.bernoulli import Bernoulli, finite
 from vae_jax.distributions.categorical import Categorical
 from vae_jax.distributions.joint import Joint, is_ancestral
 from vae_jax.distributions.normal import MultivariateNormal, Normal, diagonal_of
@@ -153,10 +152,25 @@ def _matched(posterior: Any, prior: Any, *parameters: str) -> list[Array]:
 
 def _kl_normal(posterior: Normal, prior: Normal) -> Array:
     mean, scale, prior_mean, prior_scale = _matched(posterior, prior, "mean", "scale")
-    ratio = scale / prior_scale
+    excess = (scale - prior_scale) / prior_scale
     shift = (mean - prior_mean) / prior_scale
-    terms = 0.5 * (jnp.square(ratio) + jnp.square(shift) - 1) - jnp.log(ratio)
+    terms = 0.5 * (jnp.square(excess) + jnp.square(shift))
+    terms += _less_log(excess, jnp.log(scale / prior_scale))
     return sum_event(terms, posterior.event_ndims)
+
+
+def _less_log(excess: Array, log_ratio: Array) -> Array:
+    """excess - log(1 + excess), where log_ratio is that logarithm but for rounding.
+
+    It is about excess^2 / 2 between Gaussians that are near each other, of which log_ratio, known
+    to 1e-7, leaves nothing. Far from 0 log_ratio is the better one: at an excess of -1 + 1e-6 the
+    sum has lost what the scales still tell.
+    """
+    near = jnp.abs(excess) < 0.5
+    # Of 0 where it is not used, or the gradient there would be NaN.
+    return excess - jnp.where(
+        near, jnp.log1p(jnp.where(near, excess, jnp.zeros_like(excess))), log_ratio
+    )
 
 
 def _kl_multivariate_normal(
@@ -165,11 +179,13 @@ def _kl_multivariate_normal(
     posterior = _with_factor(posterior)
     prior = _with_factor(prior)
     mean, factor, prior_mean, prior_factor = _matched(posterior, prior, "mean", "scale_tril")
-    columns = jnp.concatenate([jnp.tril(factor), (mean - prior_mean)[..., None]], axis=-1)
-    # ||L2^-1 L1||^2 = tr(S2^-1 S1) and ||L2^-1 (m1 - m2)||^2, both from one triangular solve.
+    # E = L2^-1 (L1 - L2) and L2^-1 (m1 - m2) from one triangular solve, as in _kl_normal.
+    differences = (jnp.tril(factor - prior_factor), (mean - prior_mean)[..., None])
+    columns = jnp.concatenate(differences, axis=-1)
     solved = jax.scipy.linalg.solve_triangular(prior_factor, columns, lower=True)
-    log_ratio = jnp.log(diagonal_of(factor)) - jnp.log(diagonal_of(prior_factor))
-    return 0.5 * (jnp.square(solved).sum((-2, -1)) - mean.shape[-1]) - log_ratio.sum(-1)
+    log_ratio = jnp.log(diagonal_of(factor) / diagonal_of(prior_factor))
+    excess = diagonal_of(solved[..., :-1])
+    return 0.5 * jnp.square(solved).sum((-2, -1)) + _less_log(excess, log_ratio).sum(-1)
 
 
 def _kl_to_diagonal(posterior: MultivariateNormal, prior: Normal) -> Array:
@@ -178,10 +194,11 @@ def _kl_to_diagonal(posterior: MultivariateNormal, prior: Normal) -> Array:
     *vectors, factor = in_widest(posterior.mean, prior.mean, prior.scale, posterior.scale_tril)
     mean, prior_mean, scale = (jnp.broadcast_to(a, batch) for a in vectors)
     factor = jnp.broadcast_to(jnp.tril(factor), (*batch, batch[-1]))
-    log_ratio = jnp.log(diagonal_of(factor)) - jnp.log(scale)
-    squares = jnp.square(factor / scale[..., None]).sum((-2, -1))
-    squares += jnp.square((mean - prior_mean) / scale).sum(-1)
-    return 0.5 * (squares - batch[-1]) - log_ratio.sum(-1)
+    diagonal = diagonal_of(factor)
+    excess = (diagonal - scale) / scale
+    below = jnp.square(jnp.tril(factor, -1) / scale[..., None]).sum(-1)
+    terms = 0.5 * (jnp.square(excess) + below + jnp.square((mean - prior_mean) / scale))
+    return (terms + _less_log(excess, jnp.log(diagonal / scale))).sum(-1)
 
 
 def _with_factor(distribution: Normal | MultivariateNormal) -> MultivariateNormal:
@@ -199,19 +216,30 @@ def _with_factor(distribution: Normal | MultivariateNormal) -> MultivariateNorma
 
 
 def _kl_bernoulli(posterior: Bernoulli, prior: Bernoulli) -> Array:
-    logits, prior_logits = _matched(posterior, prior, "logits")
-    logits, prior_logits = (flat(finite(a), posterior.event_ndims) for a in (logits, prior_logits))
-    p = jax.nn.sigmoid(logits)
-    return bernoulli_log_prob(p, logits) - bernoulli_log_prob(p, prior_logits)
+    logits, prior_logits = (finite(a) for a in _matched(posterior, prior, "logits"))
+    ones = _generalized(*map(jax.nn.log_sigmoid, (logits, prior_logits)))
+    zeros = _generalized(*map(jax.nn.log_sigmoid, (-logits, -prior_logits)))
+    return sum_event(ones + zeros, posterior.event_ndims)
 
 
 def _kl_categorical(posterior: Categorical, prior: Categorical) -> Array:
     logits, prior_logits = _matched(posterior, prior, "logits")
-    log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(prior_logits)
-    p = jnp.exp(log_p)
+    return _generalized(jax.nn.log_softmax(logits), jax.nn.log_softmax(prior_logits)).sum(-1)
+
+
+def _generalized(log_p: Array, log_q: Array) -> Array:
+    """p log(p / q) - p + q of each value, which over all values sum to the divergence.
+
+    Each is at least 0, and about p (log p - log q)^2 / 2 where p and q are near each other; the
+    terms p log(p / q) are larger and of both signs, and their rounding would be all that is left.
+    """
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
     # 0 log 0 = 0: the difference is made finite where p is zero, or its gradient would be NaN.
     difference = jnp.where(p > 0, log_p - log_q, jnp.zeros_like(p))
-    return (p * difference).sum(-1)
+    near = jnp.abs(difference) < 0.5
+    small = jnp.where(near, difference, jnp.zeros_like(p))
+    # Of p = 0 the difference is not near, it is not known: q is what is left.
+    return jnp.where(near & (p > 0), p * (jnp.expm1(-small) + small), q - p + p * difference)
 
 
 def _kl_joint(posterior: Joint, prior: Joint) -> Array:
