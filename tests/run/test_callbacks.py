@@ -1,5 +1,6 @@
 """What a run tells while it goes on: lines, a bar, trackers; and what may end it."""
 
+import contextlib
 import json
 import math
 import os
@@ -16,8 +17,8 @@ import optax
 import pytest
 
 import vae_jax
-from vae_jax import run
-from vae_jax.run import callbacks
+from vae_jax import checkpoint, run
+from vae_jax.run import callbacks, training
 
 ROOT = Path(__file__).parents[2]
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -40,6 +41,60 @@ def trained(*found, epochs=3, params=None, validate=None, **plan):
         validate=validate or (lambda params: {"score": params.sum()}),
         callbacks=found,
     )
+
+
+# Divergence
+
+
+@pytest.mark.parametrize(
+    ("values", "diverges"),
+    [
+        ([-1800.0, -1318.0, -26_731_474.0], True),
+        ([-1800.0, -1318.0, math.nan], True),
+        ([math.nan, -1318.0, -1e6], True),
+        ([-1800.0, -1318.0, -9000.0], False),
+        ([3.0, 100.0, -900.0], False),  # an ELBO of densities has no sign
+        ([-26_731_474.0], False),
+        ([-26_731_474.0, -1318.0, -1e6], False),
+    ],
+)
+def test_a_figure_that_falls_far_below_its_first_has_diverged(values, diverges):
+    rows = [{"epoch": i, "validation_elbo": v} for i, v in enumerate(values, 1)]
+    progress = run.Progress(num_steps=9, steps_per_epoch=1, batch_size=1, rows=rows)
+    epoch = len(values)
+    raises = pytest.raises(run.Diverged, match=f"{values[-1]:g}".replace("+", ".") + f".*{epoch}$")
+    with raises if diverges else contextlib.nullcontext():
+        run.Collapse("validation_elbo").epoch(progress, rows[-1])
+
+
+@relaxed
+def test_a_run_that_diverged_goes_on_from_before_with_a_smaller_step(tmp_path, monkeypatch):
+    """Each step of 2.6 makes the distance to the mean 4.2 times as long."""
+    monkeypatch.setattr(training, "_CALL_SECONDS", 0.0)  # a step a call, a checkpoint a call
+
+    def train(rate, resume):
+        plan = run.Plan(
+            batch_size=10, epochs=9, folder=tmp_path, checkpoint_seconds=0.0, resume=resume
+        )
+        return run.fit(
+            jax.random.key(0),
+            loss,
+            jnp.zeros(3),
+            optax.sgd(rate),
+            X,
+            plan,
+            validate=lambda params: {"score": -loss(params, None, X)[0]},
+            callbacks=[run.Collapse("validation_score")],
+        )
+
+    with pytest.raises(
+        run.Diverged, match=r"fell from .* in epoch 2; the checkpoints in .* before"
+    ):
+        train(2.6, resume=False)
+    with checkpoint.manager(tmp_path / "checkpoints") as checkpoints:
+        assert max(checkpoints.all_steps()) == 7  # of the 8 steps of two epochs
+    fitted = train(0.5, resume=True)  # each step to its batch's mean
+    np.testing.assert_allclose(fitted.params, X.mean(axis=0), atol=1.5)
 
 
 # Early stopping

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vae_jax.run.callbacks import (
         Callback,
+        Collapse,
         EarlyStopping,
         ProgressBar,
         Reporter,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "callbacks": (
         "Callback",
+        "Collapse",
         "EarlyStopping",
         "ProgressBar",
         "Reporter",
@@ -40,6 +42,7 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "Callback",
+    "Collapse",
     "Diverged",
     "EarlyStopping",
     "Fitted",

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import vae_jax
 from vae_jax.run import extras
+from vae_jax.run.errors import Diverged
 from vae_jax.run.plan import Progress, Row
 
 
@@ -147,6 +148,48 @@ class EarlyStopping:
             else:
                 since += 1
         return since >= self._patience
+
+
+class Collapse:
+    """Ends the run as diverged when a figure falls far below where it began, finite or not.
+
+    Far is ten times as far as it had come, and ten times its own size, after the first epoch: no
+    unit, and nothing that noise does.
+
+    Args:
+      figure: its name in the rows, such as validation_elbo; higher is better.
+
+    Raises:
+      Diverged: by `epoch`, before the fallen state is saved.
+
+    >>> rows = [{"epoch": i, "validation_elbo": v} for i, v in enumerate([-1800.0, -1318.0, -2e7])]
+    >>> progress = Progress(num_steps=9, steps_per_epoch=1, batch_size=1, rows=rows)
+    >>> Collapse("validation_elbo").epoch(progress, rows[-1])
+    Traceback (most recent call last):
+        ...
+    vae_jax.run.errors.Diverged: validation_elbo fell from -1318 to -2e+07 in epoch 2
+    """
+
+    def __init__(self, figure: str) -> None:
+        self._figure = figure
+
+    def start(self, progress: Progress) -> None:
+        pass
+
+    def steps(self, progress: Progress, metrics: vae_jax.Metrics) -> None:
+        pass
+
+    def epoch(self, progress: Progress, row: Row) -> None:
+        *before, now = (float(r[self._figure]) for r in progress.rows)
+        known = [value for value in before if math.isfinite(value)]
+        if not known:
+            return
+        first, best = known[0], max(known)
+        least = first - 10 * (abs(first) + best - first)
+        if not now >= least:  # NaN neither
+            raise Diverged(
+                f"{self._figure} fell from {before[-1]:g} to {now:g} in epoch {row['epoch']}"
+            )
 
 
 class AtStart:

@@ -14,7 +14,7 @@ class RunError(Exception):
 
 
 class Diverged(RunError):
-    """A run whose loss or parameters are no numbers any more."""
+    """A run whose loss, parameters or figures are no numbers any more, or far below the first."""
 
 
 class Interrupted(Exception):

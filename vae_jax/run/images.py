@@ -77,7 +77,8 @@ def _train(job: Job) -> training.Fitted:
 
     Raises:
       Interrupted: SIGINT or SIGTERM came; the state is saved.
-      RunError: a loss was not finite; the last good checkpoint stays.
+      Diverged: a loss was not finite, or the validation ELBO collapsed; the last good checkpoint
+        stays.
     """
     chosen, of, saved = job.chosen.training, job.chosen.devices, job.chosen.run
     assert chosen.epochs is not None
@@ -218,6 +219,7 @@ def _reporters(job: Job) -> Iterator[list[callbacks.Callback]]:
             found.append(callbacks.AtStart(lambda _: _settle_config(job)))
         if leader and job.chosen.run.tensorboard:
             found.append(stack.enter_context(callbacks.tensorboard(job.output / "tensorboard")))
+        found.append(callbacks.Collapse("validation_elbo"))
         if patience := job.chosen.training.patience:
             found.append(callbacks.EarlyStopping("validation_elbo", patience=patience))
         yield found

@@ -166,7 +166,7 @@ def fit(
       TypeError: the key is not typed.
       ValueError: the data's arrays differ in length, a batch has more examples than they, or what
         the plan keeps the best of is not measured.
-      Diverged: a loss was not finite.
+      Diverged: a loss was not finite, or a callback says so.
       RunError: the folder holds another run, or another process is at it.
       UsageError: it holds other files, or a run that has made more steps than it is asked for.
       CheckpointError: its checkpoints are of another model or optimizer, or none can be read.
@@ -242,7 +242,10 @@ def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]
         if not ended and not progress.finished:
             pieces = stack.enter_context(contextlib.closing(setup.pieces(state, progress)))
             stop = stack.enter_context(StopRequest(asked=plan.folder is not None))
-            state = _take_steps(setup, state, progress, saver, pieces, callbacks, stop)
+            try:
+                state = _take_steps(setup, state, progress, saver, pieces, callbacks, stop)
+            except Diverged as error:
+                raise Diverged(f"{error}; {_what_then(setup)}") from None
     params = evaluation_params(state) if saver.best is None else jax.device_put(saver.best)
     if plan.keep_best is not None and saver.best is None:
         warnings.warn(
@@ -282,7 +285,7 @@ def _take_steps(
                 state, piece.dataset, piece.order, np.int32(part.start), np.int32(part.stop)
             )
             metrics = jax.tree.map(operator.itemgetter(part), jax.device_get(metrics))
-            _check_finite(setup, metrics.loss, state.params, progress.step)
+            _check_finite(metrics.loss, state.params, progress.step)
             seconds = time.perf_counter() - clock
             progress.add(metrics, seconds)
             ended = _report(setup, state, progress, saver, metrics, callbacks)
@@ -387,18 +390,20 @@ def _finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
-def _check_finite(setup: Setup, losses: np.ndarray, params: Any, first_step: int) -> None:
+def _check_finite(losses: np.ndarray, params: Any, first_step: int) -> None:
     infinite = np.flatnonzero(~np.isfinite(losses))
     if infinite.size:
-        what = f"the loss of step {first_step + infinite[0] + 1} is {losses[infinite[0]]}"
-    elif not _finite(params):  # a finite loss can have a gradient that is not
-        what = f"the parameters after step {first_step + len(losses)} are not finite"
-    else:
-        return
+        step = first_step + infinite[0] + 1
+        raise Diverged(f"the loss of step {step} is {losses[infinite[0]]}")
+    if not _finite(params):  # a finite loss can have a gradient that is not
+        raise Diverged(f"the parameters after step {first_step + len(losses)} are not finite")
+
+
+def _what_then(setup: Setup) -> str:
     where = setup.plan.folder
-    raise Diverged(
-        f"{what}; take a smaller step, or clip the gradient"
-        if where is None
-        else f"{what}; the checkpoints in {where / 'checkpoints'} are from before it. Go on from "
-        f"the newest with a smaller step, or clip the gradient:\n  {setup.continued_by}"
+    if where is None:
+        return "take a smaller step, or clip the gradient"
+    return (
+        f"the checkpoints in {where / 'checkpoints'} are from before it. Go on from the newest "
+        f"with a smaller step, or clip the gradient:\n  {setup.continued_by}"
     )
