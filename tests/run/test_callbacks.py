@@ -231,6 +231,16 @@ def test_a_long_epoch_has_a_line_a_minute(monkeypatch, capsys):
     assert last == ""  # the last epoch's line has been said
 
 
+def test_a_long_measurement_has_a_line_a_minute(monkeypatch, capsys):
+    clock, batches = Clock(monkeypatch), [np.arange(i, i + 20) for i in range(0, 140, 20)]
+    for _ in callbacks.counted(batches, 130, "log p(x)"):  # the last is filled up
+        clock.now += 25
+    assert capsys.readouterr().err.splitlines() == [
+        "log p(x): 60 of 130 images",
+        "log p(x): 120 of 130 images",
+    ]
+
+
 @relaxed
 @pytest.mark.parametrize("disable", [False, True])
 def test_a_progress_bar_of_ones_own_stands_for_the_usual_one(capsys, disable):

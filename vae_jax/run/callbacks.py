@@ -8,10 +8,11 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from tqdm import tqdm
 
 import vae_jax
@@ -101,6 +102,25 @@ class ProgressBar:
         self._said_at, self._unsaid = time.monotonic(), ""
         if self._in_lines and not self._disable:
             print(line, file=sys.stderr, flush=True)
+
+
+def counted(batches: Iterable[np.ndarray], total: int, name: str) -> Iterator[np.ndarray]:
+    """Batches of rows, with a bar in a terminal and elsewhere a line a minute.
+
+    Args:
+      batches: the rows of each.
+      total: rows of all; the last batch may be filled up beyond it.
+      name: what is done with them, put before all.
+    """
+    said_at, done = time.monotonic(), 0
+    with tqdm(total=total, unit="image", desc=name, disable=None) as bar:
+        for rows in batches:
+            if bar.disable and time.monotonic() - said_at >= ProgressBar._LINE_SECONDS[1]:
+                print(f"{name}: {done:,} of {total:,} images", file=sys.stderr, flush=True)
+                said_at = time.monotonic()
+            yield rows
+            bar.update(min(len(rows), total - done))
+            done += len(rows)
 
 
 def _brief(figure: float) -> str:

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from tqdm import tqdm
 
 import vae_jax
 from vae_jax.evaluation import batched
 from vae_jax.run import classifier
+from vae_jax.run.callbacks import counted
 from vae_jax.run.data.dataset import Dataset, Split, take
 from vae_jax.run.errors import DataError
 
@@ -55,6 +55,8 @@ def log_likelihoods(
     num_samples: int,
 ) -> vae_jax.Estimate:
     """log p(x|c) of every image under every class, by importance sampling, [N, num_classes]."""
+    label = np.zeros(len(x), np.int32)
+    batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
 
     # The parameters are given, not held: one program in the compilation cache serves all runs.
     @jax.jit
@@ -67,21 +69,17 @@ def log_likelihoods(
                 model.prior(params, label),
                 lambda z: model.decode(params, z, label),
                 num_samples=num_samples,
+                chunk_size=chunk_size,
             )
 
         return jax.lax.map(under, jnp.arange(num_classes))
 
-    label = np.zeros(len(x), np.int32)
-    batch_size, _ = batched.split(key, model, params, x, label, num_samples=num_samples)
     parts = []
-    bar = tqdm(
-        total=len(x), unit="image", desc=f"log p(x|c), all c, {num_samples} draws", disable=None
-    )
-    with bar:
-        for i, rows in enumerate(batched.rows_of(len(x), batch_size)):
-            of_batch = estimate(params, jax.random.fold_in(key, i), batched.take(x, rows))
-            parts.append(jax.tree.map(np.transpose, jax.device_get(of_batch)))
-            bar.update(min(batch_size, len(x) - i * batch_size))
+    batches = batched.rows_of(len(x), batch_size)
+    name = f"log p(x|c), all c, {num_samples} draws"
+    for i, rows in enumerate(counted(batches, len(x), name)):
+        of_batch = estimate(params, jax.random.fold_in(key, i), batched.take(x, rows))
+        parts.append(jax.tree.map(np.transpose, jax.device_get(of_batch)))
     joined: vae_jax.Estimate = batched.joined(parts, len(x))
     return joined
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 import vae_jax
 from vae_jax.evaluation import batched
+from vae_jax.run.callbacks import counted
 
 ELBO_DRAWS = 10
 
@@ -84,13 +84,11 @@ def measure(
     batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
     measure_batch = _measure_batch(model, num_samples, chunk_size)
     parts = []
-    bar = tqdm(total=len(x), unit="image", desc=f"log p(x), {num_samples} draws", disable=None)
-    with bar:
-        for i, rows in enumerate(batched.rows_of(len(x), batch_size)):
-            batch = batched.take((x, label), rows)
-            of_batch = measure_batch(params, jax.random.fold_in(key, i), *batch)
-            parts.append(jax.device_get(of_batch))
-            bar.update(min(batch_size, len(x) - i * batch_size))
+    batches = batched.rows_of(len(x), batch_size)
+    for i, rows in enumerate(counted(batches, len(x), f"log p(x), {num_samples} draws")):
+        batch = batched.take((x, label), rows)
+        of_batch = measure_batch(params, jax.random.fold_in(key, i), *batch)
+        parts.append(jax.device_get(of_batch))
     bound, estimate, kl, means, moved = batched.joined(parts, len(x))
     evaluation = batched.summarize(estimate)
     active_units = int((moved.var(axis=0) > 0.01).sum())
