@@ -97,6 +97,16 @@ def test_draws_that_cannot_be_trusted_are_said():
     assert measure.summary(results).splitlines()[-1] == f"warning: {warning}"
 
 
+@pytest.mark.parametrize(
+    ("nats", "binary", "said"),
+    [(-544.0, True, True), (-543.0, True, False), (-1.0, False, True), (0.0, False, False)],
+)
+def test_a_model_that_is_worse_than_knowing_nothing_is_said(nats, binary, said):
+    """A coin a pixel costs 784 log 2 = 543.4 nats."""
+    found = measure.uninformed(nats, (28, 28, 1), binary=binary)
+    assert ["worse than if it knew nothing" in warning for warning in found] == [True] * said
+
+
 def test_the_program_that_measures_does_not_hold_the_parameters():
     model, x, _ = linear_gaussian(1.0)
     lowered = [

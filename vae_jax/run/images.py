@@ -244,6 +244,9 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         test_label,
         job.chosen.evaluation.num_importance_samples,
     )
+    test["warnings"] += measure.uninformed(
+        test["log_likelihood"], job.image_shape, binary=job.config["binarization"] != "none"
+    )
     of_classes: dict[str, Any] = {}
     if test_label is not None:
         of_classes = conditional.measure(

@@ -161,6 +161,20 @@ def _unused(active_units: int, latent_dim: int) -> list[str]:
     ]
 
 
+def uninformed(log_likelihood: float, image_shape: tuple[int, ...], *, binary: bool) -> list[str]:
+    """What is to be said of a model that codes images worse than one that knows nothing of them.
+
+    That one is uniform: log 2 for each binary pixel, a density of 1 on [0, 1] for each other.
+    """
+    known = -math.log(2) * math.prod(image_shape) if binary else 0.0
+    if log_likelihood >= known:
+        return []
+    return [
+        f"the model codes the images worse than if it knew nothing of them ({known:.0f} nats): "
+        "train for longer, or with a smaller --learning-rate"
+    ]
+
+
 def untrusted(estimate: vae_jax.Estimate, num_samples: int) -> list[str]:
     """What is to be said of log p(x) where its draws are too few for its standard error to hold.
 

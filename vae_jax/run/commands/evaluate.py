@@ -52,6 +52,9 @@ def measure_again(chosen: Options) -> None:
     x = measure.observed(trained.observe, dataset.test.images, "test")
     key = jax.random.key(chosen.seed)
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
+    test["warnings"] += measure.uninformed(
+        test["log_likelihood"], x.shape[1:], binary=trained.binarization != "none"
+    )
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,
