@@ -1,13 +1,18 @@
 """A run belongs to its data: splits follow from content, and other data are refused."""
 
 import json
+import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from vae_jax import run
 from vae_jax.run import data
 from vae_jax.run.data.dataset import content_hash
-from vae_jax.run.errors import DataError
+from vae_jax.run.errors import DataError, RunError
 from vae_jax.run.options import Data, OwnData
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (900, 4, 4), np.uint8)
@@ -122,3 +127,55 @@ def test_the_bundled_digits_keep_their_splits_and_have_an_identity():
     ]
     assert digits.digest == data.load(Data("digits")).digest
     assert digits.names == tuple("0123456789")
+
+
+def test_a_checkpoint_copied_into_another_runs_folder_is_refused_where_the_data_differ(
+    command, tmp_path
+):
+    """All that differs are the data: options and arrays are the same."""
+    options = ("--hidden=8", "--latent-dim=2", "--epochs=1", "--patience=0", "--accelerator=cpu")
+    for name, images in (("a", IMAGES[:300]), ("b", IMAGES[300:600])):
+        np.save(tmp_path / f"{name}.npy", images)
+        output = tmp_path / name
+        process = command(
+            "train", f"{output}.npy", *options, "--num-importance-samples=2", f"--output={output}"
+        )
+        assert process.returncode == 0, process.stderr
+    assert command("evaluate", output, "--num-samples=2").returncode == 0
+    shutil.rmtree(output / "checkpoints")
+    shutil.copytree(tmp_path / "a" / "checkpoints", output / "checkpoints")
+
+    def contents():
+        files = (path for path in output.rglob("*") if path.is_file() and path.name != ".lock")
+        return {path: path.read_bytes() for path in files}
+
+    before = contents()
+    for program, *arguments in (
+        ("evaluate", output, "--num-samples=2"),
+        ("generate", output, f"--output={tmp_path / 'grid.png'}"),
+        ("train", f"{output}.npy", f"--output={output}", "--resume"),
+    ):
+        process = command(program, *arguments)
+        assert process.returncode == 1
+        (line,) = process.stderr.splitlines()
+        assert "is of a run on other data than config.json is: move it away" in line
+    assert contents() == before
+
+
+@pytest.mark.relax("numpy_dtype_promotion")
+def test_a_checkpoint_of_fit_copied_into_another_folder_is_refused_where_the_data_differ(tmp_path):
+    def loss(params, key, batch):
+        return jnp.square(params - batch).mean(), {}
+
+    def fit(name, x, **options):
+        plan = run.Plan(steps=2, batch_size=2, folder=tmp_path / name, **options)
+        return run.fit(jax.random.key(0), loss, jnp.zeros(()), optax.sgd(0.1), x, plan)
+
+    x = np.arange(4, dtype=np.float32)
+    fit("a", x)
+    fit("b", x + 1)
+    shutil.rmtree(tmp_path / "b" / "checkpoints")
+    shutil.copytree(tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints")
+    with pytest.raises(RunError, match="is of a run on other data"):
+        fit("b", x + 1, resume=True)
+    assert fit("a", x, resume=True).state.step == 2
