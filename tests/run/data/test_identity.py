@@ -86,6 +86,88 @@ def test_the_test_set_may_lie_elsewhere(tmp_path):
         load(tmp_path / "a.npy", test=tmp_path / "c.npy")
 
 
+def save_labelled(path, images, labels):
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+def of_hashes(images, low, high):
+    """The images whose hashes, as fractions, are in [low, high)."""
+    return {i.tobytes() for i in images if low <= content_hash(i) / 2**64 < high}
+
+
+@pytest.mark.parametrize("num_classes", [2, 7, 60])
+def test_a_small_set_is_split_by_class(tmp_path, num_classes):
+    images, labels = IMAGES[:300], np.arange(300) % num_classes
+    dataset = load(save_labelled(tmp_path / "a.npz", images, labels))
+    least = (np.bincount(labels) + 5) // 10  # a tenth, to the nearest
+    for split in dataset.validation, dataset.test:
+        assert (np.bincount(split.labels, minlength=num_classes) >= least).all()
+    assert not any("has no image of" in note for note in dataset.notes)
+    # Each class has the test images that it would have by their hashes alone, and the next ones.
+    hashes = np.array([content_hash(image) for image in images])
+    for c in range(num_classes):
+        of_class = images[labels == c][np.argsort(hashes[labels == c])]
+        num = (dataset.test.labels == c).sum()
+        assert num == max(least[c], len(of_hashes(of_class, 0, 0.1)))
+        expected = {image.tobytes() for image in of_class[:num]}
+        chosen = np.asarray(dataset.test.images)[dataset.test.labels == c]
+        assert {image.tobytes() for image in chosen} == expected
+
+
+def test_a_small_set_may_grow(tmp_path):
+    """A hash below 0.1 is in the test set for ever, and none below 0.2 is ever trained on.
+
+    So what filled the test set up goes to validation; to training where its hash is not below 0.2.
+    """
+    labels = np.arange(900) % 30
+    for num in (60, 90, 300, 600, 900):
+        dataset = load(save_labelled(tmp_path / f"{num}.npz", IMAGES[:num], labels[:num]))
+        assert of_hashes(IMAGES[:num], 0, 0.1) <= members(dataset.test)
+        assert not members(dataset.train) & of_hashes(IMAGES, 0, 0.2)
+
+
+def test_copies_in_a_small_set_are_on_one_side_whatever_their_labels(tmp_path):
+    images, labels = np.concatenate([IMAGES[:40]] * 3), np.arange(120) % 7
+    dataset = load(save_labelled(tmp_path / "a.npz", images, labels))
+    train, validation, test = map(members, (dataset.train, dataset.validation, dataset.test))
+    assert not (train & validation) | (train & test) | (validation & test)
+    assert len(train | validation | test) == 40
+
+
+def test_labels_do_not_split_a_large_set(tmp_path):
+    images = np.random.default_rng(2).integers(0, 256, (1000, 3, 3), np.uint8)
+    labels = np.arange(1000) % 300
+    with_labels = load(save_labelled(tmp_path / "a.npz", images, labels))
+    for split, low, high in (("test", 0, 0.1), ("validation", 0.1, 0.2), ("train", 0.2, 1)):
+        assert members(getattr(with_labels, split)) == of_hashes(images, low, high)
+
+
+@pytest.mark.parametrize("distinct", [3, 4, 5, 8])
+def test_an_empty_tenth_of_few_pictures_takes_the_next_hashes(tmp_path, distinct):
+    for seed in range(10):
+        images = np.random.default_rng(seed).integers(0, 256, (distinct, 2, 2), np.uint8)
+        place = sorted(content_hash(image) / 2**64 for image in images)
+        np.save(tmp_path / "a.npy", np.concatenate([images] * 10))
+        if place[-2] < 0.1 or place[-1] < 0.2:
+            continue  # what is of the test set by its hash stays there
+        dataset = load(tmp_path / "a.npy")
+        train, validation, test = map(members, (dataset.train, dataset.validation, dataset.test))
+        assert len(train) + len(validation) + len(test) == distinct
+        assert len(test) == max(1, sum(p < 0.1 for p in place))
+        assert validation
+        assert train
+
+
+def test_a_users_own_training_set_is_validated_by_class_too(tmp_path):
+    labels = np.arange(60) % 6
+    arrays = {"x_train": IMAGES[:60], "y_train": labels, "x_test": IMAGES[60:66]}
+    np.savez(tmp_path / "a.npz", **arrays, y_test=np.arange(6))
+    dataset = load(tmp_path / "a.npz")
+    assert (np.bincount(dataset.validation.labels, minlength=6) >= 1).all()
+    assert members(dataset.test) == {image.tobytes() for image in IMAGES[60:66]}
+
+
 def test_a_split_that_lacks_a_class_is_said(tmp_path):
     labels = np.zeros(100, int)
     labels[0] = 1
