@@ -253,6 +253,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
             test["estimate"],
             job.chosen.evaluation.num_class_samples,
         )
+        test["warnings"] += conditional.unused_label(of_classes)
     results = {
         **_described(job),
         **measure.reported(test),
