@@ -193,9 +193,10 @@ def assemble(
     splits = {part: split(*of) for part, of in chosen.items()}
     for part, of in splits.items():
         if not len(of.labels):
+            hashes = np.concatenate([part.hashes for part in parts.values()])
             raise DataError(
-                f"{source} has no image for the {part} set, whose members follow from the images' "
-                "content: give more images, or folders train, validation and test"
+                f"{source} has no image for the {part} set, as of its {len(hashes):,} images "
+                f"{len(np.unique(hashes)):,} are different: give more, or splits of your own"
             )
         missing = sorted(set(range(len(names))) - set(of.labels.tolist()))
         if missing and (of.labels >= 0).any():

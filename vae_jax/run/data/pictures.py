@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from vae_jax.run.data.arrays import brief
 from vae_jax.run.data.dataset import STREAM_BYTES, Found, content_hash, natural
-from vae_jax.run.errors import DataError
+from vae_jax.run.errors import DataError, UsageError
 
 # What Pillow names among its formats but does not read by itself.
 _STUBS = {"HDF5", "BUFR", "GRIB", "PDF", "MPEG", "WMF"}
@@ -166,17 +166,23 @@ def _plain(picture: Any, background: str) -> Any:
     return picture.convert("RGB")
 
 
-def read_folder(folder: Path, reading: Reading) -> dict[str, Found]:
+def read_folder(folder: Path, reading: Reading, test: Path | None = None) -> dict[str, Found]:
     """The pictures of a folder and of its sub-folders, whose names are the labels.
 
-    Sub-folders train, test and maybe validation are splits, each with its own sub-folders.
+    Sub-folders train, test and maybe validation are splits, each with its own sub-folders; or else
+    another folder is the test set.
 
     Raises:
       DataError: they cannot be read, or do not go together.
+      UsageError: both have splits.
     """
     by_part = {_PARTS[path.name.lower()]: path for path in _folders(folder) if _is_part(path)}
     if {"train", "test"} <= by_part.keys():
+        if test is not None:
+            raise UsageError(f"--test is {test} but {folder} has splits of its own: leave it out")
         found = {part: _listed(path) for part, path in sorted(by_part.items())}
+    elif test is not None:
+        found = {"train": _listed(folder), "test": _listed(test)}
     else:
         found = {"all": _listed(folder)}
     everything = [path for part in found.values() for path in part.paths]
