@@ -151,13 +151,15 @@ def scaled(parts: dict[str, Looked]) -> dict[str, Found]:
             )
         whole = whole.merge(part.seen)
     own = [part.seen.scale()[0] for part in parts.values()]
-    one_type = len({part.seen.dtype for part in parts.values()}) == 1
-    for part, of_part in zip(parts.values(), own, strict=True):
+    types = {part.seen.dtype for part in parts.values()}
+    floats = [part.seen.dtype.kind == "f" for part in parts.values()]
+    for part, of_part, is_float in zip(parts.values(), own, floats, strict=True):
         seen = part.seen
-        alike = (seen.dtype.kind == "f") == (whole.dtype.kind == "f")
-        # Of one type all are read by the range of all; but 0 and 1 are not two of 256 levels.
-        same = one_type and not seen.two
-        if not alike or not (same or of_part == whole.scale()[0]):
+        if any(floats) != all(floats):
+            alike = is_float == floats[0]
+        else:  # of one type all are read by the range of all; but 0 and 1 are not two of 256 levels
+            alike = (len(types) == 1 and not seen.two) or of_part == whole.scale()[0]
+        if not alike:
             raise DataError(
                 f"{seen.what} has {seen.dtype} from {seen.low:g} to {seen.high:g}, and the other "
                 f"splits {whole.dtype}, together from {whole.low:g} to {whole.high:g}: give them "
