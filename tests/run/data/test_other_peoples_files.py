@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from vae_jax.run import data
+from vae_jax.run.data.dataset import Found, classes_of, natural
 from vae_jax.run.data.pictures import Reading, decode
 from vae_jax.run.errors import DataError, UsageError
 from vae_jax.run.options import OwnData
@@ -257,3 +258,105 @@ def test_images_that_are_all_alike_are_said_to_be(tmp_path):
     np.save(tmp_path / "a.npy", np.full((60, 5, 4), 200, np.uint8))
     with pytest.raises(DataError, match="of its 60 images 1 are different: give more, or splits"):
         load(tmp_path / "a.npy")
+
+
+# Folders
+
+
+def test_names_that_differ_little_have_one_order_in_every_process():
+    """A set's order of texts is another in each process, that of a folder in each file system."""
+    names = ["cat", "Cat", "CAT", "1", "01", "m\u00b2", "\u0663", "10", "2"]
+    expected = ["01", "1", "2", "\u0663", "10", "CAT", "Cat", "cat", "m\u00b2"]
+    for order in (names, names[::-1], sorted(names)):
+        assert sorted(order, key=natural) == expected
+    found = Found(GREYS[:9, ..., None], np.array(names), np.arange(9, dtype=np.uint64))
+    assert classes_of([found])[0] == tuple(expected)
+
+
+def test_pictures_in_deeper_folders_are_said_where_none_or_few_are_found(tmp_path):
+    write(tmp_path / "none", GREYS[:30], ["a/b"] * 30)
+    with pytest.raises(DataError, match=r"none holds no pictures, .*30 pictures in deeper folders"):
+        load(tmp_path / "none")
+    write(tmp_path / "few", GREYS[:30], ["a/b"] * 29 + ["."])
+    with pytest.raises(
+        DataError, match=r"few has 1 images; .*29 pictures in deeper folders passed"
+    ):
+        load(tmp_path / "few")
+    (tmp_path / "arrays").mkdir()
+    np.save(tmp_path / "arrays" / "a.npy", GREYS)
+    with pytest.raises(DataError, match=r"1 files that are no pictures passed over \(\.npy\): put"):
+        load(tmp_path / "arrays")
+
+
+def test_folders_that_are_called_after_splits(tmp_path):
+    write(tmp_path / "a", GREYS, ["train/cat", "train/dog"] * 30)
+    assert load(tmp_path / "a").names == ("cat", "dog")  # a training set alone is all
+    write(tmp_path / "b", GREYS, ["train", "val"] * 30)
+    with pytest.raises(DataError, match="has train and val but no test: rename the one"):
+        load(tmp_path / "b")
+    write(tmp_path / "c", GREYS, ["train", "val", "valid", "test"] * 15)
+    with pytest.raises(DataError, match=r"val and .*valid are both taken for the validation set"):
+        load(tmp_path / "c")
+    write(tmp_path / "d", GREYS, ["train"] * 60)
+    (tmp_path / "d" / "test").mkdir()
+    with pytest.raises(DataError, match="test holds no pictures"):
+        load(tmp_path / "d")
+    write(tmp_path / "e", GREYS, ["train", "car"] * 30)
+    assert load(tmp_path / "e").names == ("car", "train")  # they are classes
+
+
+def test_pictures_of_zeros_and_ones_are_binary(tmp_path):
+    """Masks, as programs of segmentation save them."""
+    write(tmp_path / "a", np.uint8(GREYS > 127), ["."] * 60)
+    dataset = load(tmp_path / "a")
+    assert dataset.binary
+    (note,) = dataset.notes
+    assert note.endswith("every value is 0 or 1, so the images are binary")
+    assert {image.tobytes() for image in np.float32(GREYS > 127)} == set().union(*members(dataset))
+    write(tmp_path / "b", GREYS % 17, ["."] * 60)
+    (note,) = load(tmp_path / "b").notes
+    assert note.endswith("values up to 16 are taken for bytes, of which 255 is white")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_picture_with_values_that_are_no_numbers_is_named(tmp_path, value):
+    for i, grey in enumerate(GREYS[:30]):
+        values = np.float32(grey / 255)
+        values[0, 0] = value if i == 7 else 0
+        Image.fromarray(values).save(tmp_path / f"{i}.tif")
+    with pytest.raises(DataError, match=r"7\.tif has values that are no numbers, or infinite"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"background": "nocolour"}, "--background is nocolour: give the name of a colour, or #rr"),
+        ({"background": "#ff000000"}, "--background is #ff000000"),
+        ({"image_size": 100_000}, "--image-size is 100000: 4,096 is the largest"),
+    ],
+)
+def test_an_option_of_pictures_that_cannot_be_used_is_named(tmp_path, chosen, said):
+    write(tmp_path, GREYS, ["."] * 60)
+    with pytest.raises(UsageError, match=said):
+        load(tmp_path, **chosen)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
+    write(tmp_path, GREYS, ["a", "b"] * 30)
+
+    def iterdir(path, found=Path.iterdir):
+        if path.name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return found(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(DataError, match=r"/b cannot be looked into \(Permission denied\)"):
+        load(tmp_path)
+
+
+def test_a_damaged_picture_is_named_without_an_address_in_memory(tmp_path):
+    write(tmp_path, GREYS, ["."] * 60)
+    (tmp_path / "007.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"007\.png is .* \(its content is of no format that it kn"):
+        load(tmp_path)

@@ -112,9 +112,10 @@ def take(images: Any, rows: np.ndarray) -> Any:
     return images.take(rows) if not isinstance(images, np.ndarray) else images[rows]
 
 
-def natural(text: str) -> list[Any]:
-    """A key that sorts 2 before 10."""
-    return [int(part) if part.isdigit() else part.casefold() for part in re.split(r"(\d+)", text)]
+def natural(text: str) -> tuple[list[Any], str]:
+    """A key that sorts 2 before 10, and tells 2 from 02, and a from A."""
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if part.isdecimal() else part.casefold() for part in parts], text
 
 
 def classes_of(parts: Iterable[Found]) -> tuple[tuple[str, ...], Callable[[Any], np.ndarray]]:
@@ -174,7 +175,7 @@ def assemble(
         if by_position:
             test, validation, train = rows_by_position(len(whole.hashes), source)
         else:
-            _check_enough(len(whole.hashes), source)
+            _check_enough(len(whole.hashes), source, whole.notes)
             test, validation, train = _by_content(whole.hashes, of_each(whole), tenths=2)
             train = np.sort(np.concatenate([train, validation[_MAX_VALIDATION:]]))
             test, validation = np.sort(test[:_MAX_TEST]), np.sort(validation[:_MAX_VALIDATION])
@@ -247,9 +248,10 @@ def rows_by_position(num: int, source: str) -> list[np.ndarray]:
     return np.split(order, [num_test, num_test + num_validation])
 
 
-def _check_enough(num: int, source: str) -> None:
+def _check_enough(num: int, source: str, notes: tuple[str, ...] = ()) -> None:
     if num < _LEAST:
-        raise DataError(f"{source} has {num} images: {_LEAST} are the least to train and test on")
+        what = "; ".join((f"{source} has {num} images", *notes))
+        raise DataError(f"{what}: {_LEAST} are the least to train and test on")
 
 
 def _leaks(chosen: dict[str, tuple[Found, np.ndarray]]) -> list[str]:
