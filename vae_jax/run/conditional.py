@@ -40,7 +40,8 @@ def labelled(dataset: Dataset) -> Dataset:
         known = labels >= 0
         if not known.any():
             raise DataError(
-                f"the {name} split of {dataset.name} has no labels: leave --conditional out"
+                f"the {name} split of {dataset.name} has no labels: leave --conditional out, or "
+                "give them, to a .npy file by --labels"
             )
         splits[name] = Split(take(images, np.flatnonzero(known)), labels[known])
     return dataset._replace(**splits)

@@ -139,8 +139,8 @@ def _written(name: str, label: int) -> str:
 
 
 _WHY = (
-    "train: mean over the steps of an epoch, while the model was learning; validation: at the "
-    "epoch's end, so it may lie above"
+    "train: mean over an epoch's steps, while the model was learning; validation: at the epoch's "
+    "end, on other images, which may be easier: it may lie above"
 )
 
 
