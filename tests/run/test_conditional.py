@@ -15,8 +15,9 @@ import scipy.stats
 from PIL import Image
 
 import vae_jax
-from vae_jax.run import conditional, options
+from vae_jax.run import classifier, conditional, options
 from vae_jax.run.commands import generate, mnist
+from vae_jax.run.commands import train as train_command
 from vae_jax.run.data import named
 from vae_jax.run.data.dataset import Dataset, Split
 from vae_jax.run.errors import DataError, UsageError
@@ -95,6 +96,18 @@ def test_log_likelihoods_of_every_class_and_what_is_made_of_them(monkeypatch):
     np.testing.assert_allclose(shuffled + cost, expected["log_likelihood"], rtol=1e-5)
     assert cost != 0
     assert fields["conditional_shuffled_log_likelihood_standard_error"] < 1e-5
+
+
+def test_the_classifier_sees_floats_as_it_sees_the_bytes_that_they_are():
+    digits = named.load("digits").train
+    test = jnp.asarray(digits.images[:50], jnp.float32) / 255
+    of_bytes, of_floats = (
+        classifier.train_probabilities(jax.random.key(0), Split(images, digits.labels), 10, 20)
+        for images in (digits.images, digits.images.astype(np.float32) / 255)
+    )
+    np.testing.assert_allclose(of_bytes(test), of_floats(test), rtol=1e-4)
+    recognised = of_floats(classifier.unit(jnp.asarray(digits.images[:50]))).argmax(axis=1)
+    assert (recognised == digits.labels[:50]).mean() > 0.5
 
 
 def test_rows_without_a_label_are_dropped_from_every_split():
@@ -203,6 +216,36 @@ def test_shuffled_labels_cost_a_model_that_uses_them(standard):
     assert cost - 4 * results["conditional_shuffled_labels_cost_standard_error"] > 5
 
 
+def test_a_label_that_changes_nothing_is_warned_of_with_the_remedy(
+    standard, tmp_path, monkeypatch, capsys
+):
+    """Labels that have nothing to do with their images."""
+    assert not any("label" in warning for warning in standard[1]["warnings"])
+    monkeypatch.setattr(
+        conditional.classifier, "train", lambda *_: lambda images: jnp.zeros(len(images), int)
+    )
+    monkeypatch.setattr(conditional, "NUM_GENERATED", 500)
+    path, output = tmp_path / "a.npz", tmp_path / "run"
+    labels = np.random.default_rng(0).integers(0, 2, 400)
+    np.savez(path, images=named.load("digits").train.images[:400], labels=labels)
+    small = ("--hidden=16", "--epochs=1", "--num-importance-samples=5", "--num-class-samples=5")
+    train_command.main([str(path), "--conditional", *small, f"--output={output}"], "train")
+    results = json.loads((output / "results.json").read_text())
+    (warning,) = (w for w in results["warnings"] if "label" in w)
+    assert warning.startswith("the label changes nothing that can be seen: shuffled labels cost")
+    assert warning.endswith("train for longer, or leave --conditional out")
+    assert f"warning: {warning}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cost", "error", "said"), [(3, 1, 0), (1.9, 1, 1), (-5, 1, 1), (0, 0, 1), (0, np.nan, 1)]
+)
+def test_what_shuffled_labels_cost_is_judged_by_its_own_error(cost, error, said):
+    name = "conditional_shuffled_labels_cost"
+    found = conditional.unused_label({name: cost, f"{name}_standard_error": error})
+    assert len(found) == said
+
+
 def test_a_conditional_run_leaves_its_numbers_and_pictures(standard):
     output, results = standard
     assert results["conditional"] is True
@@ -260,7 +303,9 @@ def test_convolutions_with_a_conditional_prior(command, tmp_path):
 def test_generate_by_class(command, standard, tmp_path, arguments, shape):
     process = command("generate", standard[0], *arguments, f"--output={tmp_path / 'grid.png'}")
     assert process.returncode == 0, process.stderr
-    assert pixels(tmp_path / "grid.png").shape == shape
+    picture = pixels(tmp_path / "grid.png")
+    assert picture[:, -shape[1] :].shape == shape
+    assert (picture.shape[1] > shape[1]) == ("--reconstruct-as=7" in arguments)  # names of rows
     assert pixels(tmp_path / "grid.png").std() > 10
 
 

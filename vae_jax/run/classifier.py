@@ -20,6 +20,11 @@ Classify = Callable[[jax.Array], jax.Array]
 """Grey images [N, H, W, C] in [0, 1] -> classes [N]."""
 
 
+def unit(images: jax.Array) -> jax.Array:
+    """Bytes, or floats that are so already, in [0, 1]."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
 def train(key: jax.Array, split: Split, num_classes: int) -> Classify:
     """The most probable class, by `train_probabilities`."""
     probabilities = train_probabilities(key, split, num_classes)
@@ -44,7 +49,7 @@ def train_probabilities(
 
     def loss(params: Any, key: jax.Array, batch: vae_jax.Batch) -> tuple[jax.Array, None]:
         by = jax.random.randint(key, (len(batch.image), 2), 0, 2 * reach + 1)
-        image = jax.vmap(shift)(batch.image, by).astype(jnp.float32) / 255
+        image = unit(jax.vmap(shift)(batch.image, by))
         logits: Any = network.apply(params, image)
         assert batch.label is not None
         return -vae_jax.Categorical(logits).log_prob(batch.label).mean(), None

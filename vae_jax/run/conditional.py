@@ -40,7 +40,8 @@ def labelled(dataset: Dataset) -> Dataset:
         known = labels >= 0
         if not known.any():
             raise DataError(
-                f"the {name} split of {dataset.name} has no labels: leave --conditional out"
+                f"the {name} split of {dataset.name} has no labels: leave --conditional out, or "
+                "give them, to a .npy file by --labels"
             )
         splits[name] = Split(take(images, np.flatnonzero(known)), labels[known])
     return dataset._replace(**splits)
@@ -144,7 +145,7 @@ def measure(
     cost = under.value[rows, labels] - under_shuffled
 
     classify = classifier.train(classifier_key, dataset.train, num_classes)
-    recognised = classify(jnp.asarray(dataset.test.images) / 255) == labels
+    recognised = classify(classifier.unit(jnp.asarray(dataset.test.images))) == labels
     agreed = _agreement(draw_key, model, params, num_classes, classify)
     return {
         "conditional_log_likelihood": float(own.value.mean()),
@@ -165,6 +166,22 @@ def measure(
         "conditional_num_generated": len(agreed),
         "conditional_protocol": _PROTOCOL,
     }
+
+
+def unused_label(fields: dict[str, Any]) -> list[str]:
+    """What is to be said where the model is no better under the images' own labels than others'."""
+    cost = fields["conditional_shuffled_labels_cost"]
+    error = fields["conditional_shuffled_labels_cost_standard_error"]
+    if cost > _STANDARD_ERRORS * error:
+        return []
+    return [
+        f"the label changes nothing that can be seen: shuffled labels cost {cost:.2f} +- "
+        f"{error:.2f} nats; see that each image has its own label, train for longer, or leave "
+        "--conditional out"
+    ]
+
+
+_STANDARD_ERRORS = 2
 
 
 def _agreement(
@@ -190,9 +207,8 @@ def _combined(errors: Any) -> float:
 
 
 def _mean(name: str, values: Any) -> dict[str, float]:
-    values = np.asarray(values, np.float64)
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    return {name: float(values.mean()), f"{name}_standard_error": float(error)}
+    mean = float(np.asarray(values, np.float64).mean())
+    return {name: mean, f"{name}_standard_error": batched.standard_error(values)}
 
 
 def by_class(key: jax.Array, model: vae_jax.VAE, params: Any, num_classes: int, num: int) -> Any:

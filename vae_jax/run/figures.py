@@ -1,5 +1,6 @@
 """The pictures of a run."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
 
 
 def grid(images: Any, columns: int) -> Image.Image:
@@ -26,51 +28,124 @@ def grid(images: Any, columns: int) -> Image.Image:
     return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST)
 
 
-def reconstructions(x: Any, reconstructed: Any, columns: int = 16) -> Image.Image:
-    """Rows of images, each above a row of their reconstructions; grey where the last is short."""
+def reconstructions(
+    x: Any, reconstructed: Any, names: tuple[str, str], columns: int = 16
+) -> Image.Image:
+    """Rows of images, each above a row of their reconstructions; grey where the last is short.
+
+    Args:
+      x: [N, H, W, C].
+      reconstructed: likewise.
+      names: what is written before the rows of the one and of the other.
+      columns: images a row.
+    """
     num, *shape = np.shape(x)
     columns = min(num, columns)
     padding = [(0, -num % columns), (0, 0), (0, 0), (0, 0)]
     x, reconstructed = (np.pad(a, padding, constant_values=0.5) for a in (x, reconstructed))
     pairs = np.stack([np.reshape(a, (-1, columns, *shape)) for a in (x, reconstructed)], axis=1)
-    return grid(pairs.reshape(-1, *shape), columns)
+    return _named_rows(grid(pairs.reshape(-1, *shape), columns), names, 2 * len(pairs))
 
 
-def latent(path: Path, means: np.ndarray, labels: np.ndarray | None, manifold: Any) -> None:
-    """Posterior means in two dimensions, coloured by label; the decoded plane where Z = 2.
+def _named_rows(picture: Image.Image, names: tuple[str, ...], rows: int) -> Image.Image:
+    """The picture with a margin, in which the names stand before its rows, in turn."""
+    height = picture.height // rows
+    font = ImageFont.load_default(min(16, max(8, height // 3)))
+    margin = 8 + math.ceil(max(font.getlength(name) for name in names))
+    named = Image.new(picture.mode, (margin + picture.width, picture.height), "white")
+    named.paste(picture, (margin, 0))
+    draw = ImageDraw.Draw(named)
+    for row in range(rows):
+        place = (margin - 4, round((row + 0.5) * height))
+        draw.text(place, names[row % len(names)], "black", font, anchor="rm")
+    return named
+
+
+_LEAST = np.finfo(np.float32).tiny
+
+
+def latent(
+    path: Path,
+    means: np.ndarray,
+    labels: np.ndarray | None,
+    names: tuple[str, ...],
+    manifold: Any,
+) -> None:
+    """Posterior means in two dimensions, coloured by class; the decoded plane where Z = 2.
 
     Args:
       path: of the PNG.
       means: [N, Z]; of more than two dimensions the first two principal components are shown.
-      labels: [N] or None.
+      labels: [N], the classes' numbers, -1 for none; or None.
+      names: of the classes.
       manifold: an image of the decoded plane, or None.
     """
-    names = ("z1", "z2")
-    if means.shape[1] == 1:
-        means, names = np.concatenate([means, np.zeros_like(means)], axis=1), ("z1", "")
-    elif means.shape[1] > 2:
+    axis_names = ("z1", "z2" if means.shape[1] == 2 else "")
+    if means.shape[1] > 2:
         centred = means - means.mean(axis=0)
         _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-        share = np.square(singular[:2]).sum() / np.square(singular).sum()
+        share = np.square(singular[:2]).sum() / max(np.square(singular).sum(), _LEAST)
         means = centred @ directions[:2].T
-        names = ("first principal component", f"second (both: {share:.0%} of the variance)")
-    figure, axes = plt.subplots(1, 1 if manifold is None else 2, figsize=(7, 6), squeeze=False)
+        axis_names = (
+            "first principal component",
+            f"second (both: {share:.0%} of the variance)",
+        )
+    if means.shape[1] == 1:  # of one latent, or of one image
+        means = np.concatenate([means, np.zeros_like(means)], axis=1)
+    figure, axes = plt.subplots(1, 1 if manifold is None else 2, figsize=(8, 6), squeeze=False)
     if manifold is not None:
-        figure.set_size_inches(13, 6)
+        figure.set_size_inches(14, 6)
         axes[0, 1].imshow(manifold, cmap="gray", extent=(0, 1, 0, 1))
         axes[0, 1].set(title="decoded plane, by quantiles of the prior", xlabel="z1", ylabel="z2")
-    colours: dict[str, Any] = {} if labels is None else {"c": labels, "cmap": "tab10"}
-    points = axes[0, 0].scatter(*means[:, :2].T, s=3, alpha=0.6, **colours)
-    axes[0, 0].set(title="posterior means of the test set", xlabel=names[0], ylabel=names[1])
-    if labels is not None:
-        axes[0, 0].legend(*points.legend_elements(num=None), title="label", loc="upper right")
+    _scatter(axes[0, 0], means[:, :2], labels, names)
+    axes[0, 0].set(
+        title="posterior means of the test set", xlabel=axis_names[0], ylabel=axis_names[1]
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
+def _scatter(
+    axes: Any, points: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...]
+) -> None:
+    """Points [N, 2], a colour for each class, named beside the axes where the names have room."""
+    if labels is None:
+        axes.scatter(*points.T, s=3, alpha=0.6)
+        return
+    colours = plt.get_cmap("tab10" if len(names) <= 10 else "turbo", len(names))
+    if len(names) > 20:  # a scale of their numbers
+        axes.scatter(*points[labels < 0].T, s=3, alpha=0.6, color="lightgrey")
+        few = labels >= 0
+        drawn = axes.scatter(*points[few].T, s=3, alpha=0.6, c=labels[few], cmap=colours)
+        axes.figure.colorbar(drawn, ax=axes, label="number of the class")
+        return
+    for label in range(-1, len(names)):
+        of_class = points[labels == label]
+        if len(of_class):
+            name, colour = ("none", "lightgrey") if label < 0 else (names[label], colours(label))
+            axes.scatter(*of_class.T, s=3, alpha=0.6, color=colour, label=_written(name, label))
+    axes.legend(title="label", loc="upper left", bbox_to_anchor=(1, 1), markerscale=3)
+
+
+def _written(name: str, label: int) -> str:
+    """A class's name for a legend; its number where the font has not all of its letters."""
+    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
+    if not all(map(font.get_char_index, map(ord, name))):
+        return f"number {label}"
+    name = name if len(name) <= 20 else f"{name[:19]}\N{HORIZONTAL ELLIPSIS}"
+    # Matplotlib omits what begins with an underscore, and sets what has dollars as mathematics.
+    return f" {name}".replace("$", r"\$")
+
+
+_WHY = (
+    "train: mean over an epoch's steps, while the model was learning; validation: at the epoch's "
+    "end, on other images, which may be easier: it may lie above"
+)
+
+
 def curves(path: Path, rows: list[dict[str, Any]]) -> None:
-    """ELBO and its two terms against the epoch."""
+    """ELBO and its two terms against the epoch, and why validation may lie above training."""
     epochs = [row["epoch"] for row in rows]
     figure, axes = plt.subplots(1, 3, figsize=(13, 4))
     titles = ("ELBO", "log p(x|z)", "KL(q(z|x) || p(z))")
@@ -80,6 +155,7 @@ def curves(path: Path, rows: list[dict[str, Any]]) -> None:
         axis.set(title=title, xlabel="epoch", ylabel="nats")
         axis.grid(alpha=0.3)
     axes[0].legend()
-    figure.tight_layout()
+    figure.text(0.5, 0.01, _WHY, ha="center", va="bottom", fontsize="small")
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=100)
     plt.close(figure)

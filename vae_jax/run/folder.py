@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,24 @@ def read_config(folder: Path) -> dict[str, Any]:
             "folder that one wrote"
         ) from None
     return config
+
+
+def check_checkpoint(
+    folder: Path, step: int, written: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Raises RunError for a checkpoint that another run's data made, copied to this folder.
+
+    Args:
+      folder: the run's.
+      step: of the checkpoint.
+      written: its config. Without a digest, as version 0.1 wrote it, it is taken for the run's own.
+      config: of the run.
+    """
+    if {"digest"} <= written.keys() & config.keys() and written["digest"] != config["digest"]:
+        raise RunError(
+            f"the checkpoint of step {step} in {folder / 'checkpoints'} is of a run on other data "
+            "than config.json is: move it away, to the run that it came from"
+        )
 
 
 def classes(config: dict[str, Any]) -> list[str]:

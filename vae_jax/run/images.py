@@ -258,6 +258,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
             test["estimate"],
             job.chosen.evaluation.num_class_samples,
         )
+        test["warnings"] += conditional.unused_label(of_classes)
     results = {
         **_described(job),
         **measure.reported(test),
@@ -348,5 +349,5 @@ def _draw(
     if means.shape[1] == 2 and test_label is None:
         manifold = pictures.decoded_plane(job.model, params)
     labels = job.dataset.test.labels if num_classes else None
-    figures.latent(job.output / "latent.png", means, labels, manifold)
+    figures.latent(job.output / "latent.png", means, labels, job.dataset.names, manifold)
     figures.curves(job.output / "curves.png", fitted.rows)

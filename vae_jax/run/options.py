@@ -25,7 +25,8 @@ class Data:
     data_dir: Path | None = None
     """TensorFlow Datasets' folder of prepared data; its own default and TFDS_DATA_DIR hold."""
     manual_dir: Path | None = None
-    """A folder with the original files, for a machine without a network."""
+    """A folder with the original files, for a machine without a network; without a --data-dir they
+    are prepared there too."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ def of_images(
     # With labels, one image for each of the first test labels.
     samples = vae_jax.generate(key, model, params, 64 if label is None else (), label)
     return {
-        "reconstructions.png": figures.reconstructions(x, likelihood.mean),
+        "reconstructions.png": figures.reconstructions(
+            x, likelihood.mean, ("test", "reconstruction")
+        ),
         "samples.png": figures.grid(samples.mean, 8),
     }
 

@@ -37,6 +37,7 @@ def restore(run: Path) -> Trained:
 
     Raises:
       UsageError: the folder holds no run.
+      RunError: its checkpoint is of other data.
       CheckpointError: it holds no checkpoint, or one of another model than its config.json says.
     """
     config = folder.read_config(run)
@@ -66,6 +67,8 @@ def restore(run: Path) -> Trained:
     # A run that is under way can be looked at.
     with checkpoint.manager(run / "checkpoints", read_only=True) as checkpoints:
         state = checkpoint.restore(checkpoints, jax.eval_shape(fresh))
+        written = checkpoint.restore_config(checkpoints, int(state.step))
+        folder.check_checkpoint(run, int(state.step), written, config)
         best = checkpoint.restore_best(checkpoints, int(state.step), state.params)
     params = state.params if state.average is None else state.average
     return Trained(

@@ -51,6 +51,7 @@ class Saver(contextlib.ExitStack):
 
         Raises:
           UsageError: the run has made more steps than it is asked for.
+          RunError: the checkpoint is of other data.
           CheckpointError: see `checkpoint.restore`.
         """
         if not self._plan.resume:
@@ -64,7 +65,8 @@ class Saver(contextlib.ExitStack):
             return state, progress
         state = checkpoint.restore(self._checkpoints, state)
         progress.step = int(state.step)
-        stored = checkpoint.restore_config(self._checkpoints, progress.step)["progress"]
+        written = checkpoint.restore_config(self._checkpoints, progress.step)
+        folder.check_checkpoint(self._plan.folder, progress.step, written, self._config)
         if progress.step > progress.num_steps:
             raise UsageError(
                 f"the run has made {progress.epoch} epochs, {progress.step} steps, and is asked "
@@ -72,7 +74,7 @@ class Saver(contextlib.ExitStack):
             )
         if self._leader:
             checkpoint.set_aside(self._checkpoints, progress.step)
-        for name, value in stored.items():
+        for name, value in written["progress"].items():
             setattr(progress, name, value)
         progress.rows = folder.read_metrics(self._plan.folder, progress.step)
         if self._leader:

@@ -197,8 +197,10 @@ def fit(
     # Moved first: they may be on other devices, as those of another run are.
     params = jax.device_put(params, sharding.params)
     state = jax.jit(fresh, out_shardings=sharding)(words, params)
+    config = {}
     if plan.folder is not None and jax.process_index() == 0:
         made_of = _made_of(plan, words, data)
+        config = {"digest": made_of["data"]}
         folder.open_for_fit(plan.folder, made_of, resume=plan.resume)
     setup = Setup(
         loss=loss,
@@ -207,7 +209,7 @@ def fit(
         sharding=sharding,
         plan=plan,
         validate=validate,
-        config={},
+        config=config,
         continued_by="the same call, with resume=True in its plan",
         start=start,
     )

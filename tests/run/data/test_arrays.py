@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from vae_jax.run import data
-from vae_jax.run.data.arrays import BYTES, Rows, found_in
+from vae_jax.run.data.arrays import Rows, look, scaled
+from vae_jax.run.data.ranges import BYTES
 from vae_jax.run.errors import DataError, UsageError
 from vae_jax.run.options import OwnData
 
@@ -114,7 +115,7 @@ def test_16_bit_numbers_keep_their_levels_and_their_bits_are_said(tmp_path, bits
 )
 def test_whatever_is_in_range_is_seen_to_a_256th_at_least(images):
     """Against NumPy's own division, of every type and byte order."""
-    found = np.asarray(found_in(images, "a", None).images)
+    found = np.asarray(scaled({"all": look(images, "a", None)})["all"].images)
     seen = found / 255 if found.dtype == np.uint8 else found
     np.testing.assert_allclose(seen, images.astype(np.float64), atol=1e-5)
 
@@ -322,5 +323,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"nowhere does not exist: name an array"):
         load(tmp_path / "nowhere")
     np.save(tmp_path / "e.npy", GREYS)
-    with pytest.raises(UsageError, match=r"e\.npy is an array: leave it out"):
+    with pytest.raises(
+        UsageError, match=r"--image-size is 4 and .*e\.npy is an array: leave it out"
+    ):
         load(tmp_path / "e.npy", image_size=4)

@@ -230,9 +230,43 @@ def test_tfrecord_that_tfds_prepared_is_read(tiny, tfds, tmp_path):
 def test_data_dir_of_tfds_is_the_default(tiny, tmp_path, monkeypatch, variable):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.setenv(variable, str(tmp_path))
-    tiny.load(None)
     root = tmp_path if variable == "TFDS_DATA_DIR" else tmp_path / "tensorflow_datasets"
+    expected = tiny.load(root)
     assert (root / "mnist" / "3.0.1" / "dataset_info.json").is_file()
+    assert_same(tiny.load(None, manual_dir=None), expected)
+
+
+def test_manual_dir_alone_leaves_nothing_in_the_home_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    expected = tiny.load(tmp_path / "data")
+    assert_same(tiny.load(None), expected)
+    assert_same(tiny.load(None), expected)  # as it is prepared now
+    assert not list(home.iterdir())
+    assert (tiny.originals / "mnist" / "3.0.1" / "dataset_info.json").is_file()
+
+
+def test_prepared_data_in_the_home_folder_are_read_and_not_written_to(tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = tmp_path / "tensorflow_datasets"
+    expected = tiny.load(root)
+    next(root.rglob("*.npz")).unlink()
+    before = sorted(root.rglob("*"))
+    dataset = tiny.load(None)
+    assert_same(dataset, expected)
+    assert sorted(root.rglob("*")) == before
+    (note,) = dataset.notes
+    assert note.startswith(f"--manual-dir={tiny.originals} is not read: mnist is prepared in")
+
+
+def test_a_path_that_the_bundled_digits_do_not_need_is_named():
+    assert not named.load("digits").notes
+    dataset = named.load("digits", data_dir="/data", manual_dir="/nowhere")
+    what = "is not read: digits are bundled with scikit-learn"
+    assert dataset.notes == (f"--data-dir=/data {what}", f"--manual-dir=/nowhere {what}")
 
 
 def test_packed_amat_is_taken(make_tiny, tmp_path):

@@ -62,6 +62,7 @@ def measure_again(chosen: Options) -> None:
         "num_test": len(x),
         "seed": chosen.seed,
         "step": trained.step,
+        "data_digest": dataset.digest,
         **measure.reported(test),
         "parameters_sha256": measure.sha256(trained.params),
         "device": jax.devices()[0].device_kind,

@@ -120,4 +120,5 @@ def reconstructed_as(chosen: Options, num: int, trained: "Trained") -> Any:
         label_now,
         jnp.full_like(label_now, trained.classes.index(chosen.reconstruct_as)),
     )
-    return figures.reconstructions(x, likelihood.mean)
+    names = ("test", f"as {chosen.reconstruct_as[:20]}")
+    return figures.reconstructions(x, likelihood.mean, names)

@@ -59,36 +59,68 @@ def load(
     if chosen.dataset.startswith("tfds:"):
         from vae_jax.run.data import tfds
 
+        unused = ("test", "labels", "images_key", "labels_key")
+        _check_unused(chosen, chosen.dataset, "prepared by TFDS", *unused)
         return tfds.load(chosen.dataset.removeprefix("tfds:"), chosen, stream=stream)
     path = Path(chosen.dataset)
-    parts = _parts(path, chosen)
-    if chosen.test is not None:
-        test = _parts(chosen.test, chosen)
-        if "all" not in parts or "all" not in test:
-            raise UsageError(
-                f"--test is {chosen.test} but {path} has splits of its own: leave it out"
-            )
-        parts = {"train": parts["all"], "test": test["all"]}
-        shapes = [part.images.shape[1:] for part in parts.values()]
-        if shapes[0] != shapes[1]:
-            raise DataError(f"{path} has images of {shapes[0]} and {chosen.test} of {shapes[1]}")
+    parts = _parts(path, chosen.test, chosen)
     return assemble(path.absolute().stem, str(path), parts, by_position=by_position)
 
 
-def _parts(path: Path, chosen: options.OwnData) -> dict[str, Found]:
-    """What is found in one place, by the split it is of: `all`, or `train` and the others."""
+def _parts(path: Path, test: Path | None, chosen: options.OwnData) -> dict[str, Found]:
+    """What is found, by the split it is of: `all`, or `train` and the others."""
     from vae_jax.run.data import arrays, pictures
 
-    if path.is_dir():
-        return pictures.read_folder(path, pictures.Reading(chosen.image_size, chosen.background))
-    if path.suffix in (".npy", ".npz"):
-        if chosen.image_size is not None:
+    of_pictures, *others = [_is_folder(place) for place in (path, test) if place is not None]
+    if others not in ([], [of_pictures]):
+        raise UsageError(
+            f"{path} and --test={test} are of two kinds: give two folders or two files"
+        )
+    if of_pictures:
+        _check_unused(chosen, path, "a folder", "images_key", "labels_key", "labels", "data_dir")
+        reading = pictures.Reading(chosen.image_size, chosen.background)
+        return pictures.read_folder(path, reading, test)
+    _check_unused(chosen, path, "an array", "image_size", "background", "data_dir")
+
+    def read(place: Path) -> dict[str, arrays.Looked]:
+        if place.suffix.lower() == ".npz":
+            _check_unused(chosen, place, "a .npz file", "labels")
+            return arrays.read_npz(place, chosen.images_key, chosen.labels_key)
+        _check_unused(chosen, place, "a .npy file", "images_key", "labels_key")
+        return arrays.read_npy(place, chosen.labels)
+
+    looked = read(path)
+    if test is not None:
+        if chosen.labels is not None:
             raise UsageError(
-                f"--image-size resizes pictures of a folder or of TFDS, and {path} is an array: "
+                f"--labels={chosen.labels} has none for --test={test}: save images and labels of "
+                "both as .npz files, and leave it out"
+            )
+        of_test = read(test)
+        if "all" not in looked or "all" not in of_test:
+            raise UsageError(f"--test is {test} but there are splits of their own: leave it out")
+        looked = {"train": looked["all"], "test": of_test["all"]}
+    return arrays.scaled(looked)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a place holds pictures; else it holds an array."""
+    try:
+        if path.is_dir():
+            return True
+        what = "is no .npy or .npz file and no folder" if path.exists() else "does not exist"
+        if path.exists() and path.suffix.lower() in (".npy", ".npz"):
+            return False
+    except OSError as error:  # of a name that none can have
+        what = f"cannot be looked for ({error.strerror})"
+    raise DataError(f"{path} {what}: name an array, a folder of pictures, or tfds:NAME")
+
+
+def _check_unused(chosen: options.OwnData, path: Path | str, kind: str, *names: str) -> None:
+    """Raises UsageError for an option that data of this kind have no use for."""
+    for name in names:
+        if getattr(chosen, name) != options.OwnData.__dataclass_fields__[name].default:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is {getattr(chosen, name)} and {path} is {kind}: "
                 "leave it out"
             )
-        if path.suffix == ".npy":
-            return arrays.read_npy(path, chosen.labels)
-        return arrays.read_npz(path, chosen.images_key, chosen.labels_key)
-    what = "is no .npy or .npz file and no folder" if path.exists() else "does not exist"
-    raise DataError(f"{path} {what}: name an array, a folder of pictures, or tfds:NAME")

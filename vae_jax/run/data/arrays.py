@@ -8,97 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from vae_jax.run.data.dataset import Found, content_hash
+from vae_jax.run.data.ranges import BYTES, Scale, Seen
 from vae_jax.run.errors import DataError
 
 _CHUNK_BYTES = 2**26
-
-
-class Scale(NamedTuple):
-    """How the values of a file become bytes, or floats in [0, 1].
-
-    Attributes:
-      factor: what they are multiplied by.
-      dtype: uint8 or float32.
-    """
-
-    factor: float
-    dtype: np.dtype
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        if self.dtype == np.uint8:
-            if self.factor == 1:
-                return values.astype(np.uint8)
-            return np.round(values * np.float32(self.factor)).astype(np.uint8)
-        return (values * np.float64(self.factor)).astype(np.float32)
-
-
-BYTES = Scale(1.0, np.dtype(np.uint8))
-
-
-class Seen:
-    """What has been seen of a file's values, chunk by chunk.
-
-    Attributes:
-      low: the least value.
-      high: the largest.
-      steps: whether all are multiples of 1/255, as bytes that were divided are.
-      two: whether all are 0 or 1.
-    """
-
-    def __init__(self, what: str, dtype: np.dtype) -> None:
-        self._what, self._dtype = what, dtype
-        self.low, self.high, self.steps, self.two = np.inf, -np.inf, True, True
-        self._rows = 0
-        if dtype.kind not in "biuf":
-            raise DataError(f"{what} holds {dtype}: images are bytes, or numbers in [0, 1]")
-
-    def add(self, values: np.ndarray) -> None:
-        """Looks at more of the images.
-
-        Raises:
-          DataError: one of them holds NaN.
-        """
-        if self._dtype.kind == "f":
-            wrong = np.isnan(values).reshape(len(values), -1).any(axis=1)
-            if wrong.any():
-                raise DataError(
-                    f"{self._what} has NaN in {wrong.sum()} of its images from number "
-                    f"{self._rows + int(wrong.argmax())} on: leave them out"
-                )
-            if self.steps:
-                levels = values.astype(np.float32) * np.float32(255)
-                self.steps = bool((np.abs(levels - np.round(levels)) < 1e-3).all())
-        self.two = self.two and bool(((values == 0) | (values == 1)).all())
-        self._rows += len(values)
-        self.low = min(self.low, float(values.min()))
-        self.high = max(self.high, float(values.max()))
-
-    def scale(self) -> tuple[Scale, bool, tuple[str, ...]]:
-        """How they become what the model sees, whether all are 0 or 1, and what to say of it.
-
-        Raises:
-          DataError: values that are no image's.
-        """
-        low, high, floats = self.low, self.high, self._dtype.kind == "f"
-        if self.two:
-            said = f"{self._what}: every value is 0 or 1, so the images are binary"
-            return Scale(255.0, np.dtype(np.uint8)), True, (said,)
-        if not floats and low >= 0 and high <= 255:
-            return BYTES, False, ()
-        if not floats and low >= 0 and high < 2**16:
-            bits = next(b for b in (10, 12, 14, 16) if high < 2**b)
-            said = f"{self._what}: values up to {high:.0f} are taken for {bits} bits"
-            return Scale(1 / (2**bits - 1), np.dtype(np.float32)), False, (said,)
-        if floats and low >= 0 and high <= 1:
-            if self.steps:
-                return Scale(255.0, np.dtype(np.uint8)), False, ()
-            said = f"{self._what}: more than 256 levels, kept as floats"
-            return Scale(1.0, np.dtype(np.float32)), False, (said,)
-        most = 1 if floats else 255
-        raise DataError(
-            f"{self._what} has values from {low:g} to {high:g}: scale them to [0, {most}], the "
-            f"range of {self._dtype} images"
-        )
 
 
 class Rows:
@@ -182,24 +95,87 @@ def _check_shape(shape: tuple[int, ...], what: str) -> None:
         raise DataError(f"{what} is empty: its shape is {shape}")
 
 
-def found_in(file: np.ndarray, what: str, labels: np.ndarray | None) -> Found:
-    """An array's images, looked at once from its first to its last.
+class Looked(NamedTuple):
+    """An array that was looked at from its first image to its last.
+
+    Attributes:
+      file: [N, H, W] or [N, H, W, C].
+      labels: as in `Found`.
+      hashes: as in `Found`.
+      seen: of its values.
+      notes: as in `Found`.
+    """
+
+    file: np.ndarray
+    labels: np.ndarray | None
+    hashes: np.ndarray
+    seen: Seen
+    notes: tuple[str, ...] = ()
+
+
+def look(file: np.ndarray, what: str, labels: np.ndarray | None) -> Looked:
+    """Looks at an array's images.
 
     Raises:
       DataError: they are no images; one line that says why.
     """
+    seen = Seen(what, file.dtype)
     _check_shape(file.shape, what)
-    seen, hashes = Seen(what, file.dtype), np.empty(len(file), np.uint64)
+    hashes = np.empty(len(file), np.uint64)
     step = max(1, _CHUNK_BYTES // max(1, file[:1].nbytes))
     with tqdm(total=len(file), desc="reading", unit="image", delay=2, disable=None) as bar:
         for start in range(0, len(file), step):
             rows = np.arange(start, min(start + step, len(file)))
             values = read_rows(file, rows, what)
             seen.add(values)
+            if values.dtype.itemsize > 8:  # of what is behind 80 bits nobody knows
+                values = values.astype(np.float64)
             hashes[rows] = [content_hash(item) for item in values]
             bar.update(len(rows))
-    scale, binary, notes = seen.scale()
-    return Found(Rows(file, what, scale), labels, hashes, binary, notes)
+    return Looked(file, labels, hashes, seen)
+
+
+def scaled(parts: dict[str, Looked]) -> dict[str, Found]:
+    """The images of arrays that belong together: one range holds for all.
+
+    Raises:
+      DataError: they are no images, or not of one shape and range.
+    """
+    (name, first), *others = parts.items()
+    whole = first.seen
+    for _, part in others:
+        if part.file.shape[1:] != first.file.shape[1:]:
+            raise DataError(
+                f"{first.seen.what} has images of {first.file.shape[1:]} and {part.seen.what} of "
+                f"{part.file.shape[1:]}: give them one shape"
+            )
+        whole = whole.merge(part.seen)
+    own = [part.seen.scale()[0] for part in parts.values()]
+    types = {part.seen.dtype for part in parts.values()}
+    floats = [part.seen.dtype.kind == "f" for part in parts.values()]
+    for part, of_part, is_float in zip(parts.values(), own, floats, strict=True):
+        seen = part.seen
+        if any(floats) != all(floats):
+            alike = is_float == floats[0]
+        else:  # of one type all are read by the range of all; but 0 and 1 are not two of 256 levels
+            alike = (len(types) == 1 and not seen.two) or of_part == whole.scale()[0]
+        if not alike:
+            raise DataError(
+                f"{seen.what} has {seen.dtype} from {seen.low:g} to {seen.high:g}, and the other "
+                f"splits {whole.dtype}, together from {whole.low:g} to {whole.high:g}: give them "
+                "one type and range"
+            )
+    scale, binary, notes = whole.scale()
+    return {
+        part: Found(
+            Rows(of.file, of.seen.what, scale),
+            of.labels,
+            of.hashes,
+            binary,
+            of.notes + notes * (part == name),
+        )
+        for part, of in parts.items()
+    }
 
 
 # What the arrays of a .npz file are called: alone, and by those who split them.
@@ -215,25 +191,33 @@ _PARTS = {
 }
 
 
-def read_npy(path: Path, labels: Path | None) -> dict[str, Found]:
+def read_npy(path: Path, labels: Path | None) -> dict[str, Looked]:
     """The images of a .npy file, and the labels of another.
 
     Raises:
       DataError: they cannot be read, or do not go together.
     """
-    file = _load(path, mmap_mode="r")
+    file = _load(path, np.ndarray, mmap_mode="r")
     if not file.flags.c_contiguous:
         raise DataError(f"{path} is in Fortran's order: save np.ascontiguousarray of it")
     _check_shape(file.shape, str(path))
-    of_images = None if labels is None else _checked_labels(_load(labels), len(file), str(labels))
-    return {"all": found_in(file, str(path), of_images)}
+    of_images = None
+    if labels is not None:
+        of_images = _checked_labels(_load(labels, np.ndarray), len(file), str(labels))
+    return {"all": look(file, str(path), of_images)}
 
 
-def _load(path: Path, **how: Any) -> Any:
+def _load(path: Path, kind: type[Any], **how: Any) -> Any:
+    """An array, or the arrays of a .npz file, whichever kind is asked for."""
     try:
         found = np.load(path, **how)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist: name a .npy file") from error
     except Exception as error:  # NumPy's and zipfile's, of every type
-        raise DataError(f"{path} cannot be read ({brief(error)})") from error
+        raise DataError(f"{path} cannot be read ({brief(error)}): save it anew") from error
+    if not isinstance(found, kind):
+        has, wants = (".npy", ".npz") if isinstance(found, np.ndarray) else (".npz", ".npy")
+        raise DataError(f"{path} is a {has} file: rename it, or name a {wants} file")
     return found
 
 
@@ -242,13 +226,15 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def read_npz(path: Path, images_key: str | None, labels_key: str | None) -> dict[str, Found]:
+def read_npz(path: Path, images_key: str | None, labels_key: str | None) -> dict[str, Looked]:
     """The images and labels of a .npz file: one pair of arrays, or one for each split.
 
     Raises:
       DataError: an array cannot be read, or is not there.
     """
-    with _load(path) as file:
+    with _load(path, np.lib.npyio.NpzFile) as file:
+        if not file.files:
+            raise DataError(f"{path} holds no array: save the images in it")
         for key in (images_key, labels_key):
             if key is not None and key not in file.files:
                 raise DataError(f"{path} has no array {key!r} but {', '.join(file.files)}")
@@ -260,7 +246,18 @@ def read_npz(path: Path, images_key: str | None, labels_key: str | None) -> dict
                     parts[part] = (found, _first(y, file.files))
         if not {"train", "test"} <= parts.keys():
             parts = {"all": _one_pair(path, file.files, images_key, labels_key)}
-        return {part: _of_keys(path, file, *keys) for part, keys in parts.items()}
+        elif labels_key is not None:
+            raise DataError(
+                f"{path} has splits of its own, {' and '.join(x for x, _ in parts.values())}, and "
+                f"--labels-key is {labels_key}: give --images-key too, or neither"
+            )
+        looked = {part: _of_keys(path, file, *keys) for part, keys in parts.items()}
+        read = {key for keys in parts.values() for key in keys}
+        if unread := [key for key in file.files if key not in read]:
+            (part, first), *_ = looked.items()
+            note = f"{path}: not read: {', '.join(unread)}; --images-key and --labels-key choose"
+            looked[part] = first._replace(notes=(note,))
+        return looked
 
 
 def _first(names: tuple[str, ...], files: list[str]) -> str | None:
@@ -270,29 +267,33 @@ def _first(names: tuple[str, ...], files: list[str]) -> str | None:
 def _one_pair(
     path: Path, files: list[str], images_key: str | None, labels_key: str | None
 ) -> tuple[str, str | None]:
-    images = images_key or (files[0] if len(files) == 1 else _first(_IMAGES, files))
+    # Of a training set alone, all.
+    known, named = (*_IMAGES, *_PARTS["train"][0]), (*_LABELS, *_PARTS["train"][1])
+    images = images_key or (files[0] if len(files) == 1 else _first(known, files))
     if images is None:
         raise DataError(
             f"{path} has the arrays {', '.join(files)}: choose the images with --images-key, and "
             "the labels, if there are any, with --labels-key"
         )
-    return images, labels_key or _first(_LABELS, files)
+    return images, labels_key or _first(named, files)
 
 
-def _of_keys(path: Path, file: Any, images: str, labels: str | None) -> Found:
+def _of_keys(path: Path, file: Any, images: str, labels: str | None) -> Looked:
     arrays = []
     for key in (images, labels):
         try:
             arrays.append(None if key is None else file[key])
         except Exception as error:
-            raise DataError(f"{path}, {key!r}, cannot be read ({brief(error)})") from error
+            raise DataError(
+                f"{path}, {key!r}, cannot be read ({brief(error)}): save it anew"
+            ) from error
     x, y = arrays
     assert x is not None
-    what = f"{path}, {images!r},"
+    what = f"{path}, {images!r}"
     _check_shape(x.shape, what)
     if y is not None:
-        y = _checked_labels(y, len(x), f"{path}, {labels!r},")
-    return found_in(x, what, y)
+        y = _checked_labels(y, len(x), f"{path}, {labels!r}")
+    return look(x, what, y)
 
 
 def _checked_labels(labels: np.ndarray, num: int, what: str) -> np.ndarray:
@@ -310,7 +311,10 @@ def _checked_labels(labels: np.ndarray, num: int, what: str) -> np.ndarray:
     if labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all():
         labels = labels.argmax(axis=1)
     whole = labels.dtype.kind in "biuUS" or (
-        labels.dtype.kind == "f" and (labels == np.floor(labels)).all()
+        # Beyond 2^53 not every whole number is a float.
+        labels.dtype.kind == "f"
+        and (labels == np.floor(labels)).all()
+        and (np.abs(labels) <= 2**53).all()
     )
     if labels.ndim != 1 or not whole:
         raise DataError(

@@ -13,8 +13,10 @@ from vae_jax.run.errors import DataError
 STREAM_BYTES = 10**9
 """A larger training set is read while it trains."""
 
-_TEST, _VALIDATION = 0.1, 0.1
+_BOUNDS = (0.1, 0.2)
 _MAX_TEST, _MAX_VALIDATION, _LEAST = 10_000, 5_000, 20
+_SMALL = 1_000
+"""Of fewer images each class has its tenths: by chance alone one could have none."""
 
 
 class Split(NamedTuple):
@@ -110,9 +112,10 @@ def take(images: Any, rows: np.ndarray) -> Any:
     return images.take(rows) if not isinstance(images, np.ndarray) else images[rows]
 
 
-def natural(text: str) -> list[Any]:
-    """A key that sorts 2 before 10."""
-    return [int(part) if part.isdigit() else part.casefold() for part in re.split(r"(\d+)", text)]
+def natural(text: str) -> tuple[list[Any], str]:
+    """A key that sorts 2 before 10, and tells 2 from 02, and a from A."""
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if part.isdecimal() else part.casefold() for part in parts], text
 
 
 def classes_of(parts: Iterable[Found]) -> tuple[tuple[str, ...], Callable[[Any], np.ndarray]]:
@@ -143,6 +146,11 @@ def assemble(
     image from the test set to the training set. Of more than 10,000 for the test the first by hash
     are measured and the rest sit out; of more than 5,000 for validation the rest are trained on.
 
+    Of fewer than 1,000 images each class of five or more has a tenth of them at least in each of
+    the two: what it lacks are its images with the next hashes, as one that is empty has. Where data
+    grow, a hash below 0.1 still never leaves the test set, and none below 0.2 is ever trained on;
+    what filled the test set up may go to validation, or to training where it is not below 0.2.
+
     Args:
       name: of the set.
       source: where it is.
@@ -154,30 +162,42 @@ def assemble(
     """
     names, numbered = classes_of(parts.values())
 
-    def split(part: Found, rows: np.ndarray) -> Split:
+    def of_each(part: Found) -> np.ndarray:
         labels = np.full(len(part.hashes), -1) if part.labels is None else numbered(part.labels)
-        return Split(take(part.images, rows), labels[rows].astype(np.int32))
+        return labels.astype(np.int32)
+
+    def split(part: Found, rows: np.ndarray) -> Split:
+        return Split(take(part.images, rows), of_each(part)[rows])
 
     notes = [note for part in parts.values() for note in part.notes]
     if "all" in parts:
         whole = parts["all"]
-        rows = _rows_by_position if by_position else _rows_by_content
-        test, validation, train = rows(whole.hashes, source)
+        if by_position:
+            test, validation, train = rows_by_position(len(whole.hashes), source)
+        else:
+            _check_enough(len(whole.hashes), source, whole.notes)
+            test, validation, train = _by_content(whole.hashes, of_each(whole), tenths=2)
+            train = np.sort(np.concatenate([train, validation[_MAX_VALIDATION:]]))
+            test, validation = np.sort(test[:_MAX_TEST]), np.sort(validation[:_MAX_VALIDATION])
         chosen = {"train": (whole, train), "validation": (whole, validation), "test": (whole, test)}
         if sat_out := len(whole.hashes) - len(test) - len(validation) - len(train):
             notes.append(f"{sat_out:,} images of the test set's tenth sit out")
     else:
         every = {part: np.arange(len(found.hashes)) for part, found in parts.items()}
         if "validation" not in parts:
-            every["train"], every["validation"] = _held_out(parts["train"].hashes)
+            of_train = parts["train"]
+            validation, train = _by_content(of_train.hashes, of_each(of_train), tenths=1)
+            every["train"] = np.sort(np.concatenate([train, validation[_MAX_VALIDATION:]]))
+            every["validation"] = np.sort(validation[:_MAX_VALIDATION])
         chosen = {part: (parts.get(part, parts["train"]), rows) for part, rows in every.items()}
         notes += _leaks(chosen)
     splits = {part: split(*of) for part, of in chosen.items()}
     for part, of in splits.items():
         if not len(of.labels):
+            hashes = np.concatenate([part.hashes for part in parts.values()])
             raise DataError(
-                f"{source} has no image for the {part} set, whose members follow from the images' "
-                "content: give more images, or folders train, validation and test"
+                f"{source} has no image for the {part} set, as of its {len(hashes):,} images "
+                f"{len(np.unique(hashes)):,} are different: give more, or splits of your own"
             )
         missing = sorted(set(range(len(names))) - set(of.labels.tolist()))
         if missing and (of.labels >= 0).any():
@@ -201,23 +221,23 @@ def assemble(
     )
 
 
-def _rows_by_content(hashes: np.ndarray, source: str) -> list[np.ndarray]:
-    _check_enough(len(hashes), source)
-    place = hashes.astype(np.float64) / 2.0**64
-    order = np.argsort(place, kind="stable")
-    bounds = np.searchsorted(place[order], [_TEST, _TEST + _VALIDATION])
-    test, validation, train = np.split(order, bounds)
-    rest = validation[_MAX_VALIDATION:]
-    train = np.sort(np.concatenate([train, rest]))
-    return [np.sort(test[:_MAX_TEST]), np.sort(validation[:_MAX_VALIDATION]), train]
-
-
-def _held_out(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows to train on, and a tenth of them, 5,000 at most, to validate on."""
-    place = hashes.astype(np.float64) / 2.0**64
-    order = np.argsort(place, kind="stable")
-    num = min(int(np.searchsorted(place[order], _VALIDATION)), _MAX_VALIDATION)
-    return np.sort(order[num:]), np.sort(order[:num])
+def _by_content(hashes: np.ndarray, labels: np.ndarray, *, tenths: int) -> list[np.ndarray]:
+    """The rows of some tenths and those of the rest, each in the order of their hashes."""
+    distinct, inverse = np.unique(hashes, return_inverse=True)
+    place = distinct.astype(np.float64) / 2.0**64
+    part = np.digitize(place, _BOUNDS[:tenths])
+    label_of = np.full(len(distinct), -1)
+    np.maximum.at(label_of, inverse, labels)  # of copies, which may have several, the last
+    wanted = [(np.arange(len(part)), min(1, len(part) // (tenths + 1)))]
+    if len(hashes) < _SMALL:
+        classes = [np.flatnonzero(label_of == label) for label in set(label_of.tolist()) - {-1}]
+        wanted = [*((rows, (len(rows) + 5) // 10) for rows in classes), *wanted]
+    for tenth in range(tenths):
+        for rows, least in wanted:
+            missing = max(0, least - int((part[rows] == tenth).sum()))
+            part[rows[part[rows] > tenth][:missing]] = tenth
+    order = np.argsort(hashes.astype(np.float64), kind="stable")
+    return [order[part[inverse][order] == i] for i in range(tenths + 1)]
 
 
 def rows_by_position(num: int, source: str) -> list[np.ndarray]:
@@ -228,13 +248,10 @@ def rows_by_position(num: int, source: str) -> list[np.ndarray]:
     return np.split(order, [num_test, num_test + num_validation])
 
 
-def _rows_by_position(hashes: np.ndarray, source: str) -> list[np.ndarray]:
-    return rows_by_position(len(hashes), source)
-
-
-def _check_enough(num: int, source: str) -> None:
+def _check_enough(num: int, source: str, notes: tuple[str, ...] = ()) -> None:
     if num < _LEAST:
-        raise DataError(f"{source} has {num} images: {_LEAST} are the least to train and test on")
+        what = "; ".join((f"{source} has {num} images", *notes))
+        raise DataError(f"{what}: {_LEAST} are the least to train and test on")
 
 
 def _leaks(chosen: dict[str, tuple[Found, np.ndarray]]) -> list[str]:

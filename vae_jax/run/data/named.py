@@ -47,15 +47,19 @@ def load(
     mnist, fashion_mnist and binarized_mnist are those of TensorFlow Datasets, looked for prepared
     in `data_dir` (default: `$TFDS_DATA_DIR`, then `~/tensorflow_datasets`), as the original files
     in `manual_dir`, in the download cache and last on the network. They are prepared in `data_dir`
-    as array_record, and the decoded arrays are cached beside it. mnist and fashion_mnist have no
-    validation split: the last 5000 rows of the train split are held out. binarized_mnist
-    (Larochelle's static binarization) brings its own, and has no labels.
+    as array_record, and the decoded arrays are cached beside it; where `manual_dir` is given and no
+    `data_dir`, in `manual_dir`, so that nothing is written where nobody said. mnist and
+    fashion_mnist have no validation split: the last 5000 rows of the train split are held out.
+    binarized_mnist (Larochelle's static binarization) brings its own, and has no labels.
 
     digits are scikit-learn's bundled 8x8 images, without a download. auto is mnist where it can
     be had within seconds, else digits and a `notice`.
     """
     if name == "digits":
-        return _digits()
+        given = {"--data-dir": data_dir, "--manual-dir": manual_dir}
+        what = "is not read: digits are bundled with scikit-learn"
+        unread = tuple(f"{option}={path} {what}" for option, path in given.items() if path)
+        return _digits()._replace(notes=unread)
     if name == "auto":
         try:
             return load("mnist", data_dir=data_dir, manual_dir=manual_dir)
@@ -65,13 +69,17 @@ def load(
     if name not in _VERSIONS:
         raise DataError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
 
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    root, first_choice = _roots(name, data_dir, manual_dir)
     folder = root / name / _VERSIONS[name]
+    notes: tuple[str, ...] = ()
+    if manual_dir is not None and root != Path(manual_dir).expanduser() and folder.exists():
+        notes = (f"--manual-dir={manual_dir} is not read: {name} is prepared in {folder}",)
     cache = folder / "vae_jax_uint8.npz"
     arrays = _read_cache(cache)
     if arrays is None:
         arrays = _load_tfds(name, root, folder, manual_dir)
-        _write_cache(cache, arrays)
+        if root == first_choice:
+            _write_cache(cache, arrays)
     train, test = (Split(arrays[f"{s}_images"], arrays[f"{s}_labels"]) for s in ("train", "test"))
     if name == "binarized_mnist":
         validation = Split(arrays["validation_images"], arrays["validation_labels"])
@@ -93,7 +101,16 @@ def load(
         digest=digest,
         num_images=sum(len(split.labels) for split in (train, validation, test)),
         binary=binary,
+        notes=notes,
     )
+
+
+def _roots(name: str, data_dir: Any, manual_dir: Any) -> tuple[Path, Path]:
+    """Where the data set is prepared, or is to be; and where it is, if it is nowhere yet."""
+    named, default = data_dir or os.environ.get("TFDS_DATA_DIR"), "~/tensorflow_datasets"
+    places = [Path(p).expanduser() for p in ([named] if named else [manual_dir, default]) if p]
+    there = (place for place in places if (place / name / _VERSIONS[name]).exists())
+    return next(there, places[0]), places[0]
 
 
 def _digits() -> Dataset:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from vae_jax.run.data.arrays import brief
 from vae_jax.run.data.dataset import STREAM_BYTES, Found, content_hash, natural
-from vae_jax.run.errors import DataError
+from vae_jax.run.errors import DataError, UsageError
 
 # What Pillow names among its formats but does not read by itself.
 _STUBS = {"HDF5", "BUFR", "GRIB", "PDF", "MPEG", "WMF"}
@@ -25,6 +25,7 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
+_LARGEST = 4096
 _OF_THE_SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
@@ -38,6 +39,22 @@ class Reading(NamedTuple):
 
     size: int | None = None
     background: str = "white"
+
+
+def check(reading: Reading) -> None:
+    """Raises UsageError for a way of reading that there is none of."""
+    from PIL import ImageColor
+
+    if reading.size is not None and reading.size > _LARGEST:
+        raise UsageError(f"--image-size is {reading.size}: {_LARGEST:,} is the largest")
+    try:
+        opaque = len(ImageColor.getrgb(reading.background)) == 3
+    except ValueError:
+        opaque = False
+    if not opaque:
+        raise UsageError(
+            f"--background is {reading.background}: give the name of a colour, or #rrggbb"
+        )
 
 
 class Pictures:
@@ -89,7 +106,7 @@ def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray
     Raises:
       DataError: it cannot be read; one line that says why.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     what = str(source) if what is None else what
     try:
@@ -118,9 +135,10 @@ def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise every type
+        unknown = isinstance(error, UnidentifiedImageError)
+        why = "its content is of no format that it knows" if unknown else brief(error)
         raise DataError(
-            f"{what} is no picture that Pillow can read ({brief(error)}): delete it, or save it "
-            "anew"
+            f"{what} is no picture that Pillow can read ({why}): delete it, or save it anew"
         ) from error
 
 
@@ -166,25 +184,29 @@ def _plain(picture: Any, background: str) -> Any:
     return picture.convert("RGB")
 
 
-def read_folder(folder: Path, reading: Reading) -> dict[str, Found]:
+def read_folder(folder: Path, reading: Reading, test: Path | None = None) -> dict[str, Found]:
     """The pictures of a folder and of its sub-folders, whose names are the labels.
 
-    Sub-folders train, test and maybe validation are splits, each with its own sub-folders.
+    Sub-folders train, test and maybe validation are splits, each with its own sub-folders; or else
+    another folder is the test set.
 
     Raises:
       DataError: they cannot be read, or do not go together.
+      UsageError: both have splits.
     """
-    by_part = {_PARTS[path.name.lower()]: path for path in _folders(folder) if _is_part(path)}
-    if {"train", "test"} <= by_part.keys():
-        found = {part: _listed(path) for part, path in sorted(by_part.items())}
-    else:
-        found = {"all": _listed(folder)}
+    check(reading)
+    try:
+        found = _listed_parts(folder, test)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be looked into ({error.strerror})") from error
     everything = [path for part in found.values() for path in part.paths]
-    if not everything:
-        raise DataError(
-            f"{folder} holds no pictures, nor do its sub-folders: put them there, in any of "
-            "Pillow's formats"
-        )
+    for of in found.values():
+        if not of.paths:
+            passed_over = "".join(f"; {note}" for note in of.notes)
+            raise DataError(
+                f"{of.folder} holds no pictures, nor do its sub-folders{passed_over}: put them "
+                "there, in any of Pillow's formats"
+            )
     looked = _look(folder, everything, reading)
     result, start = {}, 0
     for part, of in found.items():
@@ -198,7 +220,36 @@ def read_folder(folder: Path, reading: Reading) -> dict[str, Found]:
     return result
 
 
+def _listed_parts(folder: Path, test: Path | None) -> dict[str, "_Listed"]:
+    """The pictures by the split that they are of, as `read_folder` says."""
+    inner = _folders(folder)
+    by_part: dict[str, Path] = {}
+    for path in filter(_is_part, inner):
+        part = _PARTS[path.name.lower()]
+        if part in by_part:
+            raise DataError(
+                f"{by_part[part]} and {path} are both taken for the {part} set: make them one"
+            )
+        by_part[part] = path
+    if {"train", "test"} <= by_part.keys():
+        if test is not None:
+            raise UsageError(f"--test is {test} but {folder} has splits of its own: leave it out")
+        return {part: _listed(path) for part, path in sorted(by_part.items())}
+    only_parts = len(inner) == len(by_part)  # else they may be classes: train, car, aeroplane
+    if test is None and only_parts and {"train", "validation"} == by_part.keys():
+        raise DataError(
+            f"{folder} has {' and '.join(path.name for path in inner)} but no test: rename the "
+            "one that is to be measured on"
+        )
+    if only_parts and {"train"} == by_part.keys() and _listed(by_part["train"]).paths:
+        folder = by_part["train"]
+    if test is not None:
+        return {"train": _listed(folder), "test": _listed(test)}
+    return {"all": _listed(folder)}
+
+
 class _Listed(NamedTuple):
+    folder: Path
     paths: list[Path]
     labels: np.ndarray | None
     notes: tuple[str, ...]
@@ -245,7 +296,7 @@ def _listed(folder: Path) -> _Listed:
         labels = np.array(
             [p.parent.name if deep else "" for p, deep in zip(paths, inside, strict=True)]
         )
-    return _Listed(paths, labels, tuple(notes))
+    return _Listed(folder, paths, labels, tuple(notes))
 
 
 def _deep(folder: Path, known: set[str]) -> Iterable[Path]:
@@ -271,6 +322,8 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
     high, low, channels, total, two = 0.0, 0.0, 1, 0, True
     for i, path in enumerate(tqdm(paths, "reading", unit="image", delay=1, disable=None)):
         values = decode(path, reading)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise DataError(f"{path} has values that are no numbers, or infinite: leave it out")
         sizes.setdefault(values.shape[:2], path)
         kinds.setdefault("bytes" if values.dtype == np.uint8 else values.dtype.kind, path)
         hashes[i] = content_hash(values)
@@ -294,8 +347,8 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
         images = np.empty((len(paths), *image_shape), np.uint8 if most == 255 else np.float32)
         for i, values in enumerate(kept):
             images[i] = values if most == 255 else values / most
-    binary = two and most == 255 and high == 255
-    if binary:
+    binary = kinds.keys() == {"bytes"} and (most == 1 or (two and high == 255))
+    if binary and most == 255:
         notes = (*notes, f"{folder}: every pixel is black or white, so the images are binary")
     return _Looked(images, image_shape, most, hashes, binary, notes)
 
@@ -318,7 +371,10 @@ def _check_alike(folder: Path, sizes: dict[Any, Path], kinds: dict[str, Path]) -
 def _range(folder: Path, kind: str, low: float, high: float) -> tuple[float, tuple[str, ...]]:
     """What stands for 1, by the values of all pictures, and what to say of it."""
     if kind == "bytes":
-        return 255, ()
+        if high <= 1:
+            return 1, (f"{folder}: every value is 0 or 1, so the images are binary",)
+        said = f"{folder}: values up to {high:.0f} are taken for bytes, of which 255 is white"
+        return 255, (said,) if high < 128 else ()
     if low < 0 or (kind == "f" and high > 1) or high >= 2**16:
         raise DataError(
             f"{folder} has values from {low:g} to {high:g}: save floats in [0, 1], or whole "

@@ -16,7 +16,7 @@ from vae_jax.run.data.dataset import (
     rows_by_position,
     take,
 )
-from vae_jax.run.data.pictures import Reading, decode
+from vae_jax.run.data.pictures import Reading, check, decode
 from vae_jax.run.errors import DataError
 from vae_jax.run.options import OwnData
 
@@ -89,6 +89,8 @@ def load(name: str, chosen: OwnData, *, stream: bool) -> Dataset:
     Raises:
       DataError: it is not there, or is none of images.
     """
+    reading = Reading(chosen.image_size, chosen.background)
+    check(reading)
     builder, sources, root = _prepared(name, chosen)
     if "train" not in sources:
         raise DataError(f"{name} has the splits {', '.join(sources)}, and none called train")
@@ -97,7 +99,7 @@ def load(name: str, chosen: OwnData, *, stream: bool) -> Dataset:
         if not len(sources[part]):
             raise DataError(f"the {part} split of {name} is empty")
         what = f"the {part} split of {name}"
-        images: Any = Prepared(sources[part], what, Reading(chosen.image_size, chosen.background))
+        images: Any = Prepared(sources[part], what, reading)
         binary = images.binary
         if not stream and np.prod(images.shape, dtype=np.int64) <= STREAM_BYTES:
             images = np.asarray(images)
