@@ -8,6 +8,7 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import re
 import time
 import warnings
@@ -79,8 +80,12 @@ def manager(
             },
         )
 
-    with _quiet():
-        return _retried(open_folder, f"the folder {directory}")
+    try:
+        return _retried(open_folder, Path(directory), f"the folder {directory}")
+    except OSError as error:
+        raise CheckpointError(
+            f"{directory} is no folder of checkpoints ({_brief(error)})"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -96,11 +101,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _said_once(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and "orbax" in record.pathname)
+    of_orbax = "orbax" in record.pathname or "orbax" in record.getMessage()
+    return not of_orbax or record.levelno < logging.ERROR
 
 
-# What Orbax's threads log with a traceback is raised as well; they may still do so at the end.
-logging.getLogger("absl").addFilter(_said_once)
+# What Orbax's threads and tasks log as an error is raised as well, and said; they may still do so
+# when a save has failed and the program ends.
+for _logger in ("absl", "asyncio"):
+    logging.getLogger(_logger).addFilter(_said_once)
 
 
 def save(
@@ -130,7 +138,8 @@ def save(
     items = {"state": ocp.args.StandardSave(_filled(state)), "config": ocp.args.JsonSave(stored)}
     if best is not None:
         stored["best"] = _mixed(best)
-        items["best"] = ocp.args.StandardSave(_filled(best))
+        # On the host, as a single array of JAX's would be refused.
+        items["best"] = ocp.args.StandardSave(_filled(jax.device_get(best)))
     try:
         checkpoints.save(step, args=ocp.args.Composite(**items), force=True)
     except (OSError, ValueError) as error:  # tensorstore's are ValueErrors
@@ -157,8 +166,9 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State:
     newest = _latest_step(checkpoints)
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
-            read = functools.partial(_restore_step, checkpoints, like, step)
-            return _retried(read, _name(checkpoints, step))
+            return _read(
+                checkpoints, step, functools.partial(_restore_step, checkpoints, like, step)
+            )
         except CheckpointError:
             raise
         except Exception as error:  # damage shows as errors of every type
@@ -216,28 +226,56 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _WAITS = (0.2, 1.0, 3.0)  # seconds before each further try
 
 
-def _name(checkpoints: ocp.CheckpointManager, step: int) -> str:
-    return f"the checkpoint of step {step} in {checkpoints.directory}"
+def _read(checkpoints: ocp.CheckpointManager, step: int, read: Callable[[], Read]) -> Read:
+    folder = Path(checkpoints.directory) / str(step)
+    return _retried(read, folder, f"the checkpoint of step {step} in {checkpoints.directory}")
 
 
-def _retried(read: Callable[[], Read], what: str) -> Read:
+def _retried(read: Callable[[], Read], folder: Path, what: str) -> Read:
     """What `read` returns; errors that can pass are tried again, and never taken for damage.
 
     Raises:
       CheckpointError: such an error did not pass.
     """
-    for wait in (*_WAITS, None):
+    waits, damaged = iter(_WAITS), False
+    while True:
         try:
-            return read()
+            with _quiet():
+                return read()
+        except CheckpointError:
+            raise
         except Exception as error:
-            if not _can_pass(error):
+            # Orbax passes over some errors of reading and misses what it has not read: what is
+            # damaged is so twice, and can be read.
+            cause = error if _can_pass(error) else _reading_error(folder)
+            if cause is None and damaged:
                 raise
-            if wait is None:
+            damaged = cause is None
+            if damaged:
+                continue
+            if (wait := next(waits, None)) is None:
                 raise CheckpointError(
-                    f"{what} cannot be read now ({_brief(error)}): try again; nothing was changed"
+                    f"{what} cannot be read now ({_brief(cause or error)}): try again; nothing was "
+                    "changed"
                 ) from error
             time.sleep(wait)
-    raise AssertionError
+
+
+def _reading_error(folder: Path) -> Exception | None:
+    """What can pass and keeps a file in the folder from being read."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    try:
+        for parent, _, names in os.walk(folder, onerror=fail):
+            for name in names:
+                with (Path(parent) / name).open("rb") as file:
+                    while file.read(2**20):
+                        pass
+    except OSError as error:
+        return error if _can_pass(error) else None
+    return None
 
 
 def _can_pass(error: Exception) -> bool:
@@ -272,7 +310,7 @@ def set_aside(checkpoints: ocp.CheckpointManager, after: int) -> list[Path]:
                 (folder / str(step)).rename(place)
             except OSError as error:
                 raise CheckpointError(
-                    f"{_name(checkpoints, step)} is damaged and cannot be moved to {place} "
+                    f"the checkpoint {folder / str(step)} is damaged and cannot be moved to {place} "
                     f"({_brief(error)}): move it away"
                 ) from error
             moved.append(place)
@@ -292,17 +330,26 @@ def restore_best(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> An
     Returns:
       A pytree of NumPy arrays, or None where the checkpoint keeps none.
     """
-    if "best" not in (checkpoints.item_metadata(step) or {}):
+    mixed = _stored(checkpoints, step).get("best")
+    if mixed is None:
         return None
     target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-    items = ocp.args.Composite(best=ocp.args.StandardRestore(_filled(target)))
-    best = _with_empty(checkpoints.restore(step, args=items)["best"], target)
-    if _mixed(best) != _stored(checkpoints, step)["best"]:
+
+    def read() -> Any:
+        items = ocp.args.Composite(best=ocp.args.StandardRestore(_filled(target)))
+        best = _with_empty(checkpoints.restore(step, args=items)["best"], target)
+        _check(_mixed(best) == mixed)
+        return best
+
+    try:
+        return _read(checkpoints, step, read)
+    except CheckpointError:
+        raise
+    except Exception as error:  # damage shows as errors of every type
         raise CheckpointError(
             f"the best parameters in the checkpoint of step {step} in {checkpoints.directory} are "
-            "damaged: move that checkpoint away to go back to the one before"
-        )
-    return best
+            f"damaged ({_brief(error)}): move that checkpoint away to go back to the one before"
+        ) from error
 
 
 def restore_config(checkpoints: ocp.CheckpointManager, step: int | None = None) -> dict[str, Any]:
@@ -326,7 +373,7 @@ def _stored(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
         stored: dict[str, Any] = checkpoints.restore(step, args=items)["config"]
         return stored
 
-    return _retried(read, _name(checkpoints, step))
+    return _read(checkpoints, step, read)
 
 
 def _latest_step(checkpoints: ocp.CheckpointManager) -> int:
@@ -348,6 +395,10 @@ def _check_sums(state: Any, stored: dict[str, Any]) -> None:
         equal = _mixed(state) == stored["mixed"]
     else:  # written by version 0.1
         equal = [int(x) for x in _plain_sums(jax.tree.leaves(state))] == stored["checksums"]
+    _check(equal)
+
+
+def _check(equal: bool) -> None:
     if not equal:
         raise ValueError("its values are not those that were saved")
 

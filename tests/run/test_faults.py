@@ -41,7 +41,7 @@ def serve():
     for line in sys.stdin:
         session = json.loads(line)
         if (child := os.fork()) == 0:
-            signal.alarm(120)  # one that hangs ends, and fails the test
+            signal.alarm(500)  # one that hangs ends, and fails the test
             become(session)
             return
         _, status = os.waitpid(child, 0)
@@ -127,13 +127,13 @@ class Sessions:
     """
 
     def __init__(self, process, folder):
-        self._process, self._folder = process, folder
+        self._process, self.folder = process, folder
         self._whole = {}
         self.faults = 0  # of the sessions, how many had one
 
     def session(self, name, kind, fault=NEVER):
         """Begins a run or goes on with it; the exit status and what was said."""
-        folder, log = self._folder / name, self._folder / f"{name}.log"
+        folder, log = self.folder / name, self.folder / f"{name}.log"
         options = None
         if kind == "command":
             options = ["--resume"] if (folder / "config.json").exists() else OPTIONS
@@ -151,9 +151,9 @@ class Sessions:
     def end(self, name, kind):
         """What a run that is at its end has come to."""
         if kind != "command":
-            return json.loads((self._folder / f"{name}.json").read_text())
-        results = json.loads((self._folder / name / "results.json").read_text())
-        lines = (self._folder / name / "metrics.jsonl").read_text().splitlines()
+            return json.loads((self.folder / f"{name}.json").read_text())
+        results = json.loads((self.folder / name / "results.json").read_text())
+        lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
         rows = [{k: v for k, v in json.loads(x).items() if "second" not in k} for x in lines]
         return [results["parameters_sha256"], results["test_log_likelihood"], rows]
 
@@ -170,7 +170,7 @@ class Sessions:
         chance, name = random.Random(seed), f"{kind}-{seed}"
         whole, calls = self.whole(kind)
         keep = 3 if kind == "command" else VARIANTS[kind].get("keep", 3)
-        folder, story = self._folder / name, []
+        folder, story = self.folder / name, []
         for _ in range(chance.randint(1, 3)):
             error = chance.choice(list(ERRORS))
             fault = {
@@ -264,6 +264,23 @@ def test_faults_at_random_lose_nothing_and_every_run_goes_on(sessions, kind, see
     faults = sessions.faults - before
     print(f"{len(seeds)} runs, {faults} sessions with a fault")
     assert faults >= len(seeds) / 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [1, 2])
+def test_each_call_that_reads_may_fail_and_nothing_is_taken_for_damaged(sessions, number):
+    """Of a run that is at its end, which a resume does but read."""
+    whole, _ = sessions.whole(1)
+    fault, before = {**NEVER, "kinds": READ}, checkpoints(sessions.folder / "whole-1")
+    sessions.session("whole-1", 1, fault)
+    assert (calls := sessions.calls) > 20
+    for first in range(calls):
+        of_call = {**fault, "first": first, "number": number, "error": errno.EIO}
+        status, said = sessions.session("whole-1", 1, of_call)
+        check_said(status, said, "EIO", (first, said))
+        assert not (sessions.folder / "whole-1" / "damaged").exists(), (first, said)
+        assert checkpoints(sessions.folder / "whole-1") == before, (first, said)
+        assert status or sessions.end("whole-1", 1) == whole, (first, said)
 
 
 if __name__ == "__main__":
