@@ -1,5 +1,7 @@
 """What is saved comes back bit for bit, and a run goes on from it as if it had never stopped."""
 
+import errno
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +211,88 @@ def test_any_byte_that_changes_on_disk_is_noticed(tmp_path):
             pytest.raises(checkpoint.CheckpointError, match="can be read"),
         ):
             checkpoint.restore(checkpoints, state)
+
+
+def murmur3(x):
+    """The finaliser of MurmurHash3, in Python's integers."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * factor % 2**32
+    return x ^ (x >> 16)
+
+
+def test_the_checksum_tells_values_and_their_places():
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    words = x.view(np.uint32).ravel().tolist()
+    (found,) = checkpoint._mixed([jnp.asarray(x)])
+    assert found == sum(murmur3(word ^ murmur3(i)) for i, word in enumerate(words)) % 2**32
+    swapped = x.copy()
+    swapped[0, :2] = x[0, 1::-1]
+    for other in (-x, x[::-1], x[:, ::-1], swapped, np.where(x == x.max(), -x, x)):
+        assert checkpoint._mixed([jnp.asarray(other)]) != [found]
+    mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    assert checkpoint._mixed([jax.device_put(x, split)]) == [found]
+
+
+PASSING = [
+    OSError(errno.ESTALE, "Stale file handle"),
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.EMFILE, "Too many open files"),
+    MemoryError(),
+    ValueError("""UNKNOWN: Error reading local file "/a": Failed to open [os_error_code='5']"""),
+    ValueError("UNAVAILABLE: Error opening zarr driver: Error reading /a: OS error 116: stale"),
+    ValueError("RESOURCE_EXHAUSTED: Error reading /a: Too many open files"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+@pytest.mark.parametrize("which", ["restore", "item_metadata"])
+def test_an_error_that_can_pass_is_tried_again_then_fatal_and_is_no_damage(
+    checkpoints, state, monkeypatch, error, which
+):
+    for step in (1, 2):
+        checkpoint.save(checkpoints, state._replace(step=jnp.int32(step)), {})
+    read, fails = getattr(checkpoints, which), iter([True, True])
+
+    def fail(*args, **kwargs):
+        if next(fails, False):
+            raise error
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "_WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(checkpoints, which, fail)
+    assert checkpoint.restore(checkpoints, fresh_state()).step == 2  # a warning would be an error
+    fails = itertools.repeat(True)
+    with pytest.raises(checkpoint.CheckpointError, match=r"step 2 in .* cannot be read now \("):
+        checkpoint.restore(checkpoints, fresh_state())
+    assert checkpoints.all_steps() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file"),
+        ValueError("NOT_FOUND: Error reading /a: No such file [os_error_code='2']"),
+        ValueError("DATA_LOSS: Error decoding"),
+    ],
+    ids=repr,
+)
+def test_a_file_that_is_gone_or_wrong_is_damage_at_once(checkpoints, state, monkeypatch, error):
+    for step in (1, 2):
+        checkpoint.save(checkpoints, state._replace(step=jnp.int32(step)), {})
+    read = checkpoints.restore
+
+    def fail(step, **kwargs):
+        if step == 2:
+            raise error
+        return read(step, **kwargs)
+
+    monkeypatch.setattr(checkpoints, "restore", fail)
+    with pytest.warns(RuntimeWarning, match="step 2 in .* is damaged"):
+        assert checkpoint.restore(checkpoints, fresh_state()).step == 1
+    (moved,) = checkpoint.set_aside(checkpoints, 1)
+    assert checkpoints.all_steps() == [1]
+    assert (moved / "state").is_dir()
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before_it(tmp_path):

@@ -5,8 +5,11 @@ other devices than it was saved from, by other processes too.
 """
 
 import contextlib
+import errno
 import functools
 import logging
+import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +41,7 @@ class _State(Protocol):
 
 
 State = TypeVar("State", bound=_State)
+Read = TypeVar("Read")
 
 
 class CheckpointError(Exception):
@@ -54,8 +58,12 @@ def manager(
       keep: how many of the newest checkpoints stay.
       read_only: change nothing, for a folder that another process may be writing to. False removes
         what a process that was killed left half written.
+
+    Raises:
+      CheckpointError: the folder cannot be made or read.
     """
-    with _quiet():
+
+    def open_folder() -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             Path(directory).absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -72,6 +80,13 @@ def manager(
             },
         )
 
+    try:
+        return _retried(open_folder, Path(directory), f"the folder {directory}")
+    except OSError as error:
+        raise CheckpointError(
+            f"{directory} is no folder of checkpoints ({_brief(error)})"
+        ) from error
+
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
@@ -83,6 +98,17 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def _said_once(record: logging.LogRecord) -> bool:
+    of_orbax = "orbax" in record.pathname or "orbax" in record.getMessage()
+    return not of_orbax or record.levelno < logging.ERROR
+
+
+# What Orbax's threads and tasks log as an error is raised as well, and said; they may still do so
+# when a save has failed and the program ends.
+for _logger in ("absl", "asyncio"):
+    logging.getLogger(_logger).addFilter(_said_once)
 
 
 def save(
@@ -109,16 +135,17 @@ def save(
     step = int(state.step)
     # Orbax's files are compressed without a checksum: a byte that changes on disk goes unnoticed.
     stored = {"config": dict(config), "mixed": _mixed(state)}
-    items = {"state": ocp.args.StandardSave(state), "config": ocp.args.JsonSave(stored)}
+    items = {"state": ocp.args.StandardSave(_filled(state)), "config": ocp.args.JsonSave(stored)}
     if best is not None:
         stored["best"] = _mixed(best)
-        items["best"] = ocp.args.StandardSave(best)
+        # On the host, as a single array of JAX's would be refused.
+        items["best"] = ocp.args.StandardSave(_filled(jax.device_get(best)))
     try:
         checkpoints.save(step, args=ocp.args.Composite(**items), force=True)
     except (OSError, ValueError) as error:  # tensorstore's are ValueErrors
         raise CheckpointError(
             f"the checkpoint of step {step} cannot be written in {checkpoints.directory} "
-            f"({_brief(error)}): make room; those before it stay"
+            f"({_brief(error)}): see that there is room; those before it stay"
         ) from error
 
 
@@ -139,7 +166,9 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State:
     newest = _latest_step(checkpoints)
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
-            return _retried(functools.partial(_restore_step, checkpoints, like, step), step)
+            return _read(
+                checkpoints, step, functools.partial(_restore_step, checkpoints, like, step)
+            )
         except CheckpointError:
             raise
         except Exception as error:  # damage shows as errors of every type
@@ -162,46 +191,98 @@ def _restore_step(checkpoints: ocp.CheckpointManager, like: State, step: int) ->
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like
     )
     # Of a checkpoint without arrays there is no metadata.
-    _check_same_arrays(checkpoints.item_metadata(step)["state"].tree, like, step)
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-    state: State = checkpoints.restore(step, args=items)["state"]
+    _check_same_arrays(checkpoints.item_metadata(step)["state"].tree, _filled(like), step)
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(_filled(target)))
+    state: State = _with_empty(checkpoints.restore(step, args=items)["state"], target)
     _check_sums(state, _stored(checkpoints, step))
     return state
 
 
+def _filled(tree: Any) -> Any:
+    """The tree without its arrays of no elements, which Orbax refuses."""
+    return jax.tree.map(lambda x: x if np.size(x) else None, tree)
+
+
+def _with_empty(tree: Any, like: Any) -> Any:
+    """The tree with those arrays of `like` again."""
+
+    def or_empty(like: Any, x: Any) -> Any:
+        if x is not None:
+            return x
+        if isinstance(like, np.ndarray):
+            return like
+        return jax.device_put(jnp.empty(like.shape, like.dtype), like.sharding)
+
+    return jax.tree.map(or_empty, like, tree)
+
+
 # What the system says of a file, or of memory, that may be there a moment later: tensorstore passes
 # it on as the text of a ValueError. A file that is gone, or holds something else, is damage.
-_PASSING = ("OS error", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "Cannot allocate memory")
+_PASSING = re.compile(
+    r"os_error_code='(?P<code>\d+)'|OS error (?P<older>\d+)"
+    "|UNAVAILABLE|RESOURCE_EXHAUSTED|Cannot allocate memory"
+)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _WAITS = (0.2, 1.0, 3.0)  # seconds before each further try
 
 
-def _retried(read: Callable[[], State], step: int) -> State:
+def _read(checkpoints: ocp.CheckpointManager, step: int, read: Callable[[], Read]) -> Read:
+    folder = Path(checkpoints.directory) / str(step)
+    return _retried(read, folder, f"the checkpoint of step {step} in {checkpoints.directory}")
+
+
+def _retried(read: Callable[[], Read], folder: Path, what: str) -> Read:
     """What `read` returns; errors that can pass are tried again, and never taken for damage.
 
     Raises:
       CheckpointError: such an error did not pass.
     """
-    for wait in (*_WAITS, None):
+    waits, damaged = iter(_WAITS), False
+    while True:
         try:
-            return read()
+            with _quiet():
+                return read()
+        except CheckpointError:
+            raise
         except Exception as error:
-            if not _can_pass(error):
+            # Orbax passes over some errors of reading and misses what it has not read: what is
+            # damaged is so twice, and can be read.
+            cause = error if _can_pass(error) else _reading_error(folder)
+            if cause is None and damaged:
                 raise
-            if wait is None:
+            damaged = cause is None
+            if damaged:
+                continue
+            if (wait := next(waits, None)) is None:
                 raise CheckpointError(
-                    f"the checkpoint of step {step} cannot be read now ({_brief(error)}): try "
-                    "again; nothing was changed"
+                    f"{what} cannot be read now ({_brief(cause or error)}): try again; nothing was "
+                    "changed"
                 ) from error
             time.sleep(wait)
-    raise AssertionError
+
+
+def _reading_error(folder: Path) -> Exception | None:
+    """What can pass and keeps a file in the folder from being read."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    try:
+        for parent, _, names in os.walk(folder, onerror=fail):
+            for name in names:
+                with (Path(parent) / name).open("rb") as file:
+                    while file.read(2**20):
+                        pass
+    except OSError as error:
+        return error if _can_pass(error) else None
+    return None
 
 
 def _can_pass(error: Exception) -> bool:
-    gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
     if isinstance(error, OSError | MemoryError):
-        return not isinstance(error, gone)
-    text = str(error)
-    return any(words in text for words in _PASSING) and "OS error 2:" not in text
+        return getattr(error, "errno", None) not in _GONE
+    found = _PASSING.search(str(error))
+    return found is not None and int(found["code"] or found["older"] or 0) not in _GONE
 
 
 def set_aside(checkpoints: ocp.CheckpointManager, after: int) -> list[Path]:
@@ -215,14 +296,23 @@ def set_aside(checkpoints: ocp.CheckpointManager, after: int) -> list[Path]:
 
     Returns:
       Where they are now: in the folder `damaged` beside that of the checkpoints.
+
+    Raises:
+      CheckpointError: one cannot be moved.
     """
     folder = Path(checkpoints.directory)
     moved = []
     for step in sorted(checkpoints.all_steps()):
         if step > after:
             place = folder.with_name("damaged") / f"{step}-{time.time_ns()}"
-            place.parent.mkdir(exist_ok=True)
-            (folder / str(step)).rename(place)
+            try:
+                place.parent.mkdir(exist_ok=True)
+                (folder / str(step)).rename(place)
+            except OSError as error:
+                raise CheckpointError(
+                    f"the checkpoint {folder / str(step)} is damaged and cannot be moved to {place} "
+                    f"({_brief(error)}): move it away"
+                ) from error
             moved.append(place)
     if moved:
         checkpoints.reload()
@@ -240,17 +330,26 @@ def restore_best(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> An
     Returns:
       A pytree of NumPy arrays, or None where the checkpoint keeps none.
     """
-    if "best" not in (checkpoints.item_metadata(step) or {}):
+    mixed = _stored(checkpoints, step).get("best")
+    if mixed is None:
         return None
     target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-    items = ocp.args.Composite(best=ocp.args.StandardRestore(target))
-    best = checkpoints.restore(step, args=items)["best"]
-    if _mixed(best) != _stored(checkpoints, step)["best"]:
+
+    def read() -> Any:
+        items = ocp.args.Composite(best=ocp.args.StandardRestore(_filled(target)))
+        best = _with_empty(checkpoints.restore(step, args=items)["best"], target)
+        _check(_mixed(best) == mixed)
+        return best
+
+    try:
+        return _read(checkpoints, step, read)
+    except CheckpointError:
+        raise
+    except Exception as error:  # damage shows as errors of every type
         raise CheckpointError(
             f"the best parameters in the checkpoint of step {step} in {checkpoints.directory} are "
-            "damaged: move that checkpoint away to go back to the one before"
-        )
-    return best
+            f"damaged ({_brief(error)}): move that checkpoint away to go back to the one before"
+        ) from error
 
 
 def restore_config(checkpoints: ocp.CheckpointManager, step: int | None = None) -> dict[str, Any]:
@@ -269,9 +368,12 @@ def restore_config(checkpoints: ocp.CheckpointManager, step: int | None = None) 
 
 
 def _stored(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    items = ocp.args.Composite(config=ocp.args.JsonRestore())
-    stored: dict[str, Any] = checkpoints.restore(step, args=items)["config"]
-    return stored
+    def read() -> dict[str, Any]:
+        items = ocp.args.Composite(config=ocp.args.JsonRestore())
+        stored: dict[str, Any] = checkpoints.restore(step, args=items)["config"]
+        return stored
+
+    return _read(checkpoints, step, read)
 
 
 def _latest_step(checkpoints: ocp.CheckpointManager) -> int:
@@ -282,7 +384,10 @@ def _latest_step(checkpoints: ocp.CheckpointManager) -> int:
 
 
 def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0][:100]
+    """The error in a line; tensorstore's says its cause last, before its own settings."""
+    first = f"{type(error).__name__}: {error}".partition("\n")[0]
+    text = re.split(r" \[(?:os_error|source|tensorstore)", first)[0]
+    return text if len(text) <= 120 else f"{text[:40]} ... {text[-75:]}"
 
 
 def _check_sums(state: Any, stored: dict[str, Any]) -> None:
@@ -290,6 +395,10 @@ def _check_sums(state: Any, stored: dict[str, Any]) -> None:
         equal = _mixed(state) == stored["mixed"]
     else:  # written by version 0.1
         equal = [int(x) for x in _plain_sums(jax.tree.leaves(state))] == stored["checksums"]
+    _check(equal)
+
+
+def _check(equal: bool) -> None:
     if not equal:
         raise ValueError("its values are not those that were saved")
 

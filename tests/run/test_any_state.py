@@ -125,6 +125,25 @@ def test_the_key_of_a_run_may_be_of_any_generator(tmp_path, impl):
     assert bits(go(tmp_path / "run", resume=True).state) == bits(whole.state)
 
 
+class Counted(NamedTuple):
+    step: jax.Array
+    weights: Any
+
+
+def test_a_state_needs_nothing_but_its_step(tmp_path):
+    weights = {"w": jnp.array([1 + 2j]), "key": jax.random.key(3, impl="rbg"), "e": jnp.zeros(0)}
+    state = Counted(jnp.int32(3), weights)
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, state, {}, best=jnp.ones(3))
+        restored = checkpoint.restore(checkpoints, jax.eval_shape(lambda: state))
+        assert jax.tree.structure(restored) == jax.tree.structure(state)
+        assert bits(restored) == bits(state)
+        assert checkpoint.restore_best(checkpoints, 3, jnp.ones(3)).tolist() == [1, 1, 1]
+        other = Counted(state.step, {**weights, "e": jnp.ones(3)})
+        with pytest.raises(checkpoint.CheckpointError, match=r"weights.e has shape absent there"):
+            checkpoint.restore(checkpoints, other)
+
+
 def test_any_dtype_in_a_state_survives_and_a_changed_one_is_noticed(tmp_path):
     rng = np.random.default_rng(0)
     dtypes = (
@@ -136,6 +155,8 @@ def test_any_dtype_in_a_state_survives_and_a_changed_one_is_noticed(tmp_path):
         "scalars": {d: jnp.asarray(rng.normal()).astype(d) for d in dtypes},
         "keys": jax.random.split(jax.random.key(5), 4),
         "none": None,
+        "without elements": [jnp.zeros((0,)), jnp.zeros((2, 0), jnp.int8)],
+        "without keys": jax.random.split(jax.random.key(5), 0),
     }
     state = vae_jax.TrainState(jnp.int32(7), jax.random.key(1), {"w": jnp.ones(2)}, opt_state)
     with checkpoint.manager(tmp_path) as checkpoints:

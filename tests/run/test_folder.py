@@ -1,5 +1,7 @@
 """The folder of a run is of one process, and what is wrong with one is said in one line."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -53,6 +55,55 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "run" / ".lock").mkdir(parents=True)
     with pytest.raises(RunError, match=r"cannot write .*run: Is a directory; name another"):
         folder.lock(tmp_path / "run")
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(RuntimeWarning, match=r"run cannot be locked \(No locks available\): see"):
+        folder.create(tmp_path / "run", "", overwrite=False)
+
+
+def test_of_links_in_a_run_that_is_overwritten_the_links_alone_go(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("all of it")
+    folder.create(run, "", overwrite=False)
+    folder.unlock(run)
+    (run / "config.json").write_text("{}")
+    for name in ("checkpoints", "tensorboard"):
+        (run / name).symlink_to(elsewhere)
+    (run / "results.json").symlink_to(elsewhere / "kept")
+    (run / "damaged").symlink_to(tmp_path / "nowhere")
+    folder.create(run, "", overwrite=True)
+    assert [path.name for path in run.iterdir()] == [".lock"]
+    assert (elsewhere / "kept").read_text() == "all of it"
+
+
+def test_a_run_that_cannot_be_deleted_is_still_a_run(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(folder.shutil, "rmtree", refuse)
+    with pytest.raises(RunError, match=r"cannot write .*run: Permission denied"):
+        folder.create(run, "", overwrite=True)
+    assert (run / "config.json").read_text() == "{}"
+
+
+def test_a_config_that_cannot_be_read_now_is_not_taken_for_none(tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(RunError, match=r"cannot read .*config.json \(Stale file handle\): nothing"):
+        folder.read_config(tmp_path)
 
 
 @pytest.mark.parametrize(

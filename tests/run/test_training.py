@@ -197,11 +197,15 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, unbroken, one_step_
     run(tmp_path, epochs=2, checkpoint_seconds=0.0)
     assert steps_saved(tmp_path) == [18, 19, 20]
     damage(tmp_path, 20, how)
+    names = sorted(p.name for p in (tmp_path / "checkpoints" / "20").rglob("*"))
     with pytest.warns(RuntimeWarning, match="step 20 in .* is damaged .*: going back to the one"):
         trained = run(tmp_path, resume=True)
     assert_same_end(tmp_path, trained, unbroken)
     with checkpoint.manager(tmp_path / "checkpoints") as checkpoints:  # the step is sound again
         checkpoint.restore(checkpoints, trained.state)
+    (aside,) = (tmp_path / "damaged").iterdir()  # renamed, not deleted
+    assert aside.name.startswith("20-")
+    assert sorted(p.name for p in aside.rglob("*")) == names
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path, unbroken):

@@ -5,6 +5,7 @@ manager, for whoever opened it: `with tensorboard("logs") as reporter`.
 """
 
 import contextlib
+import functools
 import math
 import sys
 import time
@@ -261,16 +262,19 @@ class Reporter:
 
 @contextlib.contextmanager
 def tensorboard(directory: str | Path) -> Iterator[Reporter]:
-    """A reporter that writes TensorBoard's event files in a folder.
+    """A reporter that writes TensorBoard's event files in a folder, from the first epoch on.
 
     Raises:
       RunError: tensorboardX is not installed.
     """
-    with extras.require("tensorboardX").SummaryWriter(str(directory)) as writer:
+    writer_in = extras.require("tensorboardX").SummaryWriter
+    with contextlib.ExitStack() as stack:
+        # Not before there is a row: a resumed run may be refused yet.
+        writer = functools.cache(lambda: stack.enter_context(writer_in(str(directory))))
 
         def log(figures: dict[str, float], step: int) -> None:
             for name, value in figures.items():
-                writer.add_scalar(name, value, step)
+                writer().add_scalar(name, value, step)
 
         yield Reporter(log)
 

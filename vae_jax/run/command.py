@@ -37,6 +37,7 @@ def option_value(arguments: Sequence[str], name: str) -> str | None:
 def run(main: Callable[[], None]) -> None:
     """Runs main; ends the process with status 2 for wrong usage, 1 for failure, one line each."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    sys.unraisablehook = _report_more
     try:
         main()
     except UsageError as error:
@@ -57,6 +58,15 @@ def run(main: Callable[[], None]) -> None:
             _exit(1, error)
         processes.end_without_peers(error)
         raise
+
+
+_report = sys.unraisablehook
+
+
+def _report_more(unraisable: Any) -> None:
+    # A save that failed has been said; what it had begun finds its event loop closed.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _report(unraisable)
 
 
 def _exit(status: int, error: object) -> None:

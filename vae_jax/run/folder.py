@@ -120,7 +120,8 @@ def lock(folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.read(descriptor, 200).decode()
+        with reading(folder / ".lock"):
+            owner = os.read(descriptor, 200).decode()
         os.close(descriptor)
         raise RunError(
             f"{folder} is being written by {owner}: wait for it, or name another folder"
@@ -133,10 +134,10 @@ def lock(folder: Path) -> None:
             stacklevel=2,
         )
         return
+    _locks[folder] = descriptor
     with writing(folder):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
-    _locks[folder] = descriptor
 
 
 # Of the folders that this process has, the open files that hold the locks.
@@ -165,6 +166,19 @@ def writing(folder: Path) -> Iterator[None]:
         raise RunError(f"cannot write {folder}: {error.strerror}; name another folder") from error
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What is there but cannot be read now is not taken for what is not there."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise
+    except OSError as error:
+        raise RunError(
+            f"cannot read {path} ({error.strerror}): nothing was changed; try again"
+        ) from error
+
+
 def stamp() -> dict[str, Any]:
     """What says who wrote a config.json; see `FORMAT`."""
     return {"format": FORMAT, "vae_jax": vae_jax.__version__}
@@ -175,9 +189,12 @@ def read_stamped(folder: Path) -> dict[str, Any]:
 
     Raises:
       UsageError: the folder holds no run, or one of a later format.
+      RunError: it cannot be read now.
     """
+    path = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        with reading(path):
+            config: dict[str, Any] = json.loads(path.read_text())
         written = int(config.get("format", 1))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UsageError(
@@ -286,8 +303,9 @@ def save_picture(picture: Any, path: Path) -> None:
 def read_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl up to a step, null as NaN; a row that was cut short is not one."""
     rows = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in (folder / "metrics.jsonl").read_text().splitlines():
+    path = folder / "metrics.jsonl"
+    with contextlib.suppress(FileNotFoundError), reading(path):
+        for line in path.read_text().splitlines():
             with contextlib.suppress(ValueError):
                 row = json.loads(line)
                 rows.append({n: math.nan if v is None else v for n, v in row.items()})

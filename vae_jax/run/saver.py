@@ -72,17 +72,16 @@ class Saver(contextlib.ExitStack):
                 f"the run has made {progress.epoch} epochs, {progress.step} steps, and is asked "
                 f"for {progress.num_steps} steps: give as many or more"
             )
-        if self._leader:
-            checkpoint.set_aside(self._checkpoints, progress.step)
         for name, value in written["progress"].items():
             setattr(progress, name, value)
         progress.rows = folder.read_metrics(self._plan.folder, progress.step)
-        if self._leader:
-            folder.write_metrics(self._plan.folder, progress.rows)
         if self._plan.keep_best is not None:
             self.best = checkpoint.restore_best(self._checkpoints, progress.step, state.params)
         if self.best is not None:
             self._best_value = max(map(self._figure, progress.rows))
+        if self._leader:  # all is read: now it may be changed
+            checkpoint.set_aside(self._checkpoints, progress.step)
+            folder.write_metrics(self._plan.folder, progress.rows)
         return state, progress
 
     def add(self, row: Row, params: Any) -> None:
