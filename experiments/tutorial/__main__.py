@@ -28,11 +28,13 @@ CHAPTERS = (
 @dataclass(frozen=True)
 class Options:
     """Runs the tutorial, or the named chapters of it, and writes tutorial.html, tutorial.json and
-    each figure as PNG. The chapters: autoencoder, latent, divergence, bound, likelihood,
-    loss_cases, gradient, optimisation, conditional."""
+    each figure as PNG."""
 
-    chapters: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Names of chapters; all nine when none is given."""
+    chapters: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(help=f"Any of {', '.join(CHAPTERS)}; all when none is given."),
+    ] = ()
     dataset: Literal["digits", "mnist"] = "digits"
     """scikit-learn's bundled 8x8 digits, or MNIST; both take minutes on a CPU."""
     data_dir: Path | None = None

@@ -2,8 +2,10 @@
 
 A chapter's text is plain: paragraphs with blank lines between them, and in a paragraph *emphasis*,
 **strong**, `code`, $mathematics$ in LaTeX, and [[name:.2f]] for the number that tutorial.json has
-under that name. A paragraph can also be an equation in $$...$$, a figure as ![name], a table of
-lines that begin with | (indented ones go on), or a warning, which begins with >.
+under that name, and [#bound] for "chapter 4" with a link. A paragraph can also be an equation in
+$$...$$, a figure as ![name], a table of lines that begin with | (indented ones go on), or a
+warning, which begins with >. A word of `terms.GLOSSARY` becomes a link where the page first uses
+it, and so does every citation of `terms.REFERENCES`.
 """
 
 import base64
@@ -13,9 +15,9 @@ import io
 import re
 import string
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -24,9 +26,20 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from latex2mathml.converter import convert
 
+from experiments.tutorial.terms import GLOSSARY, REFERENCES
+
 _NUMBER = re.compile(r"\[\[([\w.]+)(?::([^\]]+))?\]\]")
-_INLINE = re.compile(r"\$([^$]+)\$|`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\^([^^ ]+)\^")
-_TAGS = ("code", "strong", "em", "sup")
+_TERM_OF = {spelled: term for term in GLOSSARY for spelled in (term.lower(), f"{term.lower()}s")}
+_TERMS = "|".join(sorted(_TERM_OF, key=len, reverse=True)).replace(" ", r"\s+")
+_AUTHORS_AND_YEARS = (html.escape(reference).rsplit(" ", 1) for reference in REFERENCES)
+_CITATIONS = "|".join(
+    rf"{authors} (?:{year}|\({year}\))".replace(" ", r"\s+") for authors, year in _AUTHORS_AND_YEARS
+)
+_INLINE = re.compile(
+    r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`|\*\*(?P<strong>[^*]+)\*\*|\*(?P<em>[^*]+)\*"
+    rf"|\^(?P<sup>[^^ ]+)\^|\[#(?P<chapter>\w+)\]|(?P<reference>{_CITATIONS})"
+    rf"|\b(?P<term>(?i:{_TERMS}))\b"
+)
 _FUNCTION_NAME = re.compile(
     r"(<mi>(?:log|exp)</mi>|<mo>(?:tr|KL|Var)</mo>)(?!<mo stretchy=\"false\">&#x00028;)"
 )
@@ -48,16 +61,29 @@ class Chapter(NamedTuple):
       text: in the notation of this module.
       numbers: by name, JSON values; the text and the tests read them.
       figures: by name.
-      code: the functions that are shown at the end, as they ran.
+      code: the functions, classes or modules that are shown at the end, as they ran.
       seconds: numbers that are times, and so not the same in every run.
+      exercises: questions with their answers, both in the notation of this module.
     """
 
     title: str
     text: str
     numbers: dict[str, Any]
     figures: dict[str, Figure]
-    code: Sequence[Callable[..., Any]]
+    code: Sequence[Callable[..., Any] | ModuleType]
     seconds: Mapping[str, Any] = MappingProxyType({})
+    exercises: Sequence[tuple[str, str]] = ()
+
+
+class _Scope(NamedTuple):
+    """What the notation of a paragraph refers to."""
+
+    numbers: Mapping[str, Any]
+    figures: Mapping[str, Figure]
+    book: Sequence[str]
+    shown: Collection[str]
+    linked: dict[str, None]
+    """Terms and references, in the order in which the page first used them."""
 
 
 def figure(picture: Any, alt: str, caption: str) -> Figure:
@@ -80,10 +106,21 @@ def render(chapters: Mapping[str, Chapter], facts: str, book: Sequence[str]) -> 
       book: the names of all chapters, which give each its number.
     """
     template = string.Template((Path(__file__).parent / "page.html").read_text())
+    linked: dict[str, None] = {}
     titles = {name: f"{book.index(name) + 1}. {c.title}" for name, c in chapters.items()}
+    sections = []
+    for name, chapter in chapters.items():
+        numbers = {**chapter.numbers, "seconds": chapter.seconds}
+        scope = _Scope(numbers, chapter.figures, book, chapters, linked)
+        sections.append(_chapter(name, titles[name], chapter, scope))
+    scope = _Scope({}, {}, book, chapters, linked)
+    for heading, entries in (("Glossary", GLOSSARY), ("References", REFERENCES)):
+        titles[heading.lower()] = heading
+        sections.append(_entries(heading, entries, scope))
     contents = "".join(f'<li><a href="#{n}">{title}</a></li>' for n, title in titles.items())
-    body = "\n".join(_chapter(name, titles[name], c) for name, c in chapters.items())
-    return template.substitute(contents=contents, chapters=body, facts=html.escape(facts))
+    return template.substitute(
+        contents=contents, chapters="\n".join(sections), facts=html.escape(facts)
+    )
 
 
 def mathml(latex: str, display: str = "inline") -> str:
@@ -99,39 +136,70 @@ def mathml(latex: str, display: str = "inline") -> str:
     return content[:start] + semantics + content[end:]
 
 
-def _chapter(name: str, title: str, chapter: Chapter) -> str:
-    values = {**chapter.numbers, "seconds": chapter.seconds}
-    paragraphs = re.split(r"\n\s*\n", chapter.text.strip())
-    blocks = [_paragraph(p.strip(), values, chapter.figures) for p in paragraphs]
-    source = "\n\n".join(textwrap.dedent(inspect.getsource(f)).rstrip() for f in chapter.code)
+def _chapter(name: str, title: str, chapter: Chapter, scope: _Scope) -> str:
+    blocks = [f'<h2 id="{name}">{title}</h2>', *_paragraphs(chapter.text, scope)]
+    source = "\n\n".join(textwrap.dedent(inspect.getsource(c)).rstrip() for c in chapter.code)
     blocks.append(f"<h3>The code that ran</h3>\n<pre><code>{_highlight(source)}</code></pre>")
-    heading = f'<h2 id="{name}">{title}</h2>'
-    return "<section>" + "\n".join([heading, *blocks]) + "</section>"
+    if chapter.exercises:
+        items = "".join(_exercise(*exercise, scope) for exercise in chapter.exercises)
+        blocks.append(f'<h3>Exercises</h3><ol class="exercises">{items}</ol>')
+    return _section(blocks)
 
 
-def _paragraph(text: str, numbers: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+def _section(blocks: Sequence[str]) -> str:
+    back = '<p class="back"><a href="#contents">↑ Contents</a></p>'
+    return "<section>" + "\n".join([*blocks, back]) + "</section>"
+
+
+def _exercise(question: str, answer: str, scope: _Scope) -> str:
+    asked, answered = ("".join(_paragraphs(text, scope)) for text in (question, answer))
+    return f"<li>{asked}<details><summary>Answer</summary>{answered}</details></li>"
+
+
+def _entries(heading: str, entries: Mapping[str, str], scope: _Scope) -> str:
+    """The entries that the page refers to, each with a link back to where it first does."""
+    items = []
+    for name, text in entries.items():
+        if name in scope.linked:
+            # The entries' own text is not where a reader first meets a word.
+            content = _inline(text, scope._replace(linked=dict.fromkeys([*GLOSSARY, *REFERENCES])))
+            back = f'<a href="#use-{_slug(name)}" aria-label="back to the text">↩</a>'
+            title = html.escape(name)
+            items.append(f'<dt id="{_slug(name)}">{title}</dt><dd>{content} {back}</dd>')
+    return _section([f'<h2 id="{heading.lower()}">{heading}</h2>', f"<dl>{''.join(items)}</dl>"])
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name.lower())
+
+
+def _paragraphs(text: str, scope: _Scope) -> list[str]:
+    return [_paragraph(part.strip(), scope) for part in re.split(r"\n\s*\n", text.strip())]
+
+
+def _paragraph(text: str, scope: _Scope) -> str:
     if text.startswith("$$"):
         return f'<div class="equation">{mathml(text.strip("$").strip(), "block")}</div>'
     if text.startswith("!["):
-        return _figure(figures[text[2:-1]])
+        return _figure(scope.figures[text[2:-1]], scope)
     if text.startswith("|"):
-        return _table(text.replace("\n  ", " ").splitlines(), numbers)
+        return _table(text.replace("\n  ", " ").splitlines(), scope)
     if text.startswith(">"):
-        return f"<aside><p>{_inline(text.removeprefix('>').strip(), numbers)}</p></aside>"
-    return f"<p>{_inline(text, numbers)}</p>"
+        return f"<aside><p>{_inline(text.removeprefix('>').strip(), scope)}</p></aside>"
+    return f"<p>{_inline(text, scope)}</p>"
 
 
-def _figure(shown: Figure) -> str:
+def _figure(shown: Figure, scope: _Scope) -> str:
     data = base64.b64encode(shown.png).decode()
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(shown.alt)}">'
-        f"<figcaption>{_inline(shown.caption, {})}</figcaption></figure>"
+        f"<figcaption>{_inline(shown.caption, scope)}</figcaption></figure>"
     )
 
 
-def _table(lines: Sequence[str], numbers: Mapping[str, Any]) -> str:
+def _table(lines: Sequence[str], scope: _Scope) -> str:
     def row(line: str, tag: str) -> str:
-        cells = [_inline(cell.strip(), numbers) for cell in line.strip().strip("|").split("|")]
+        cells = [_inline(cell.strip(), scope) for cell in line.strip().strip("|").split("|")]
         return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
 
     first, *rest = lines
@@ -140,9 +208,9 @@ def _table(lines: Sequence[str], numbers: Mapping[str, Any]) -> str:
     return f'<div class="table">{table}</div>'
 
 
-def _inline(text: str, numbers: Mapping[str, Any]) -> str:
+def _inline(text: str, scope: _Scope) -> str:
     def number(match: re.Match[str]) -> str:
-        value: Any = numbers
+        value: Any = scope.numbers
         for part in match[1].split("."):
             value = value[int(part)] if isinstance(value, list) else value[part]
         shown = format(value, match[2] or "")
@@ -152,11 +220,24 @@ def _inline(text: str, numbers: Mapping[str, Any]) -> str:
         return shown.replace("-", "\N{MINUS SIGN}")
 
     def mark(match: re.Match[str]) -> str:
-        latex, *marked = match.groups()
-        if latex:
-            return mathml(html.unescape(latex))
-        tag, content = next((t, c) for t, c in zip(_TAGS, marked, strict=True) if c)
-        return f"<{tag}>{content}</{tag}>"
+        kind, content = next((k, c) for k, c in match.groupdict().items() if c)
+        if kind == "math":
+            return mathml(html.unescape(content))
+        if kind == "chapter":
+            shown = f"chapter {scope.book.index(content) + 1}"
+            return f'<a href="#{content}">{shown}</a>' if content in scope.shown else shown
+        if kind == "reference":
+            return link(html.unescape(re.sub(r"[()]", "", content)), content)
+        if kind == "term":
+            term = _TERM_OF[" ".join(content.lower().split())]
+            return content if term in scope.linked else link(term, content)
+        return f"<{kind}>{content if kind == 'code' else _INLINE.sub(mark, content)}</{kind}>"
+
+    def link(name: str, content: str) -> str:
+        slug = _slug(name)
+        first = "" if name in scope.linked else f' id="use-{slug}"'
+        scope.linked[name] = None
+        return f'<a{first} class="entry" href="#{slug}">{content}</a>'
 
     return _INLINE.sub(mark, html.escape(_NUMBER.sub(number, text), quote=False))
 
