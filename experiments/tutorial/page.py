@@ -15,6 +15,7 @@ import io
 import re
 import string
 import textwrap
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -28,6 +29,8 @@ from latex2mathml.converter import convert
 
 from experiments.tutorial.terms import GLOSSARY, REFERENCES
 
+_MATHML = "http://www.w3.org/1998/Math/MathML"
+ET.register_namespace("", _MATHML)
 _NUMBER = re.compile(r"\[\[([\w.]+)(?::([^\]]+))?\]\]")
 _TERM_OF = {spelled: term for term in GLOSSARY for spelled in (term.lower(), f"{term.lower()}s")}
 _TERMS = "|".join(sorted(_TERM_OF, key=len, reverse=True)).replace(" ", r"\s+")
@@ -126,14 +129,45 @@ def render(chapters: Mapping[str, Chapter], facts: str, book: Sequence[str]) -> 
 def mathml(latex: str, display: str = "inline") -> str:
     """LaTeX as MathML, which carries its source as an annotation.
 
-    A thin space follows the name of a function: MathML Core puts none before its argument.
+    A thin space follows the name of a function: MathML Core puts none before its argument. And a
+    subscript is as tall as a digit with room above it: a browser without a mathematical font would
+    leave it on the line, but moves it down until its top is low enough.
     """
     converted = convert(latex, display=display)
-    content = _FUNCTION_NAME.sub(r'\1<mspace width="0.167em"/>', converted)
-    start, end = content.index(">") + 1, content.rindex("</math>")
-    annotation = f'<annotation encoding="application/x-tex">{html.escape(latex)}</annotation>'
-    semantics = f"<semantics>{content[start:end]}{annotation}</semantics>"
-    return content[:start] + semantics + content[end:]
+    content = ET.fromstring(_FUNCTION_NAME.sub(r'\1<mspace width="0.167em"/>', converted))
+    for with_subscript in (
+        *content.iter(f"{{{_MATHML}}}msub"),
+        *content.iter(f"{{{_MATHML}}}msubsup"),
+    ):
+        padded = ET.Element(f"{{{_MATHML}}}mpadded", height="0.95em")
+        padded.append(with_subscript[1])
+        with_subscript[1] = padded
+    content.set("style", f"--ems: {_ems(content):.1f}")
+    semantics = ET.Element(f"{{{_MATHML}}}semantics")
+    semantics.extend(content)
+    ET.SubElement(semantics, f"{{{_MATHML}}}annotation", encoding="application/x-tex").text = latex
+    content[:] = [semantics]
+    return ET.tostring(content, encoding="unicode")
+
+
+def _ems(element: ET.Element) -> float:
+    """About how wide an equation is, rather too much than too little."""
+    kind, parts = element.tag.removeprefix(f"{{{_MATHML}}}"), [_ems(part) for part in element]
+    if kind == "mspace":
+        return float(element.get("width", "0").removesuffix("em"))
+    if kind == "mo":
+        return (
+            0.45
+            if element.text and element.text in "()[]|,.\u2223"
+            else 1.1 * len(element.text or "")
+        )
+    if kind in ("mi", "mn", "mtext"):
+        return 0.62 * len(element.text or "")
+    if kind in ("mfrac", "munder", "mover", "munderover"):
+        return max(parts)
+    if kind in ("msub", "msup", "msubsup"):
+        return parts[0] + 0.75 * max(parts[1:])
+    return sum(parts)
 
 
 def _chapter(name: str, title: str, chapter: Chapter, scope: _Scope) -> str:
