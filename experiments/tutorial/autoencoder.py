@@ -10,6 +10,7 @@ import numpy as np
 import vae_jax
 from experiments.tutorial import drawing, page
 from experiments.tutorial.study import SURE, Study, Trained
+from experiments.tutorial.whole import variational_loss
 
 LATENTS = 10
 NUM_DRAWS = 1000
@@ -92,19 +93,6 @@ def autoencoder_loss(model: vae_jax.VAE) -> Callable[..., Any]:
         # One code for each image, the posterior's mean: its scale and the prior play no part.
         likelihood = vae_jax.reconstruct(model, params, x)
         return -likelihood.log_prob(x).mean(), None
-
-    return loss
-
-
-def variational_loss(model: vae_jax.VAE) -> Callable[..., Any]:
-    def loss(params, key, batch):
-        binarize_key, draw_key = jax.random.split(key)
-        x = vae_jax.binarize(binarize_key, batch.image)
-        posterior = model.encode(params, x)  # q(z|x)
-        z = vae_jax.sample(draw_key, posterior)  # mean + scale * noise
-        likelihood = model.decode(params, z)  # p(x|z)
-        bound = vae_jax.elbo(x, z, posterior, model.prior(params), likelihood)
-        return -bound.value.mean(), bound
 
     return loss
 

@@ -1,6 +1,5 @@
 """Chapter 9: a VAE that can be asked for a 2."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import vae_jax
 from experiments.tutorial import drawing, page
 from experiments.tutorial.autoencoder import NUM_DRAWS, trained_vae
 from experiments.tutorial.study import Study
+from experiments.tutorial.whole import conditional_loss
 from vae_jax.run import conditional
 
 ASKED = 2
@@ -58,20 +58,6 @@ allowed to be higher: a label tells up to $\log 10 =$ [[label_nats:.2f]] nats ab
 it is higher by more shows that two dimensions are few: a model that need not spend them on the
 class is a better model. With wrong labels the bound falls far below: the label is used.
 """
-
-
-def conditional_loss(model: vae_jax.VAE) -> Callable[..., Any]:
-    def loss(params, key, batch):
-        binarize_key, draw_key = jax.random.split(key)
-        x = vae_jax.binarize(binarize_key, batch.image)
-        posterior = model.encode(params, x, batch.label)  # q(z|x,c)
-        prior = model.prior(params, batch.label)  # p(z|c)
-        z = vae_jax.sample(draw_key, posterior)
-        likelihood = model.decode(params, z, batch.label)  # p(x|z,c)
-        bound = vae_jax.elbo(x, z, posterior, prior, likelihood)
-        return -bound.value.mean(), bound
-
-    return loss
 
 
 def asked(key: jax.Array, model: vae_jax.VAE, params: Any, label: jax.Array) -> jax.Array:
