@@ -15,6 +15,7 @@ PROG = "python -m experiments.tutorial"
 CHAPTERS = (
     "autoencoder",
     "latent",
+    "attributes",
     "divergence",
     "bound",
     "likelihood",
@@ -22,6 +23,7 @@ CHAPTERS = (
     "gradient",
     "optimisation",
     "conditional",
+    "program",
 )
 
 

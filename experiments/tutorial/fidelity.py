@@ -1,4 +1,4 @@
-"""Precision and recall of generated images: whether they lie where real ones lie, and everywhere."""
+"""Precision and recall of generated images: do they lie where real ones lie, and everywhere?"""
 
 from typing import NamedTuple
 
@@ -16,7 +16,9 @@ class Fidelity(NamedTuple):
     recall: float
 
 
-def precision_and_recall(real: np.ndarray, generated: np.ndarray, num_neighbours: int = 3) -> Fidelity:
+def precision_and_recall(
+    real: np.ndarray, generated: np.ndarray, num_neighbours: int = 3
+) -> Fidelity:
     """Improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2).
 
     A point lies among others when it is no further from one of them than that one's k-th nearest
@@ -32,7 +34,9 @@ def precision_and_recall(real: np.ndarray, generated: np.ndarray, num_neighbours
     Fidelity(precision=0.3333333333333333, recall=1.0)
     """
     real, generated = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (real, generated))
-    return Fidelity(_share(generated, real, num_neighbours), _share(real, generated, num_neighbours))
+    return Fidelity(
+        _share(generated, real, num_neighbours), _share(real, generated, num_neighbours)
+    )
 
 
 def _share(points: np.ndarray, others: np.ndarray, num_neighbours: int) -> float:
