@@ -92,9 +92,9 @@ def train(key, params, loss, data):
 
 
 def save(path, images, columns):
-    height, width = images.shape[1:3]
-    grid = np.reshape(images, (-1, columns, height, width)).swapaxes(1, 2)
-    plt.imsave(path, grid.reshape(-1, columns * width), cmap="gray_r", vmin=0, vmax=1)
+    images = np.pad(images[..., 0], [(0, 0), (1, 0), (1, 0)])  # a line between them
+    grid = images.reshape(-1, columns, *images.shape[1:]).swapaxes(1, 2)
+    plt.imsave(path, grid.reshape(-1, grid.shape[2] * grid.shape[3]), cmap="gray_r", vmin=0, vmax=1)
 
 
 def main(path=None):
