@@ -38,8 +38,8 @@ class Options:
         tyro.conf.arg(help=f"Any of {', '.join(CHAPTERS)}; all when none is given."),
     ] = ()
     dataset: Literal["auto", "digits", "mnist"] = "auto"
-    """MNIST, or scikit-learn's bundled 8x8 digits, whose pictures are coarse; auto is MNIST where it
-    can be had within seconds. Both take minutes on a CPU."""
+    """MNIST, or scikit-learn's bundled 8x8 digits, whose pictures are coarse; auto is MNIST where
+    that can be had within seconds. Both take minutes on a CPU."""
     data_dir: Path | None = None
     """TensorFlow Datasets' folder of prepared data; its own default and TFDS_DATA_DIR hold."""
     manual_dir: Path | None = None

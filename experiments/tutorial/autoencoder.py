@@ -1,4 +1,4 @@
-"""Chapter 1: an autoencoder and a VAE, of the same networks, and what each makes of new codes."""
+"""An autoencoder and a VAE, of the same networks, and what each makes of new codes."""
 
 from collections.abc import Callable
 from typing import Any

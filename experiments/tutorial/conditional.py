@@ -1,4 +1,4 @@
-"""Chapter 9: a VAE that can be asked for a 2."""
+"""A VAE that can be asked for a 2."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ TEXT = r"""
 The VAE of the first chapters draws digits, but which one is left to chance. Nothing in $p(z)$ or
 $p_\theta(x \mid z)$ knows a class, so there is nothing to ask: of [[num_draws]] draws the judge
 takes [[unconditional_share:.0%]] for a [[asked]], where a tenth of the data are. Picking codes
-by hand where the 2s lie (chapter 1) would be a search, not a model of 2s.
+by hand where the 2s lie ([#autoencoder]) would be a search, not a model of 2s.
 
 A **conditional** VAE is given the class $c$ everywhere: a model of $p(x \mid c)$, in which the code
 only has to hold what the class leaves open. Its bound (Sohn et al. 2015) is the old one with $c$
@@ -54,8 +54,8 @@ and [[confusion:.1%]] for another digit; the rest the judge takes for no digit.
 The learned priors are close to each other: the means of the ten are [[prior_spread:.2f]] apart
 (standard deviation), with standard deviations of [[prior_scale:.2f]] on average. The class comes in
 beside the code, so a place in the plane need not say which digit it is: compare the circle of
-chapter 1, where every digit had a district of its own. Both models have two latent dimensions, and
-the conditional one has both of them for style.
+[#autoencoder], where every digit had a district of its own. Both models have two latent
+dimensions, and the conditional one has both of them for style.
 
 | on test images, nats | unconditional | conditional |
 | ELBO | [[elbo.unconditional:.2f]] | [[elbo.conditional:.2f]] |

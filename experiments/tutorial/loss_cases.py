@@ -1,4 +1,4 @@
-"""Chapter 6: data fidelity, the regulariser, and both."""
+"""Data fidelity, the regulariser, and both."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Chapter 8: steps in turn or together, and how many draws a step should have."""
+"""Steps in turn or together, and how many draws a step should have."""
 
 from collections.abc import Callable
 from typing import Any

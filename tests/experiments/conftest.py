@@ -20,7 +20,7 @@ def run(*arguments, **settings):
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         **settings,
     )
 

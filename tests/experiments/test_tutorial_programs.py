@@ -136,12 +136,12 @@ def test_precision_and_recall_are_those_of_all_distances():
 
 def test_precision_tells_garbage_and_recall_what_is_missing():
     generator = np.random.default_rng(0)
-    left, right = generator.normal(size=(200, 2)), generator.normal(size=(200, 2)) + [50, 0]
+    left, right = generator.normal(size=(200, 2)), generator.normal([50, 0], size=(200, 2))
     both, more = np.concatenate([left, right]), generator.normal(size=(400, 2))
     half = precision_and_recall(both, more)
     assert half.precision > 0.9
     assert 0.4 < half.recall < 0.5  # nothing on the right
-    elsewhere = precision_and_recall(both, more + [0, 100])
+    elsewhere = precision_and_recall(both, more + np.array([0, 100]))
     assert elsewhere == (0, 0)
 
 
@@ -161,7 +161,7 @@ def test_every_number_in_the_exercises_is_in_the_json(numbers, name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["autoencoder", *PROGRAMS])
+@pytest.mark.parametrize("name", ["autoencoder", "latent", *PROGRAMS])
 def test_a_chapter_has_five_exercises_with_folded_answers(text, name):
     section = text.split(f'<h2 id="{name}">')[1].split("</section>")[0]
     assert section.count("<details><summary>Answer</summary><p>") == 5
