@@ -15,6 +15,8 @@ PROG = "python -m experiments.tutorial"
 CHAPTERS = (
     "autoencoder",
     "latent",
+    "attributes",
+    "probability",
     "divergence",
     "bound",
     "likelihood",
@@ -22,19 +24,24 @@ CHAPTERS = (
     "gradient",
     "optimisation",
     "conditional",
+    "conditional_bound",
+    "program",
 )
 
 
 @dataclass(frozen=True)
 class Options:
     """Runs the tutorial, or the named chapters of it, and writes tutorial.html, tutorial.json and
-    each figure as PNG. The chapters: autoencoder, latent, divergence, bound, likelihood,
-    loss_cases, gradient, optimisation, conditional."""
+    each figure as PNG."""
 
-    chapters: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Names of chapters; all nine when none is given."""
-    dataset: Literal["digits", "mnist"] = "digits"
-    """scikit-learn's bundled 8x8 digits, or MNIST; both take minutes on a CPU."""
+    chapters: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(help=f"Any of {', '.join(CHAPTERS)}; all when none is given."),
+    ] = ()
+    dataset: Literal["auto", "digits", "mnist"] = "auto"
+    """MNIST, or scikit-learn's bundled 8x8 digits, whose pictures are coarse; auto is MNIST where
+    that can be had within seconds. Both take minutes on a CPU."""
     data_dir: Path | None = None
     """TensorFlow Datasets' folder of prepared data; its own default and TFDS_DATA_DIR hold."""
     manual_dir: Path | None = None
@@ -73,6 +80,8 @@ def run(chosen: Options) -> None:
     from vae_jax.run.data import named
 
     dataset = named.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
+    if dataset.notice:
+        print(dataset.notice, file=sys.stderr)
     output = folder.create(chosen.output, f"tutorial-{dataset.name}", overwrite=False)
     study = Study(dataset, chosen.seed, chosen.steps)
     # A name given twice is one chapter; they come in the order of the book.

@@ -1,4 +1,4 @@
-"""Chapter 1: an autoencoder and a VAE, of the same networks, and what each makes of new codes."""
+"""An autoencoder and a VAE, of the same networks, and what each makes of new codes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import vae_jax
 from experiments.tutorial import drawing, page
 from experiments.tutorial.study import SURE, Study, Trained
+from experiments.tutorial.whole import variational_loss
 
 LATENTS = 10
 NUM_DRAWS = 1000
@@ -27,10 +28,18 @@ says where the codes shall lie, or what lies between them.
 A **variational autoencoder** (VAE) has the same networks, but its encoder answers with a
 distribution, $q_\phi(z \mid x)$: a mean and a standard deviation for every code. It decodes a draw
 from it, and it pays for straying from a fixed prior $p(z) = \mathcal{N}(0, I)$. It maximises the
-evidence lower bound, or ELBO, which chapter 4 derives:
+evidence lower bound, or ELBO, which [#bound] derives:
 
 $$ \mathcal{L}(x) = \mathbb{E}_{q_\phi}\left[\log p_\theta(x \mid z)\right]
 - \mathrm{KL}\left(q_\phi(z \mid x) \,\|\, p(z)\right) $$
+
+![architecture]
+
+On this page every encoder and decoder is a perceptron with two hidden layers of [[settings.hidden]]
+units, trained by Adam on batches of [[settings.batch_size]] images for [[settings.steps]] steps
+([[settings.epochs:.0f]] epochs of [[settings.num_train:,]] images); the learning rate falls from
+[[settings.learning_rate]] to 0 along a cosine. Pixels are drawn anew, black or white with their
+grey value as the probability, each time an image is seen.
 
 Below are the codes of [[num_test]] test images under both, two dimensions each. The autoencoder's
 lie wherever training has left them: the standard deviation of a coordinate is
@@ -47,23 +56,45 @@ the VAE the digits on the right.
 
 How many of these are digits? A judge counts: a classifier of its own, trained on real digits and on
 pictures that are none (shuffled pixels, or four quadrants of four digits), and it has never seen a
-generated image. It is sure of an image when it gives one digit a probability of [[sure_at]] or
-more. Of [[num_draws]] draws it is sure about
+generated image. It is *sure* of an image when it gives one digit a probability of [[sure_at]] or
+more. A judge can be fooled, and it says nothing of variety. So there are two more figures of merit:
+images are drawn, pixels and all, as many as there are real ones beside them, and each set is spread
+out in the space of pixels. *Precision* is the share of the drawn that lie where real ones are, and
+*recall* the share of the real that lie where drawn ones are; to lie among others is to be nearer to
+one of them than its third neighbour is (Kynkäänniemi et al. 2019). Of [[num_draws]] draws each,
+autoencoder | VAE:
 
-| codes | autoencoder | VAE |
-| $\mathcal{N}(0, I)$, [[latent_dim]] latents | [[sure.autoencoder:.0%]] | [[sure.vae:.0%]] |
-| a Gaussian fitted to its own codes | [[sure_fitted.autoencoder:.0%]] | [[sure_fitted.vae:.0%]] |
-| far from the data: three times that spread | [[sure_far.autoencoder:.0%]] | [[sure_far.vae:.0%]] |
-| $\mathcal{N}(0, I)$, 2 latents | [[sure_2.autoencoder:.0%]] | [[sure_2.vae:.0%]] |
-| codes of test images, [[latent_dim]] latents | [[sure_reconstructed.autoencoder:.0%]]
-  | [[sure_reconstructed.vae:.0%]] |
+| codes | sure | precision | recall |
+| $\mathcal{N}(0, I)$, [[latent_dim]] latents | [[sure.autoencoder:.0%]] ❘ [[sure.vae:.0%]]
+  | [[fidelity.prior.autoencoder.precision:.0%]] ❘ [[fidelity.prior.vae.precision:.0%]]
+  | [[fidelity.prior.autoencoder.recall:.0%]] ❘ [[fidelity.prior.vae.recall:.0%]] |
+| a Gaussian fitted to its own codes | [[sure_fitted.autoencoder:.0%]] ❘ [[sure_fitted.vae:.0%]]
+  | [[fidelity.fitted.autoencoder.precision:.0%]] ❘ [[fidelity.fitted.vae.precision:.0%]]
+  | [[fidelity.fitted.autoencoder.recall:.0%]] ❘ [[fidelity.fitted.vae.recall:.0%]] |
+| far from the data: three times that spread | [[sure_far.autoencoder:.0%]] ❘ [[sure_far.vae:.0%]]
+  | [[fidelity.far.autoencoder.precision:.0%]] ❘ [[fidelity.far.vae.precision:.0%]]
+  | [[fidelity.far.autoencoder.recall:.0%]] ❘ [[fidelity.far.vae.recall:.0%]] |
+| $\mathcal{N}(0, I)$, 2 latents | [[sure_2.autoencoder:.0%]] ❘ [[sure_2.vae:.0%]]
+  | [[fidelity.plane.autoencoder.precision:.0%]] ❘ [[fidelity.plane.vae.precision:.0%]]
+  | [[fidelity.plane.autoencoder.recall:.0%]] ❘ [[fidelity.plane.vae.recall:.0%]] |
+| codes of test images, [[latent_dim]] latents
+  | [[sure_reconstructed.autoencoder:.0%]] ❘ [[sure_reconstructed.vae:.0%]]
+  | [[fidelity.reconstructed.autoencoder.precision:.0%]]
+  ❘ [[fidelity.reconstructed.vae.precision:.0%]]
+  | [[fidelity.reconstructed.autoencoder.recall:.0%]]
+  ❘ [[fidelity.reconstructed.vae.recall:.0%]] |
 
-For comparison, it is sure about [[sure_real:.0%]] of real grey test images and [[sure_noise:.1%]]
-of noise. The second row is the fairer question to the autoencoder: even where the codes are drawn
-from a Gaussian with their own mean and covariance, most of the space between them has no meaning.
-The fourth row is as honest: a plane is so crowded that there is little space between the codes, and
-in two dimensions the autoencoder need not be the worse one. In the last row the codes are of real
-images; there the autoencoder, which has nothing else to do, reconstructs better:
+For comparison: the judge is sure about [[sure_real:.0%]] of real grey test images and
+[[sure_noise:.1%]] of noise, and images drawn from real greys of the test set have a precision of
+[[fidelity.real.precision:.0%]] and a recall of [[fidelity.real.recall:.0%]]. The second row is the
+fairer question to the autoencoder: even where codes are drawn from a Gaussian with their own mean
+and covariance, much of the space between them has no meaning. The fourth row is where *sure*
+misleads: a plane is so crowded that there is little space between the codes, and the autoencoder's
+decoder, which never saw a noisy code, draws hard edges wherever it is asked. The judge is then
+surer of it than of the VAE, whose decoder answers a code between two images with a grey mean of
+both; recall tells that the autoencoder's draws leave out more of the real ones, because the circle
+that $\mathcal{N}(0, I)$ covers is a small part of where its codes are. In the last row the codes
+are of real images; there the autoencoder, which has nothing else to do, reconstructs better:
 [[log_likelihood.autoencoder:.1f]] nats against the VAE's [[log_likelihood.vae:.1f]].
 
 ![far]
@@ -86,25 +117,65 @@ whole argument upside down.
 """
 
 
+EXERCISES = (
+    (
+        "The autoencoder's loss has no term that keeps its codes small. Why do they not grow "
+        "without "
+        "end?",
+        "Nothing forbids it; they grow while it pays. Codes further apart are easier to tell "
+        "apart, "
+        ""
+        ""
+        ""
+        ""
+        ""
+        ""
+        "so training pushes them out: after [[settings.steps]] steps the standard deviation of a "
+        "coordinate is [[code_spread.autoencoder:.1f]], where the VAE's is "
+        "[[code_spread.vae:.1f]].",
+    ),
+    (
+        "An encoder answers with $\\mu = 0$ and $\\sigma = 1$ in all [[latent_dim]] dimensions for "
+        "every image. What is the KL, and what can the decoder do?",
+        "The KL is 0: the posterior is the prior. The code says nothing about the image, and the "
+        "best that the decoder can do is to draw the mean of all images.",
+    ),
+    (
+        "In the table of the limit, each time that $s$ falls tenfold the KL grows by the same "
+        "amount. By which, and why?",
+        "By $\\log 10$ nats in each of [[latent_dim]] dimensions, 23.03 in all, since the KL has "
+        "$-\\log s$ for each: from $s = 0.01$ to $0.001$ it rose from [[limit.kl.2:.2f]] to "
+        "[[limit.kl.3:.2f]].",
+    ),
+    (
+        "Which of the rows of the first table would you show to sell an autoencoder as a "
+        "generative "
+        ""
+        ""
+        ""
+        ""
+        ""
+        ""
+        "model, and what would a critic ask to see beside it?",
+        "The fourth: with two latents the judge is sure about [[sure_2.autoencoder:.0%]] of its "
+        "draws and [[sure_2.vae:.0%]] of the VAE's. The critic asks for recall: "
+        "[[fidelity.plane.autoencoder.recall:.0%]] against [[fidelity.plane.vae.recall:.0%]].",
+    ),
+    (
+        "The judge was trained on pictures that are no digits too. What would it say of noise "
+        "otherwise?",
+        "A classifier that has ten answers must give one of them, and is often sure of it. With an "
+        "eleventh answer, *none*, this one is sure of a digit in [[sure_noise:.1%]] of noise.",
+    ),
+)
+
+
 def autoencoder_loss(model: vae_jax.VAE) -> Callable[..., Any]:
     def loss(params, key, batch):
         x = vae_jax.binarize(key, batch.image)
         # One code for each image, the posterior's mean: its scale and the prior play no part.
         likelihood = vae_jax.reconstruct(model, params, x)
         return -likelihood.log_prob(x).mean(), None
-
-    return loss
-
-
-def variational_loss(model: vae_jax.VAE) -> Callable[..., Any]:
-    def loss(params, key, batch):
-        binarize_key, draw_key = jax.random.split(key)
-        x = vae_jax.binarize(binarize_key, batch.image)
-        posterior = model.encode(params, x)  # q(z|x)
-        z = vae_jax.sample(draw_key, posterior)  # mean + scale * noise
-        likelihood = model.decode(params, z)  # p(x|z)
-        bound = vae_jax.elbo(x, z, posterior, model.prior(params), likelihood)
-        return -bound.value.mean(), bound
 
     return loss
 
@@ -131,6 +202,9 @@ def run(study: Study) -> page.Chapter:
         name: {} for name in ("sure", "sure_fitted", "sure_far", "sure_2", "sure_reconstructed")
     }
     likelihoods, spread, drawn, far = {}, {}, {}, {}
+    fidelity: dict[str, dict[str, Any]] = {
+        name: {} for name in ("prior", "fitted", "far", "plane", "reconstructed")
+    }
     for name in train:
         code = model.encode(params[name], study.x).mean
         centre, factor = code.mean(axis=0), jnp.linalg.cholesky(jnp.cov(code.T))
@@ -139,11 +213,15 @@ def run(study: Study) -> page.Chapter:
             return model.decode(params[name], z).mean
 
         drawn[name], far[name] = decode(noise), decode(centre[None] + 3 * noise @ factor.T)
-        sure["sure"][name] = study.sure(drawn[name])
-        sure["sure_fitted"][name] = study.sure(decode(centre[None] + noise @ factor.T))
-        sure["sure_far"][name] = study.sure(far[name])
-        sure["sure_2"][name] = study.sure(flat.decode(flat_params[name], noise[:, :2]).mean)
-        sure["sure_reconstructed"][name] = study.sure(decode(code))
+        pictures = {
+            "sure": drawn[name],
+            "sure_fitted": decode(centre[None] + noise @ factor.T),
+            "sure_far": far[name],
+            "sure_2": flat.decode(flat_params[name], noise[:, :2]).mean,
+            "sure_reconstructed": decode(code),
+        }
+        for (case, images), of in zip(pictures.items(), fidelity.values(), strict=True):
+            sure[case][name], of[name] = study.sure(images), study.fidelity(images)
         likelihoods[name] = model.decode(params[name], code).log_prob(study.x).mean()
         spread[name] = flat.encode(flat_params[name], study.x).mean.std(axis=0).mean()
 
@@ -157,17 +235,22 @@ def run(study: Study) -> page.Chapter:
         "sure_real": study.sure(real),
         "sure_noise": study.sure(white.astype(jnp.float32)),
         **sure,
+        "settings": study.settings,
+        "fidelity": {**fidelity, "real": study.fidelity(real)},
         "log_likelihood": likelihoods,
         "code_spread": spread,
         "limit": limit(limit_key, model, params["vae"], study.x),
     }
     figures = {
+        "architecture": draw_architecture(),
         "codes": draw_codes(flat, flat_params, study),
         "draws": draw_pictures(drawn, "draws from $N(0, I)$", "codes drawn from N(0, I)"),
         "far": draw_pictures(far, "far from the data", "codes three times as far out as the data"),
     }
     code = (autoencoder_loss, variational_loss)
-    return page.Chapter("Autoencoder and VAE", TEXT, page.plain(numbers), figures, code)
+    return page.Chapter(
+        "Autoencoder and VAE", TEXT, page.plain(numbers), figures, code, exercises=EXERCISES
+    )
 
 
 def limit(key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array) -> dict[str, Any]:
@@ -183,6 +266,42 @@ def limit(key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array) -> dict
         "kl": [bound.kl.mean() for bound in bounds],
         "deterministic": model.decode(params, mean).log_prob(x).mean(),
     }
+
+
+def draw_architecture() -> page.Figure:
+    figure, axes = drawing.panels(2, 1, 3.4)
+    texts = {"autoencoder": ("$z = \\mu$",), "VAE": ("$\\mu$", "$\\sigma$")}
+    for panel, (title, outputs) in zip(axes, texts.items(), strict=True):
+        panel.set(xlim=(0, 10), ylim=(0, 3), title=title)
+        panel.axis("off")
+        drawing.box(panel, (0.5, 1.5), "$x$")
+        drawing.box(panel, (2.4, 1.5), "encoder\n$\\phi$", drawing.BLUE)
+        drawing.box(panel, (7.6, 1.5), "decoder\n$\\theta$", drawing.ORANGE)
+        drawing.box(panel, (9.5, 1.5), "$\\hat{x}$")
+        drawing.arrow(panel, (0.8, 1.5), (1.65, 1.5))
+        drawing.arrow(panel, (8.4, 1.5), (9.2, 1.5))
+        if title == "autoencoder":
+            drawing.box(panel, (5, 1.5), *outputs)
+            drawing.arrow(panel, (3.15, 1.5), (4.35, 1.5))
+            drawing.arrow(panel, (5.65, 1.5), (6.8, 1.5))
+            continue
+        for text, height in zip((*outputs, "$\\epsilon$"), (2.4, 1.5, 0.4), strict=True):
+            noise = {"boxstyle": "circle,pad=0.3", "facecolor": "#e6e6e6"} if height < 1 else {}
+            drawing.box(panel, (4.1, height), text, **noise)
+            drawing.arrow(panel, (4.4, height), (5.0, 1.5 + 0.2 * (height - 1.5)))
+            if not noise:
+                drawing.arrow(panel, (3.15, 1.5 + 0.3 * (height - 1.5)), (3.8, height))
+        drawing.box(panel, (5.9, 1.5), "$\\mu + \\sigma\\epsilon$")
+        drawing.arrow(panel, (6.75, 1.5), (6.85, 1.5))
+        panel.text(4.55, 0.2, "noise, $N(0, I)$", fontsize=8)
+    return page.figure(
+        figure,
+        "Two rows of boxes. Autoencoder: image, encoder, code, decoder, image. VAE: the encoder "
+        "gives "
+        "a mean and a standard deviation, noise makes a code of them, which is decoded.",
+        "The same two networks in both. The VAE's encoder answers with a mean and a standard "
+        "deviation, and what is decoded is a draw.",
+    )
 
 
 def draw_codes(model: vae_jax.VAE, params: dict[str, Any], study: Study) -> page.Figure:

@@ -47,8 +47,8 @@ def panels(rows: int = 1, columns: int = 1, height: float = 3.0, **settings: Any
     return plt.subplots(rows, columns, figsize=(WIDTH, height), **settings)
 
 
-def images(axes: Any, pictures: Any, columns: int, title: str = "") -> None:
-    """Images [N, H, W, 1] in [0, 1], row by row, dark on light with white between them."""
+def images(axes: Any, pictures: Any, columns: int, title: str = "", *, frame: bool = False) -> None:
+    """Images [N, H, W, 1] in [0, 1], row by row, dark on light white (or grey) between them."""
     pictures = np.asarray(pictures)[..., 0]
     num, height, width = pictures.shape
     rows = -(-num // columns)
@@ -56,6 +56,8 @@ def images(axes: Any, pictures: Any, columns: int, title: str = "") -> None:
     canvas[:num, :-1, :-1] = pictures
     canvas = canvas.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
     canvas = canvas.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
+    if frame:
+        axes.set_facecolor("#999999")
     axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     axes.set(title=title, xticks=[], yticks=[])
     axes.grid(False)
@@ -77,6 +79,20 @@ def column_labels(axes: Any, labels: Any) -> None:
     width = (right - left) / len(labels)
     axes.set_xticks([left + width * (column + 0.5) for column in range(len(labels))], labels)
     axes.tick_params(axis="x", length=0)
+
+
+def box(axes: Any, at: tuple[float, float], text: str, colour: str = "black", **shape: Any) -> None:
+    """A box with its label, centred; boxstyle="circle" is a random node."""
+    style = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour, **shape}
+    axes.text(*at, text, ha="center", va="center", color=colour, bbox=style, fontsize=9, zorder=3)
+
+
+def arrow(axes: Any, start: Any, end: Any, text: str = "", colour: str = "black") -> None:
+    """An arrow, with a label above its middle."""
+    style = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", end, start, arrowprops=style)
+    middle = (np.asarray(start) + np.asarray(end)) / 2
+    axes.text(*middle, text, ha="center", va="bottom", color=colour, fontsize=8)
 
 
 def plane(axes: Any, title: str) -> None:

@@ -1,4 +1,4 @@
-"""Chapter 2: what the latent variables hold."""
+"""What the latent variables hold."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ once.
 
 ![interpolation]
 
-Of [[num_pairs]] such pairs the judge of chapter 1 is sure of a digit in
+Of [[num_pairs]] such pairs the judge of [#autoencoder] is sure of a digit in
 [[sure_midpoint.latent:.0%]] of the decoded means, and in [[sure_midpoint.pixels:.0%]] of the pixel
 averages (of the two reconstructions, so that both are equally smooth).
 
@@ -52,6 +52,40 @@ cell is decoded at a quantile of the prior, so that every cell has the same prob
 
 ![manifold]
 """
+
+EXERCISES = (
+    (
+        "Of [[latent_dim]] latent dimensions [[active_units]] are active. Where did the others go, "
+        "and does it harm?",
+        "To posterior collapse: they are the prior for every image, cost no KL, and the decoder "
+        "does without them. For the bound it is right: what they could say of so small an image "
+        "would cost more nats than it saves.",
+    ),
+    (
+        "How would you compute the KL of one dimension, in words, from what the encoder answers?",
+        "Its mean and standard deviation give $\\tfrac{1}{2}(\\sigma^2 + \\mu^2 - 1 - "
+        "\\log \\sigma^2)$ for an image; then the average over images. The largest here is "
+        "[[largest_kl:.2f]] nats.",
+    ),
+    (
+        "All dimensions together say how many nats of an image on average? Compare $\\log 10$, "
+        "which is what a label says.",
+        "[[sum_kl:.2f]] nats, where a label says 2.30: the code holds the class and somewhat more.",
+    ),
+    (
+        "Halfway between two codes the judge is sure less often than at the codes themselves. Why?",
+        "It is sure of [[sure_midpoint.latent:.0%]] halfway. On the way from one district to "
+        "another "
+        "there is a border, where the decoder answers with a mixture of both.",
+    ),
+    (
+        "An ellipse's standard deviation of [[posterior_scale:.2f]] in two dimensions: how many "
+        "such "
+        "ellipses fit into the prior's circle of standard deviation 1, by area?",
+        "About $1 / \\sigma^2$, so [[ellipses:.0f]]: that is roughly how many kinds of images a "
+        "plane can tell apart.",
+    ),
+)
 
 
 def halfway(model: vae_jax.VAE, params: Any, x_1: jax.Array, x_2: jax.Array) -> dict[str, Any]:
@@ -79,10 +113,14 @@ def run(study: Study) -> page.Chapter:
     first, second = pairs(study.label)
     middle = halfway(model, params, study.x[first], study.x[second])
     flat, flat_params = study.make_model(2), trained_vae(study, 2).params
+    scale = flat.encode(flat_params, study.x).scale.mean()
     numbers = {
         "latent_dim": LATENTS,
-        "posterior_scale": flat.encode(flat_params, study.x).scale.mean(),
+        "posterior_scale": scale,
+        "ellipses": 1 / scale**2,
         "kl_per_dimension": kl,
+        "largest_kl": kl.max(),
+        "sum_kl": kl.sum(),
         "active_units": vae_jax.active_units(posterior).sum(),
         "num_pairs": len(first),
         "sure_midpoint": {name: study.sure(images) for name, images in middle.items()},
@@ -95,7 +133,9 @@ def run(study: Study) -> page.Chapter:
         "manifold": draw_manifold(manifold(flat, flat_params, 15)),
     }
     code = (halfway, traversal, manifold)
-    return page.Chapter("Latent variables", TEXT, page.plain(numbers), figures, code)
+    return page.Chapter(
+        "Latent variables", TEXT, page.plain(numbers), figures, code, exercises=EXERCISES
+    )
 
 
 def pairs(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Chapter 6: data fidelity, the regulariser, and both."""
+"""Data fidelity, the regulariser, and both."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ import vae_jax
 from experiments.tutorial import drawing, page
 from experiments.tutorial.autoencoder import NUM_DRAWS
 from experiments.tutorial.bound import NUM_IMAGES, grid_terms
+from experiments.tutorial.latent import halfway, pairs
 from experiments.tutorial.study import SURE, Study
 
 CASES = {"fidelity": (1.0, 0.0), "regulariser": (0.0, 1.0), "both": (1.0, 1.0)}
@@ -42,17 +43,30 @@ Reconstruction is $\mathbb{E}_q[\log p_\theta(x \mid z)]$; all are in nats, mean
 images. The ELBO has both terms at weight one, whatever was trained. And this is what draws from the
 prior are worth:
 
-| trained with | $\log p(x)$ | digits drawn | sure |
-| data fidelity only | [[fidelity.log_px:.1f]] | [[fidelity.digits:.1f]] | [[fidelity.sure:.0%]] |
+| trained with | $\log p(x)$ | digits drawn | sure | precision | recall |
+| data fidelity only | [[fidelity.log_px:.1f]] | [[fidelity.digits:.1f]] | [[fidelity.sure:.0%]]
+  | [[fidelity.precision:.0%]] | [[fidelity.recall:.0%]] |
 | regulariser only | [[regulariser.log_px:.1f]]
-  | [[regulariser.digits:.1f]] | [[regulariser.sure:.0%]] |
-| both | [[both.log_px:.1f]] | [[both.digits:.1f]] | [[both.sure:.0%]] |
+  | [[regulariser.digits:.1f]] | [[regulariser.sure:.0%]]
+  | [[regulariser.precision:.0%]] | [[regulariser.recall:.0%]] |
+| both | [[both.log_px:.1f]] | [[both.digits:.1f]] | [[both.sure:.0%]]
+  | [[both.precision:.0%]] | [[both.recall:.0%]] |
 
 $\log p(x)$ is the mean probability of [[num_images]] test images under all the codes of the prior,
-by the grid of chapter 4. *Digits drawn* is how many different digits are among [[num_draws]] draws:
+by the grid of [#bound]. *Digits drawn* is how many different digits are among [[num_draws]] draws:
 the exponential of the entropy of the judge's classes, 10 at best. *Sure* is the share that the
-judge is sure about; it says nothing of variety, and a decoder that was trained without noise can
-draw a few digits sharply.
+judge is sure about; precision and recall are those of [#autoencoder].
+
+Why is the judge not least sure of the decoder that was trained for fidelity only? Because sureness
+rewards hard edges and says nothing of variety. That decoder never saw a noisy code, so it draws
+crisply whatever it is asked for, and the circle of the prior holds only the few digits whose codes
+happen to lie there: it draws [[fidelity.digits:.1f]] kinds of digits where both terms give
+[[both.digits:.1f]], and reaches [[fidelity.recall:.0%]] of the real images against
+[[both.recall:.0%]]. The decoder of the regulariser only draws noise. Precision and recall are too
+kind to it, [[regulariser.precision:.0%]] and [[regulariser.recall:.0%]]: among noisy pixels every
+distance is about the same, and an image of noise has its neighbours so far away that real ones lie
+between. No one of these figures tells the whole. The judge sees noise at once, recall sees the
+missing digits, and $\log p(x)$, where it can be had, sees both.
 
 **Data fidelity only.** Noise in the code costs reconstruction and nothing pays for it, so the
 encoder makes the ellipses small beside the distances between them: their standard deviation is
@@ -69,12 +83,65 @@ images apart.
 
 ![samples]
 
+**Between two classes.** What does each latent space hold halfway between two images of different
+digits? The first two rows are the images, the third is the average of their pictures, and then come
+the decoded $\tfrac{1}{2}(z_1 + z_2)$ of the three.
+
+![between]
+
+Of [[num_pairs]] such halfway points the judge is sure of a digit in [[fidelity.halfway:.0%]] with
+fidelity only, in [[regulariser.halfway:.0%]] with the regulariser only, in [[both.halfway:.0%]]
+with both, and in [[sure_average:.0%]] of the averages of pictures. It is sure of a digit *other
+than the two* in [[fidelity.third:.0%]], [[regulariser.third:.0%]] and [[both.third:.0%]]: on a
+plane the way between two districts often leads through a third.
+
 > Where write-ups slip: with the regulariser only, the posteriors do *not* settle apart from each
 other as neat clusters of unit size, and nothing keeps images of one digit together. The smallest
 possible value of the term is zero, reached when $q_\phi(z \mid x) = p(z)$ for every $x$; here it is
 [[regulariser.kl:.4f]], the ellipses' centres have a standard deviation of
 [[regulariser.spread:.3f]] and their own is [[regulariser.scale:.3f]].
 """
+
+
+EXERCISES = (
+    (
+        "What is the ELBO of the model with the regulariser only, if its decoder had been allowed "
+        "to learn?",
+        "That of a model without a code: every pixel on its own, with its mean as the probability. "
+        "As it is the decoder never moved, and reaches [[regulariser.elbo:.1f]] nats.",
+    ),
+    (
+        "With fidelity only the KL was not trained, and is [[fidelity.kl:.1f]] nats. Where does it "
+        "come from?",
+        "From narrow ellipses far out: $-\\log \\sigma$ is about "
+        "[[fidelity.minus_log_scale:.1f]] for each of two dimensions, and half the squared "
+        "distance "
+        ""
+        ""
+        ""
+        "from zero makes most of the rest.",
+    ),
+    (
+        "Weights of 1 and 0.5, a beta of 0.5: where would the ellipses be?",
+        "Between the first graph and the third, smaller and further apart than with both terms: "
+        "trained so, their standard deviation is [[half.scale:.2f]] and that of their centres "
+        "[[half.spread:.2f]]. The reconstruction, [[half.log_likelihood:.1f]] nats, is better than "
+        "with both, and the ELBO, with both terms at weight one, is [[half.elbo:.1f]].",
+    ),
+    (
+        "Why is the judge surer of fidelity only than of both?",
+        "It is sure of [[fidelity.sure:.0%]] against [[both.sure:.0%]]: a decoder that never saw a "
+        "noisy code draws hard edges. But of [[fidelity.digits:.1f]] kinds of digits, and with a "
+        "recall of [[fidelity.recall:.0%]].",
+    ),
+    (
+        "Which of the three would you choose if you only had to compress the training images, and "
+        "could send codes to any precision?",
+        "Fidelity only, at [[fidelity.log_likelihood:.1f]] nats for the pixels. But codes to any "
+        "precision are not free: sending them under the prior costs the KL, and then both terms "
+        "together are best, with [[both.elbo:.1f]] against [[fidelity.elbo:.1f]] nats.",
+    ),
+)
 
 
 def weighted_loss(model: vae_jax.VAE, fidelity: float, regulariser: float) -> Callable[..., Any]:
@@ -98,15 +165,25 @@ def run(study: Study) -> page.Chapter:
         ).params
         for case, weights in CASES.items()
     }
-    numbers: dict[str, Any] = {"num_draws": NUM_DRAWS, "num_images": NUM_IMAGES}
+    first, second = pairs(study.label)
+    numbers: dict[str, Any] = {
+        "num_draws": NUM_DRAWS,
+        "num_images": NUM_IMAGES,
+        "num_pairs": len(first),
+        "sure_average": study.sure((study.x[first] + study.x[second]) / 2),
+    }
     for case in CASES:
         numbers[case] = measure(study, model, params[case])
+    half = study.train("beta 0.5, 2 latents", model, weighted_loss(model, 1.0, 0.5))
+    numbers["half"] = measure(study, model, half.params)
     figures = {
         "ellipses": draw_ellipses(study, model, params),
         "samples": draw_samples(study, model, params),
+        "between": draw_between(study, model, params),
     }
+    code = (weighted_loss, halfway)
     return page.Chapter(
-        "The three loss cases", TEXT, page.plain(numbers), figures, (weighted_loss,)
+        "The three loss cases", TEXT, page.plain(numbers), figures, code, exercises=EXERCISES
     )
 
 
@@ -115,7 +192,13 @@ def measure(study: Study, model: vae_jax.VAE, params: Any) -> dict[str, Any]:
     posterior, prior = model.encode(params, study.x), model.prior(params)
     z = vae_jax.sample(draw_key, posterior, 20)
     bound = vae_jax.elbo(study.x, z, posterior, prior, model.decode(params, z))
-    draws = study.judge(vae_jax.generate(sample_key, model, params, NUM_DRAWS).mean)
+    drawn = vae_jax.generate(sample_key, model, params, NUM_DRAWS).mean
+    draws = study.judge(drawn)
+    first, second = pairs(study.label)
+    middle = study.judge(halfway(model, params, study.x[first], study.x[second])["latent"])
+    kind = middle.argmax(axis=-1)
+    other = (kind != study.label[first]) & (kind != study.label[second])
+    third = other & (middle[:, :-1].max(axis=-1) >= SURE)
     classes = jnp.bincount(draws[:, :-1].argmax(axis=-1), length=10) / len(draws)
     inside = jnp.square(posterior.mean).sum(axis=-1) < -2 * jnp.log(0.05)
     terms = jax.jit(lambda x: grid_terms(model, params, x))(study.x[:NUM_IMAGES])
@@ -127,6 +210,10 @@ def measure(study: Study, model: vae_jax.VAE, params: Any) -> dict[str, Any]:
         "inside": inside.mean(),
         "digits": jnp.exp(jax.scipy.special.entr(classes).sum()),
         "sure": (draws[:, :-1].max(axis=-1) >= SURE).mean(),
+        **study.fidelity(drawn),
+        "halfway": (middle[:, :-1].max(axis=-1) >= SURE).mean(),
+        "third": third.mean(),
+        "minus_log_scale": -jnp.log(posterior.scale).mean(),
         "scale": posterior.scale.mean(),
         "spread": posterior.mean.std(axis=0).mean(),
     }
@@ -164,4 +251,22 @@ def draw_samples(study: Study, model: vae_jax.VAE, params: dict[str, Any]) -> pa
         "Three grids of 25 images decoded from draws of the prior: with the regulariser only all "
         "are the same grey, with both terms they are digits.",
         "Decoded draws from the prior: the first 25, the same codes for all three.",
+    )
+
+
+def draw_between(study: Study, model: vae_jax.VAE, params: dict[str, Any]) -> page.Figure:
+    columns = 9
+    first, second = (rows[:columns] for rows in pairs(study.label))
+    x_1, x_2 = study.x[first], study.x[second]
+    rows = {"$x_1$": x_1, "$x_2$": x_2, "average of\npictures": (x_1 + x_2) / 2}
+    for case in CASES:
+        rows[TITLES[case]] = halfway(model, params[case], x_1, x_2)["latent"]
+    figure, axes = drawing.panels(height=3.3)
+    drawing.images(axes, np.concatenate([np.asarray(row) for row in rows.values()]), columns)
+    drawing.row_labels(axes, list(rows), len(rows))
+    return page.figure(
+        figure,
+        "Six rows: two rows of test images, their averages with two digits on top of each other, "
+        "and what three models decode halfway: hard-edged shapes, grey noise, soft digits.",
+        "Neighbours in the test set with different digits, black and white as the models see them.",
     )

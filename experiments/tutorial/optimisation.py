@@ -1,4 +1,4 @@
-"""Chapter 8: steps in turn or together, and how many draws a step should have."""
+"""Steps in turn or together, and how many draws a step should have."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,19 +15,42 @@ from experiments.tutorial.study import BATCH_SIZE, Study, Trained
 
 LEARNING_RATE = 1e-3
 NUM_DRAWS = (1, 5, 50)
-NUM_GRADIENTS = 200
+NUM_GRADIENTS, NUM_PAIRS, SGD_RATE = 200, 12, 0.02
 
 TEXT = r"""
 The bound has two sets of parameters: the decoder's $\theta$ and the encoder's $\phi$. In
-expectation maximisation one is held while the other is improved. For networks with a
-reparameterised draw nothing asks for that: one backward pass gives both gradients, and both can
-take a step.
+expectation maximisation one is held while the other is improved (Neal & Hinton 1998). Written for
+networks and minibatches, that is the **alternating algorithm**. Repeat:
 
-$$ \theta \leftarrow \theta + \eta\, \nabla_\theta \mathcal{L},
-\qquad \phi \leftarrow \phi + \eta\, \nabla_\phi \mathcal{L} $$
+1. Take a minibatch, encode it with $\phi_t$, draw $z = \mu + \sigma \epsilon$, decode it with
+$\theta_t$, and take a step in the decoder's parameters:
 
-**In turn or together.** The same VAE, Adam, learning rate and [[steps]] steps of [[batch_size]]
-images. A step in turn changes the decoder at even and the encoder at odd steps.
+$$ \theta_{t+1} = \theta_t + \eta\, \nabla_\theta \mathcal{L}(\theta_t, \phi_t) $$
+
+2. Take the next minibatch, encode it with $\phi_t$, draw, decode it *with the new* $\theta_{t+1}$,
+and take a step in the encoder's parameters:
+
+$$ \phi_{t+1} = \phi_t + \eta\, \nabla_\phi \mathcal{L}(\theta_{t+1}, \phi_t) $$
+
+until the bound no longer rises. For networks with a reparameterised draw nothing asks for that: one
+backward pass gives both gradients, and both can take a **joint step**, each at the old values of
+the other.
+
+$$ \theta_{t+1} = \theta_t + \eta\, \nabla_\theta \mathcal{L}(\theta_t, \phi_t),
+\quad \phi_{t+1} = \phi_t + \eta\, \nabla_\phi \mathcal{L}(\theta_t, \phi_t) $$
+
+![steps]
+
+With steps in turn the curve on the left has two kinds of steps, each of which moves the bound of
+one fixed minibatch with fixed draws ([[zoom.num]] pairs from random parameters, plain gradient
+steps of rate [[zoom.rate]]): a decoder's step, then an encoder's at the new decoder. In this
+stretch the decoder's steps brought [[zoom.theta:.2f]] nats in all and the encoder's
+[[zoom.phi:.2f]]; as many joint steps as there are pairs brought [[zoom.joint:.2f]] nats, for half
+of the backward passes.
+
+**In turn or together.** The same VAE with [[latent_dim]] latents, Adam at a learning rate of
+[[learning_rate]] and [[steps]] steps of [[batch_size]] images. A step in turn changes the decoder
+at even and the encoder at odd steps.
 
 ![turns]
 
@@ -60,6 +83,44 @@ Step for step more draws are better, each further one by less. By the clock one 
 [[seconds.draws.0:.1f]] s, five in [[seconds.draws.1:.1f]] s and fifty in [[seconds.draws.2:.1f]] s:
 the time of many draws buys many more steps of one or a few, as the right-hand graph shows.
 """
+
+
+EXERCISES = (
+    (
+        "In step 2 the encoder's gradient is taken at the new decoder. What would change if it "
+        "were "
+        ""
+        ""
+        ""
+        "taken at the old one, with the same minibatch?",
+        "It would be the joint step. For small learning rates the two differ by the square of the "
+        "learning rate, so neither order is more right than the other.",
+    ),
+    (
+        "Why does a step in turn cost as much as a joint one here?",
+        "One forward and one backward pass give both gradients; a step in turn throws one away. "
+        "Steps to [[turns.target:.1f]] nats: [[turns.joint.steps]] together, "
+        "[[turns.alternating.steps]] in turn.",
+    ),
+    (
+        "With fifty draws instead of one, why is the variance with fresh images not fifty times "
+        "smaller?",
+        "It falls by [[draws.total_variance.0:.1f]], and by [[draws.variance.0:.1f]] with the same "
+        "images: what the images contribute stays, whatever the number of draws.",
+    ),
+    (
+        "A budget of 100 evaluations of the decoder for each step: 100 images with one draw, or 10 "
+        "with ten?",
+        "A hundred images: their number divides both parts of the variance, the number of draws "
+        "only the part of the draws.",
+    ),
+    (
+        "When would you still alternate?",
+        "When the two need different numbers of steps, such as several of an encoder that lags "
+        "behind its decoder, which is one remedy for posterior collapse; or when one of them is "
+        "given and fixed.",
+    ),
+)
 
 
 def alternating_optimizer() -> optax.GradientTransformation:
@@ -108,8 +169,19 @@ def run(study: Study) -> page.Chapter:
         for num_draws in NUM_DRAWS
     }
     same, fresh = gradient_noise(study, model, turns["joint"].params)
+    zoom = zoomed(study, model)
     numbers = {
         "steps": study.steps,
+        "latent_dim": LATENTS,
+        "learning_rate": LEARNING_RATE,
+        "zoom": {
+            "num": NUM_PAIRS,
+            "rate": SGD_RATE,
+            "elbo": zoom,
+            "theta": (zoom["alternating"][1::2] - zoom["alternating"][:-1:2]).sum(),
+            "phi": (zoom["alternating"][2::2] - zoom["alternating"][1::2]).sum(),
+            "joint": zoom["joint"][-1] - zoom["joint"][0],
+        },
         "batch_size": BATCH_SIZE,
         "num_gradients": NUM_GRADIENTS,
         "turns": {
@@ -135,9 +207,47 @@ def run(study: Study) -> page.Chapter:
         **{name: trained.seconds for name, trained in turns.items()},
         "draws": [trained.seconds for trained in by_draws.values()],
     }
-    figures = {"turns": draw_turns(curves), "draws": draw_draws(by_draws)}
+    figures = {
+        "steps": draw_steps(zoom),
+        "turns": draw_turns(curves),
+        "draws": draw_draws(by_draws),
+    }
     code = (alternating_optimizer, loss_of_draws)
-    return page.Chapter("Optimisation", TEXT, page.plain(numbers), figures, code, seconds)
+    return page.Chapter(
+        "Optimisation", TEXT, page.plain(numbers), figures, code, seconds, EXERCISES
+    )
+
+
+def zoomed(study: Study, model: vae_jax.VAE) -> dict[str, np.ndarray]:
+    """The bound of one minibatch with its draws, before and after each step of plain gradient."""
+    init_key, pixel_key, draw_key = jax.random.split(study.key("zoom"), 3)
+    x = vae_jax.binarize(pixel_key, study.batch.image[:BATCH_SIZE])
+    start = model.init(init_key, x[:1])
+
+    def elbo(params: Any) -> jax.Array:
+        posterior = model.encode(params, x)
+        z = vae_jax.sample(draw_key, posterior)
+        likelihood = model.decode(params, z)
+        return vae_jax.elbo(x, z, posterior, model.prior(params), likelihood).value.mean()
+
+    @jax.jit
+    def step(params: Any, state: Any, parts: Any) -> tuple[Any, Any]:
+        gradient = jax.tree.map(lambda g, on: -g * on, jax.grad(elbo)(params), parts)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state
+
+    def only(*names: str) -> Any:
+        return {n: jax.tree.map(lambda _, n=n: float(n in names), p) for n, p in start.items()}
+
+    theta, phi, both = only("decoder"), only("encoder"), only("decoder", "encoder")
+    optimizer, curves = optax.sgd(SGD_RATE), {}
+    for name, order in (("alternating", [theta, phi] * NUM_PAIRS), ("joint", [both] * NUM_PAIRS)):
+        params, state, values = start, optimizer.init(start), [elbo(start)]
+        for parts in order:
+            params, state = step(params, state, parts)
+            values.append(elbo(params))
+        curves[name] = np.asarray(values)
+    return curves
 
 
 def smooth(values: np.ndarray, width: int = 50) -> np.ndarray:
@@ -199,6 +309,31 @@ def gradient_noise(study: Study, model: vae_jax.VAE, params: Any) -> tuple[Any, 
         variances = np.array([variance(num, fresh=fresh) for num in NUM_DRAWS])
         tables.append(variances / variances[-1])
     return tables[0], tables[1]
+
+
+def draw_steps(curves: dict[str, np.ndarray]) -> page.Figure:
+    figure, axes = drawing.panels(1, 2, 2.6, sharey=True)
+    turns, joint = curves["alternating"], curves["joint"]
+    pair = np.arange(len(turns)) / 2
+    axes[0].plot(pair, turns, color=drawing.GREY, linewidth=1)
+    for first, marker, colour, label in (
+        (1, "s", drawing.ORANGE, "after $\\theta$"),
+        (2, "o", drawing.BLUE, "after $\\phi$"),
+    ):
+        settings = {"color": colour, "markersize": 4, "label": label}
+        axes[0].plot(pair[first::2], turns[first::2], marker, **settings)
+    axes[1].plot(joint, "o-", color=drawing.GREEN, markersize=4, label="after both")
+    for panel, title in zip(axes, ("in turn", "together"), strict=True):
+        panel.set(title=title, xlabel="pairs of steps")
+        panel.legend(loc="lower right")
+    axes[0].set_ylabel("ELBO of one minibatch, nats")
+    axes[1].set_xlabel("joint steps")
+    return page.figure(
+        figure,
+        "Left, a staircase: the bound after each step of the decoder and each step of the encoder. "
+        "Right, a smooth curve of joint steps that rises as high.",
+        "The bound of one minibatch with fixed draws, from the same parameters.",
+    )
 
 
 def draw_turns(curves: dict[str, np.ndarray]) -> page.Figure:

@@ -2,8 +2,10 @@
 
 A chapter's text is plain: paragraphs with blank lines between them, and in a paragraph *emphasis*,
 **strong**, `code`, $mathematics$ in LaTeX, and [[name:.2f]] for the number that tutorial.json has
-under that name. A paragraph can also be an equation in $$...$$, a figure as ![name], a table of
-lines that begin with | (indented ones go on), or a warning, which begins with >.
+under that name, and [#bound] for "chapter 4" with a link. A paragraph can also be an equation in
+$$...$$, a figure as ![name], a derivation as =[name], a table of lines that begin with | (indented
+ones go on), or a warning, which begins with >. A word of `terms.GLOSSARY` becomes a link where the
+page first uses it, and so does every citation of `terms.REFERENCES`.
 """
 
 import base64
@@ -13,9 +15,10 @@ import io
 import re
 import string
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -24,12 +27,27 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from latex2mathml.converter import convert
 
+from experiments.tutorial.terms import GLOSSARY, REFERENCES
+
+_MATHML = "http://www.w3.org/1998/Math/MathML"
+ET.register_namespace("", _MATHML)
 _NUMBER = re.compile(r"\[\[([\w.]+)(?::([^\]]+))?\]\]")
-_INLINE = re.compile(r"\$([^$]+)\$|`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\^([^^ ]+)\^")
-_TAGS = ("code", "strong", "em", "sup")
+_TERM_OF = {spelled: term for term in GLOSSARY for spelled in (term.lower(), f"{term.lower()}s")}
+_TERMS = "|".join(sorted(_TERM_OF, key=len, reverse=True)).replace(" ", r"\s+")
+_AUTHORS_AND_YEARS = (html.escape(reference).rsplit(" ", 1) for reference in REFERENCES)
+_CITATIONS = "|".join(
+    rf"{authors} (?:{year}|\({year}\))".replace(" ", r"\s+") for authors, year in _AUTHORS_AND_YEARS
+)
+_INLINE = re.compile(
+    r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`|\*\*(?P<strong>[^*]+)\*\*|\*(?P<em>[^*]+)\*"
+    rf"|\^(?P<sup>[^^ ]+)\^|\[#(?P<chapter>\w+)\]|(?P<reference>{_CITATIONS})"
+    rf"|\b(?P<term>(?i:{_TERMS}))\b"
+)
+_RELATIONS = {"=": "=", r"\le": "≤", r"\ge": "≥", r"\ne": "≠", r"\approx": "≈"}
 _FUNCTION_NAME = re.compile(
     r"(<mi>(?:log|exp)</mi>|<mo>(?:tr|KL|Var)</mo>)(?!<mo stretchy=\"false\">&#x00028;)"
 )
+_WITH_POINT = re.compile(r"(<math(?:(?!</math>).)*</math>[.,;:)?]+)", re.DOTALL)
 
 
 class Figure(NamedTuple):
@@ -40,24 +58,56 @@ class Figure(NamedTuple):
     caption: str
 
 
+class Line(NamedTuple):
+    """A line of a derivation: two sides, why the relation holds, and what both sides come to.
+
+    Attributes:
+      left: LaTeX; shown only where it is not the right side of the line before.
+      relation: LaTeX, one of `_RELATIONS`.
+      right: LaTeX; a narrow page may break it at each &.
+      reason: in the notation of this module.
+      values: of the left and the right side, each computed as it is written.
+    """
+
+    left: str
+    relation: str
+    right: str
+    reason: str
+    values: tuple[Any, Any]
+
+
 class Chapter(NamedTuple):
     """What a chapter leaves.
 
     Attributes:
       title: its heading.
       text: in the notation of this module.
-      numbers: by name, JSON values; the text and the tests read them.
+      numbers: by name, JSON values; the text and the tests read them. The lines of derivations
+        are among them, by name under "derivations", as `derived` makes them.
       figures: by name.
-      code: the functions that are shown at the end, as they ran.
+      code: the functions, classes or modules that are shown at the end, as they ran.
       seconds: numbers that are times, and so not the same in every run.
+      exercises: questions with their answers, both in the notation of this module.
     """
 
     title: str
     text: str
     numbers: dict[str, Any]
     figures: dict[str, Figure]
-    code: Sequence[Callable[..., Any]]
+    code: Sequence[Callable[..., Any] | ModuleType]
     seconds: Mapping[str, Any] = MappingProxyType({})
+    exercises: Sequence[tuple[str, str]] = ()
+
+
+class _Scope(NamedTuple):
+    """What the notation of a paragraph refers to."""
+
+    numbers: Mapping[str, Any]
+    figures: Mapping[str, Figure]
+    book: Sequence[str]
+    shown: Collection[str]
+    linked: dict[str, None]
+    """Terms and references, in the order in which the page first used them."""
 
 
 def figure(picture: Any, alt: str, caption: str) -> Figure:
@@ -71,6 +121,11 @@ def figure(picture: Any, alt: str, caption: str) -> Figure:
     return Figure(buffer.getvalue(), alt, caption)
 
 
+def derived(**derivations: Sequence[Line]) -> dict[str, list[dict[str, Any]]]:
+    """Derivations by name, as a chapter's numbers hold them."""
+    return {name: [line._asdict() for line in lines] for name, lines in derivations.items()}
+
+
 def render(chapters: Mapping[str, Chapter], facts: str, book: Sequence[str]) -> str:
     """The page, one self-contained HTML document.
 
@@ -80,58 +135,154 @@ def render(chapters: Mapping[str, Chapter], facts: str, book: Sequence[str]) -> 
       book: the names of all chapters, which give each its number.
     """
     template = string.Template((Path(__file__).parent / "page.html").read_text())
+    linked: dict[str, None] = {}
     titles = {name: f"{book.index(name) + 1}. {c.title}" for name, c in chapters.items()}
+    sections = []
+    for name, chapter in chapters.items():
+        numbers = {**chapter.numbers, "seconds": chapter.seconds}
+        scope = _Scope(numbers, chapter.figures, book, chapters, linked)
+        sections.append(_chapter(name, titles[name], chapter, scope))
+    scope = _Scope({}, {}, book, chapters, linked)
+    for heading, entries in (("Glossary", GLOSSARY), ("References", REFERENCES)):
+        titles[heading.lower()] = heading
+        sections.append(_entries(heading, entries, scope))
     contents = "".join(f'<li><a href="#{n}">{title}</a></li>' for n, title in titles.items())
-    body = "\n".join(_chapter(name, titles[name], c) for name, c in chapters.items())
-    return template.substitute(contents=contents, chapters=body, facts=html.escape(facts))
+    return template.substitute(
+        contents=contents, chapters="\n".join(sections), facts=html.escape(facts)
+    )
 
 
 def mathml(latex: str, display: str = "inline") -> str:
     """LaTeX as MathML, which carries its source as an annotation.
 
-    A thin space follows the name of a function: MathML Core puts none before its argument.
+    A thin space follows the name of a function: MathML Core puts none before its argument. And a
+    subscript is as tall as a digit with room above it: a browser without a mathematical font would
+    leave it on the line, but moves it down until its top is low enough.
     """
     converted = convert(latex, display=display)
-    content = _FUNCTION_NAME.sub(r'\1<mspace width="0.167em"/>', converted)
-    start, end = content.index(">") + 1, content.rindex("</math>")
-    annotation = f'<annotation encoding="application/x-tex">{html.escape(latex)}</annotation>'
-    semantics = f"<semantics>{content[start:end]}{annotation}</semantics>"
-    return content[:start] + semantics + content[end:]
+    content = ET.fromstring(_FUNCTION_NAME.sub(r'\1<mspace width="0.167em"/>', converted))
+    for with_subscript in (
+        *content.iter(f"{{{_MATHML}}}msub"),
+        *content.iter(f"{{{_MATHML}}}msubsup"),
+    ):
+        padded = ET.Element(f"{{{_MATHML}}}mpadded", height="0.95em")
+        padded.append(with_subscript[1])
+        with_subscript[1] = padded
+    content.set("style", f"--ems: {_ems(content):.1f}")
+    semantics = ET.Element(f"{{{_MATHML}}}semantics")
+    semantics.extend(content)
+    ET.SubElement(semantics, f"{{{_MATHML}}}annotation", encoding="application/x-tex").text = latex
+    content[:] = [semantics]
+    return ET.tostring(content, encoding="unicode")
 
 
-def _chapter(name: str, title: str, chapter: Chapter) -> str:
-    values = {**chapter.numbers, "seconds": chapter.seconds}
-    paragraphs = re.split(r"\n\s*\n", chapter.text.strip())
-    blocks = [_paragraph(p.strip(), values, chapter.figures) for p in paragraphs]
-    source = "\n\n".join(textwrap.dedent(inspect.getsource(f)).rstrip() for f in chapter.code)
+def _ems(element: ET.Element) -> float:
+    """About how wide an equation is, rather too much than too little."""
+    kind, parts = element.tag.removeprefix(f"{{{_MATHML}}}"), [_ems(part) for part in element]
+    if kind == "mspace":
+        return float(element.get("width", "0").removesuffix("em"))
+    if kind == "mo":
+        return (
+            0.45
+            if element.text and element.text in "()[]|,.\u2223"
+            else 1.1 * len(element.text or "")
+        )
+    if kind in ("mi", "mn", "mtext"):
+        return 0.62 * len(element.text or "")
+    if kind in ("mfrac", "munder", "mover", "munderover"):
+        return max(parts)
+    if kind in ("msub", "msup", "msubsup"):
+        return parts[0] + 0.75 * max(parts[1:])
+    return sum(parts)
+
+
+def _chapter(name: str, title: str, chapter: Chapter, scope: _Scope) -> str:
+    blocks = [f'<h2 id="{name}">{title}</h2>', *_paragraphs(chapter.text, scope)]
+    source = "\n\n".join(textwrap.dedent(inspect.getsource(c)).rstrip() for c in chapter.code)
     blocks.append(f"<h3>The code that ran</h3>\n<pre><code>{_highlight(source)}</code></pre>")
-    heading = f'<h2 id="{name}">{title}</h2>'
-    return "<section>" + "\n".join([heading, *blocks]) + "</section>"
+    if chapter.exercises:
+        items = "".join(_exercise(*exercise, scope) for exercise in chapter.exercises)
+        blocks.append(f'<h3>Exercises</h3><ol class="exercises">{items}</ol>')
+    return _section(blocks)
 
 
-def _paragraph(text: str, numbers: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+def _section(blocks: Sequence[str]) -> str:
+    back = '<p class="back"><a href="#contents">↑ Contents</a></p>'
+    return "<section>" + "\n".join([*blocks, back]) + "</section>"
+
+
+def _exercise(question: str, answer: str, scope: _Scope) -> str:
+    asked, answered = ("".join(_paragraphs(text, scope)) for text in (question, answer))
+    return f"<li>{asked}<details><summary>Answer</summary>{answered}</details></li>"
+
+
+def _entries(heading: str, entries: Mapping[str, str], scope: _Scope) -> str:
+    """The entries that the page refers to, each with a link back to where it first does."""
+    items = []
+    for name, text in entries.items():
+        if name in scope.linked:
+            # The entries' own text is not where a reader first meets a word.
+            content = _inline(text, scope._replace(linked=dict.fromkeys([*GLOSSARY, *REFERENCES])))
+            back = f'<a href="#use-{_slug(name)}" aria-label="back to the text">↩</a>'
+            title = html.escape(name)
+            items.append(f'<dt id="{_slug(name)}">{title}</dt><dd>{content} {back}</dd>')
+    return _section([f'<h2 id="{heading.lower()}">{heading}</h2>', f"<dl>{''.join(items)}</dl>"])
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name.lower())
+
+
+def _paragraphs(text: str, scope: _Scope) -> list[str]:
+    return [_paragraph(part.strip(), scope) for part in re.split(r"\n\s*\n", text.strip())]
+
+
+def _paragraph(text: str, scope: _Scope) -> str:
     if text.startswith("$$"):
         return f'<div class="equation">{mathml(text.strip("$").strip(), "block")}</div>'
     if text.startswith("!["):
-        return _figure(figures[text[2:-1]])
+        return _figure(scope.figures[text[2:-1]], scope)
+    if text.startswith("=["):
+        return _derivation(text[2:-1], scope)
     if text.startswith("|"):
-        return _table(text.replace("\n  ", " ").splitlines(), numbers)
+        return _table(text.replace("\n  ", " ").splitlines(), scope)
     if text.startswith(">"):
-        return f"<aside><p>{_inline(text.removeprefix('>').strip(), numbers)}</p></aside>"
-    return f"<p>{_inline(text, numbers)}</p>"
+        return f"<aside><p>{_inline(text.removeprefix('>').strip(), scope)}</p></aside>"
+    return f"<p>{_inline(text, scope)}</p>"
 
 
-def _figure(shown: Figure) -> str:
+def _figure(shown: Figure, scope: _Scope) -> str:
     data = base64.b64encode(shown.png).decode()
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(shown.alt)}">'
-        f"<figcaption>{_inline(shown.caption, {})}</figcaption></figure>"
+        f"<figcaption>{_inline(shown.caption, scope)}</figcaption></figure>"
     )
 
 
-def _table(lines: Sequence[str], numbers: Mapping[str, Any]) -> str:
+def _derivation(name: str, scope: _Scope) -> str:
+    shown, before = [], None
+    for number, line in enumerate(scope.numbers["derivations"][name], start=1):
+        relation, (first, *rest) = line["relation"], line["right"].split("&")
+        sides = [f"{{}} {relation} {first}", *rest]
+        goes_on = line["left"] == before
+        if not goes_on:
+            sides = [*line["left"].split("&"), *sides]
+        equation = "".join(mathml(side, "block") for side in sides)
+        values = f" {_RELATIONS[relation]} ".join(
+            f"{round(v, 4) + 0.0:.4f}".replace("-", "\N{MINUS SIGN}") for v in line["values"]
+        )
+        shown.append(
+            f'<li id="{name}-{number}"><div class="sides{" on" * goes_on}">{equation}</div>'
+            f'<p class="reason">{_inline(line["reason"], scope)}</p>'
+            f'<p class="values">{values}</p></li>'
+        )
+        before = line["right"]
+    return f'<ol class="derivation">{"".join(shown)}</ol>'
+
+
+def _table(lines: Sequence[str], scope: _Scope) -> str:
     def row(line: str, tag: str) -> str:
-        cells = [_inline(cell.strip(), numbers) for cell in line.strip().strip("|").split("|")]
+        cells = [_inline(cell.strip(), scope) for cell in line.strip().strip("|").split("|")]
         return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
 
     first, *rest = lines
@@ -140,9 +291,9 @@ def _table(lines: Sequence[str], numbers: Mapping[str, Any]) -> str:
     return f'<div class="table">{table}</div>'
 
 
-def _inline(text: str, numbers: Mapping[str, Any]) -> str:
+def _inline(text: str, scope: _Scope) -> str:
     def number(match: re.Match[str]) -> str:
-        value: Any = numbers
+        value: Any = scope.numbers
         for part in match[1].split("."):
             value = value[int(part)] if isinstance(value, list) else value[part]
         shown = format(value, match[2] or "")
@@ -152,13 +303,27 @@ def _inline(text: str, numbers: Mapping[str, Any]) -> str:
         return shown.replace("-", "\N{MINUS SIGN}")
 
     def mark(match: re.Match[str]) -> str:
-        latex, *marked = match.groups()
-        if latex:
-            return mathml(html.unescape(latex))
-        tag, content = next((t, c) for t, c in zip(_TAGS, marked, strict=True) if c)
-        return f"<{tag}>{content}</{tag}>"
+        kind, content = next((k, c) for k, c in match.groupdict().items() if c)
+        if kind == "math":
+            return mathml(html.unescape(content))
+        if kind == "chapter":
+            shown = f"chapter {scope.book.index(content) + 1}"
+            return f'<a href="#{content}">{shown}</a>' if content in scope.shown else shown
+        if kind == "reference":
+            return link(html.unescape(re.sub(r"[()]", "", content)), content)
+        if kind == "term":
+            term = _TERM_OF[" ".join(content.lower().split())]
+            return content if term in scope.linked else link(term, content)
+        return f"<{kind}>{content if kind == 'code' else _INLINE.sub(mark, content)}</{kind}>"
 
-    return _INLINE.sub(mark, html.escape(_NUMBER.sub(number, text), quote=False))
+    def link(name: str, content: str) -> str:
+        slug = _slug(name)
+        first = "" if name in scope.linked else f' id="use-{slug}"'
+        scope.linked[name] = None
+        return f'<a{first} class="entry" href="#{slug}">{content}</a>'
+
+    marked = _INLINE.sub(mark, html.escape(_NUMBER.sub(number, text), quote=False))
+    return _WITH_POINT.sub(r'<span class="whole">\1</span>', marked)  # no full stop on its own
 
 
 def _highlight(source: str) -> str:

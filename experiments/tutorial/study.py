@@ -12,11 +12,13 @@ import numpy as np
 import optax
 
 import vae_jax
+from experiments.tutorial.fidelity import precision_and_recall
 from vae_jax import run
 from vae_jax.run import classifier, measure, model, options
 from vae_jax.run.data.dataset import Dataset, Split
 
-BATCH_SIZE = 128
+BATCH_SIZE, LEARNING_RATE = 128, 2e-3
+NUM_COMPARED = 1000
 SURE = 0.9
 """The judge is sure of an image when it gives one class at least this probability."""
 
@@ -74,13 +76,42 @@ class Study:
     def image_shape(self) -> tuple[int, ...]:
         return self.dataset.train.images.shape[1:]
 
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Units of the hidden layers of each network."""
+        return (64, 64) if self.dataset.name == "digits" else (200, 200)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a chapter's text says of how its models were trained."""
+        num_train = len(self.dataset.train.images)
+        return {
+            "hidden": self.hidden[0],
+            "batch_size": BATCH_SIZE,
+            "learning_rate": LEARNING_RATE,
+            "steps": self.steps,
+            "num_train": num_train,
+            "epochs": self.steps * BATCH_SIZE / num_train,
+        }
+
+    @functools.cached_property
+    def real_draws(self) -> np.ndarray:
+        """1000 training images, binarised, which `fidelity` compares generated ones with."""
+        images = self.dataset.train.images[:NUM_COMPARED]
+        return np.asarray(vae_jax.binarize(self.key("real draws"), jnp.asarray(images)))
+
+    def fidelity(self, means: jax.Array) -> dict[str, float]:
+        """Precision and recall of images drawn from so many decoded means [N, H, W, 1]."""
+        drawn = jax.random.bernoulli(self.key("draws of pixels"), means[:NUM_COMPARED])
+        return precision_and_recall(self.real_draws, np.asarray(drawn))._asdict()
+
     def key(self, name: str) -> jax.Array:
         return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
 
     def make_model(self, latent_dim: int, **settings: Any) -> vae_jax.VAE:
         """The VAE of experiments.mnist with smaller networks; settings are its `Model` options."""
         binarization = settings.pop("binarization", "dynamic")
-        small = {"hidden": (64, 64) if self.dataset.name == "digits" else (200, 200)}
+        small = {"hidden": self.hidden}
         return model.make_model(
             options.Model(latent_dim=latent_dim, **{**small, **settings}),
             self.image_shape,
@@ -99,6 +130,7 @@ class Study:
         steps: int | None = None,
         batch_size: int = BATCH_SIZE,
         conditional: bool = False,
+        batch: vae_jax.Batch | None = None,
     ) -> Trained:
         """Trains a model, or finds it trained under this name.
 
@@ -110,14 +142,16 @@ class Study:
           steps: those of the study when not given.
           batch_size: images a step.
           conditional: give the labels to `model.init` too.
+          batch: training images other than those of the study.
         """
         if name in self._trained:
             return self._trained[name]
         if optimizer is None:
-            optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, self.steps))
+            optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, self.steps))
         init_key, train_key = jax.random.split(self.key(f"train {name}"))
+        batch = batch or self.batch
         label = self.batch.label[:1] if conditional else None
-        params = jax.jit(model.init)(init_key, jnp.zeros((1, *self.image_shape)), label)
+        params = jax.jit(model.init)(init_key, jnp.zeros((1, *batch.image.shape[1:])), label)
         every_step = EveryStep()
         start = time.perf_counter()
         fitted = run.fit(
@@ -125,7 +159,7 @@ class Study:
             loss,
             params,
             optimizer,
-            self.batch,
+            batch,
             run.Plan(steps=steps or self.steps, batch_size=batch_size),
             callbacks=[run.ProgressBar(name), every_step],
         )
