@@ -206,7 +206,8 @@ def _entries(heading: str, entries: Mapping[str, str], scope: _Scope) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"\W+", "-", name.lower())
+    # Of its own kind: a chapter can have the name of a term.
+    return "entry-" + re.sub(r"\W+", "-", name.lower())
 
 
 def _paragraphs(text: str, scope: _Scope) -> list[str]:
