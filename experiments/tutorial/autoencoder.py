@@ -59,10 +59,10 @@ pictures that are none (shuffled pixels, or four quadrants of four digits), and 
 generated image. It is *sure* of an image when it gives one digit a probability of [[sure_at]] or
 more. A judge can be fooled, and it says nothing of variety. So there are two more figures of merit:
 images are drawn, pixels and all, as many as there are real ones beside them, and each set is spread
-out in the space of pixels. *Precision* is the share of the drawn that lie where real ones are, and
-*recall* the share of the real that lie where drawn ones are; to lie among others is to be nearer to
-one of them than its third neighbour is (Kynkäänniemi et al. 2019). Of [[num_draws]] draws each,
-autoencoder | VAE:
+out in the space of the [[settings.num_components]] principal components of the real ones.
+*Precision* is the share of the drawn that lie where real ones are, and *recall* the share of the
+real that lie where drawn ones are; to lie among others is to be nearer to one of them than its
+third neighbour is (Kynkäänniemi et al. 2019). Of [[num_draws]] draws each, autoencoder | VAE:
 
 | codes | sure | precision | recall |
 | $\mathcal{N}(0, I)$, [[latent_dim]] latents | [[sure.autoencoder:.0%]] ❘ [[sure.vae:.0%]]

@@ -36,8 +36,9 @@ until the bound no longer rises. For networks with a reparameterised draw nothin
 backward pass gives both gradients, and both can take a **joint step**, each at the old values of
 the other.
 
-$$ \theta_{t+1} = \theta_t + \eta\, \nabla_\theta \mathcal{L}(\theta_t, \phi_t),
-\quad \phi_{t+1} = \phi_t + \eta\, \nabla_\phi \mathcal{L}(\theta_t, \phi_t) $$
+$$ \theta_{t+1} = \theta_t + \eta\, \nabla_\theta \mathcal{L}(\theta_t, \phi_t) $$
+
+$$ \phi_{t+1} = \phi_t + \eta\, \nabla_\phi \mathcal{L}(\theta_t, \phi_t) $$
 
 ![steps]
 

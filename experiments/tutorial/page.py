@@ -183,12 +183,12 @@ def _ems(element: ET.Element) -> float:
         return float(element.get("width", "0").removesuffix("em"))
     if kind == "mo":
         return (
-            0.45
+            0.5
             if element.text and element.text in "()[]|,.\u2223"
-            else 1.1 * len(element.text or "")
+            else 1.3 * len(element.text or "")
         )
     if kind in ("mi", "mn", "mtext"):
-        return 0.62 * len(element.text or "")
+        return 0.7 * len(element.text or "")
     if kind in ("mfrac", "munder", "mover", "munderover"):
         return max(parts)
     if kind in ("msub", "msup", "msubsup"):
@@ -221,8 +221,10 @@ def _entries(heading: str, entries: Mapping[str, str], scope: _Scope) -> str:
     items = []
     for name, text in entries.items():
         if name in scope.linked:
-            # The entries' own text is not where a reader first meets a word.
-            content = _inline(text, scope._replace(linked=dict.fromkeys([*GLOSSARY, *REFERENCES])))
+            # Another entry's word is not linked from here, but a work that is cited is.
+            inside = scope._replace(linked={**dict.fromkeys(GLOSSARY), **scope.linked})
+            content = _inline(text, inside)
+            scope.linked.update({n: None for n in inside.linked if n in REFERENCES})
             back = f'<a href="#use-{_slug(name)}" aria-label="back to the text">↩</a>'
             title = html.escape(name)
             items.append(f'<dt id="{_slug(name)}">{title}</dt><dd>{content} {back}</dd>')
@@ -230,7 +232,8 @@ def _entries(heading: str, entries: Mapping[str, str], scope: _Scope) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"\W+", "-", name.lower())
+    # Of its own kind: a chapter can have the name of a term.
+    return "entry-" + re.sub(r"\W+", "-", name.lower())
 
 
 def _paragraphs(text: str, scope: _Scope) -> list[str]:

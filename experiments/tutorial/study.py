@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from sklearn.decomposition import PCA
 
 import vae_jax
 from experiments.tutorial.fidelity import precision_and_recall
@@ -18,7 +19,7 @@ from vae_jax.run import classifier, measure, model, options
 from vae_jax.run.data.dataset import Dataset, Split
 
 BATCH_SIZE, LEARNING_RATE = 128, 2e-3
-NUM_COMPARED = 1000
+NUM_COMPARED, NUM_COMPONENTS = 1000, 20
 SURE = 0.9
 """The judge is sure of an image when it gives one class at least this probability."""
 
@@ -91,8 +92,18 @@ class Study:
             "learning_rate": LEARNING_RATE,
             "steps": self.steps,
             "num_train": num_train,
+            "num_components": NUM_COMPONENTS,
             "epochs": self.steps * BATCH_SIZE / num_train,
         }
+
+    @functools.cached_property
+    def features(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Images [N, H, W, 1] -> their principal components [N, K] among training images.
+
+        Among all pixels the noise of each would outweigh what a picture shows.
+        """
+        project = PCA(NUM_COMPONENTS, svd_solver="full").fit(_rows(self.real_draws)).transform
+        return lambda images: project(_rows(images))
 
     @functools.cached_property
     def real_draws(self) -> np.ndarray:
@@ -103,7 +114,8 @@ class Study:
     def fidelity(self, means: jax.Array) -> dict[str, float]:
         """Precision and recall of images drawn from so many decoded means [N, H, W, 1]."""
         drawn = jax.random.bernoulli(self.key("draws of pixels"), means[:NUM_COMPARED])
-        return precision_and_recall(self.real_draws, np.asarray(drawn))._asdict()
+        real, generated = self.features(self.real_draws), self.features(np.asarray(drawn))
+        return precision_and_recall(real, generated)._asdict()
 
     def key(self, name: str) -> jax.Array:
         return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
@@ -187,6 +199,10 @@ class Study:
     def sure(self, images: jax.Array) -> float:
         """The share of the images that the judge is sure to be some digit."""
         return float((self.judge(images)[:, :-1].max(axis=-1) >= SURE).mean())
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float64)
 
 
 def no_digits(generator: np.random.Generator, images: np.ndarray) -> np.ndarray:
