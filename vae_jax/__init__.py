@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vae_jax import networks as networks
-    from vae_jax.bounds import Bound, autoencode, elbo, iwae
+    from vae_jax.bounds import Bound, autoencode, ciwae, elbo, iwae, miwae, piwae, renyi, tvo
     from vae_jax.distributions import (
         Bernoulli,
         Categorical,
@@ -58,8 +58,13 @@ _ROOMS = {
     "bounds": (
         "Bound",
         "autoencode",
+        "ciwae",
         "elbo",
         "iwae",
+        "miwae",
+        "piwae",
+        "renyi",
+        "tvo",
     ),
     "distributions": (
         "Bernoulli",
@@ -124,6 +129,7 @@ __all__ = [
     "alternate",
     "autoencode",
     "binarize",
+    "ciwae",
     "dequantize",
     "elbo",
     "evaluate",
@@ -139,14 +145,18 @@ __all__ = [
     "make_train_epoch",
     "make_train_step",
     "make_vae",
+    "miwae",
     "networks",
+    "piwae",
     "reconstruct",
+    "renyi",
     "sample",
     "score_function",
     "shuffle",
     "state_sharding",
     "transfer",
     "traverse",
+    "tvo",
 ]
 
 
