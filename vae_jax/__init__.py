@@ -35,7 +35,14 @@ if TYPE_CHECKING:
         kl_per_dimension,
         log_likelihood,
     )
-    from vae_jax.gradients import score_function
+    from vae_jax.gradients import (
+        doubly_reparameterized,
+        leave_one_out,
+        reweighted_wake_sleep,
+        score_function,
+        sticking_the_landing,
+        vimco,
+    )
     from vae_jax.loss import make_loss
     from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
     from vae_jax.pixels import binarize, dequantize
@@ -85,7 +92,14 @@ _ROOMS = {
         "kl_per_dimension",
         "log_likelihood",
     ),
-    "gradients": ("score_function",),
+    "gradients": (
+        "doubly_reparameterized",
+        "leave_one_out",
+        "reweighted_wake_sleep",
+        "score_function",
+        "sticking_the_landing",
+        "vimco",
+    ),
     "loss": ("make_loss",),
     "model": (
         "VAE",
@@ -131,6 +145,7 @@ __all__ = [
     "binarize",
     "ciwae",
     "dequantize",
+    "doubly_reparameterized",
     "elbo",
     "evaluate",
     "generate",
@@ -139,6 +154,7 @@ __all__ = [
     "iwae",
     "kl_divergence",
     "kl_per_dimension",
+    "leave_one_out",
     "log_likelihood",
     "log_prob",
     "make_loss",
@@ -150,13 +166,16 @@ __all__ = [
     "piwae",
     "reconstruct",
     "renyi",
+    "reweighted_wake_sleep",
     "sample",
     "score_function",
     "shuffle",
     "state_sharding",
+    "sticking_the_landing",
     "transfer",
     "traverse",
     "tvo",
+    "vimco",
 ]
 
 

@@ -18,6 +18,11 @@ def log_likelihood(observed: _Observed, leading: tuple[int, ...]) -> Array:
     return total([_log_prob(p, x, leading) for x, p in observed])
 
 
+def log_posterior(latents: _Latents, leading: tuple[int, ...]) -> Array:
+    """log q(z|x)."""
+    return total([_log_prob(q, z, leading) for z, q, _ in latents])
+
+
 def log_ratio(latents: _Latents, leading: tuple[int, ...]) -> Array:
     """log q(z|x) - log p(z)."""
     ratios = ([_log_prob(q, z, leading), -_log_prob(p, z, leading)] for z, q, p in latents)

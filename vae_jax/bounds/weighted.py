@@ -39,8 +39,8 @@ def iwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any) -> Bound:
     >>> iwae(jnp.ones((4, 3)), z, posterior, prior, Bernoulli(jnp.zeros((5, 4, 3)))).value.round(3)
     Array([-2.079, -2.079, -2.079, -2.079], dtype=float32)
     """
-    log_weights, *terms = _weighed(x, z, posterior, prior, likelihood)
-    return Bound(_log_mean_exp(log_weights), *terms)
+    log_weights, *terms = weighed(x, z, posterior, prior, likelihood)
+    return Bound(log_mean_exp(log_weights), *terms)
 
 
 def miwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, num_groups: int) -> Bound:
@@ -70,14 +70,14 @@ def miwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, num_gr
     >>> miwae(jnp.ones((4, 3)), z, posterior, prior, likelihood, num_groups=2).value.round(3)
     Array([-2.079, -2.079, -2.079, -2.079], dtype=float32)
     """
-    log_weights, *terms = _weighed(x, z, posterior, prior, likelihood)
+    log_weights, *terms = weighed(x, z, posterior, prior, likelihood)
     num_draws, *batch = log_weights.shape
     if num_groups < 1 or num_draws % num_groups:
         raise ValueError(
             f"num_groups is {num_groups} but z has {num_draws} draws: let it divide their number"
         )
     groups = log_weights.reshape(num_groups, -1, *batch)
-    return Bound(jax.vmap(_log_mean_exp)(groups).mean(axis=0), *terms)
+    return Bound(jax.vmap(log_mean_exp)(groups).mean(axis=0), *terms)
 
 
 def ciwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, beta: float) -> Bound:
@@ -109,8 +109,8 @@ def ciwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, beta: 
     """
     if not 0 <= beta <= 1:
         raise ValueError(f"beta is {beta}: give the ELBO's share, from 0 to 1")
-    log_weights, *terms = _weighed(x, z, posterior, prior, likelihood)
-    return Bound(beta * log_weights.mean(axis=0) + (1 - beta) * _log_mean_exp(log_weights), *terms)
+    log_weights, *terms = weighed(x, z, posterior, prior, likelihood)
+    return Bound(beta * log_weights.mean(axis=0) + (1 - beta) * log_mean_exp(log_weights), *terms)
 
 
 def piwae(
@@ -181,7 +181,7 @@ def renyi(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, alpha:
     """
     if not math.isfinite(alpha):
         raise ValueError(f"alpha is {alpha}: give a finite order")
-    log_weights, *terms = _weighed(x, z, posterior, prior, likelihood)
+    log_weights, *terms = weighed(x, z, posterior, prior, likelihood)
     if alpha == 1:
         return Bound(log_weights.mean(axis=0), *terms)
     order = 1 - alpha
@@ -227,7 +227,7 @@ def tvo(
     steps = [end - start for start, end in itertools.pairwise((*betas, 1.0))]
     if not steps or betas[0] != 0 or not all(step > 0 for step in steps):
         raise ValueError(f"betas is {betas}: let it rise from 0 to below 1")
-    log_weights, *terms = _weighed(x, z, posterior, prior, likelihood)
+    log_weights, *terms = weighed(x, z, posterior, prior, likelihood)
 
     def strip(step: Array, beta: Array) -> Array:
         return step * (jax.nn.softmax(beta * log_weights, axis=0) * log_weights).sum(axis=0)
@@ -236,7 +236,7 @@ def tvo(
     return Bound(strips.sum(axis=0), *terms)
 
 
-def _weighed(
+def weighed(
     x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any
 ) -> tuple[Array, Array, Array]:
     """log w of each draw, [S, *b], and the other terms of a `Bound`, meant over the draws."""
@@ -251,5 +251,6 @@ def _weighed(
     return log_weights, log_likelihood.mean(axis=0), log_ratio.mean(axis=0)
 
 
-def _log_mean_exp(log_weights: Array) -> Array:
+def log_mean_exp(log_weights: Array) -> Array:
+    """Over the first axis."""
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
