@@ -276,7 +276,8 @@ def draw_picture(rows: list[dict[str, Any]], path: Path) -> None:
                     panel.plot(*zip(*of, strict=True), markersize=4, **style) if of else None
                 panel.set(xscale="log", yscale="log", title=f"{network}, {stage} of training")
         axes[0, 0].set_ylabel("signal to noise")
-        axes[1, 0].set(ylabel="signal to noise", xlabel="draws, K")
+        axes[1, 0].set_ylabel("signal to noise")
+        figure.supxlabel("draws, K", fontsize="medium")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         with folder.writing(path):
             figure.savefig(path, dpi=100)
