@@ -18,6 +18,7 @@ class Bound(NamedTuple):
       log_likelihood: log p(x|z), under the draws.
       kl: KL(q(z|x) || p(z)), or log q(z|x) - log p(z) under the draws.
 
+    >>> import jax.numpy as jnp
     >>> bound = Bound(jnp.array([-90.0, -88.0]), jnp.array([-70.0, -66.0]), jnp.array([20.0, 22.0]))
     >>> loss = -bound.value.mean()  # the one minus sign
     >>> loss
@@ -62,6 +63,7 @@ def elbo(
       ValueError: shapes do not match, or leave open which axes are the batch; the message names
         both. Or the scale of another library's distribution is known not to be positive.
 
+    >>> import jax, jax.numpy as jnp
     >>> from vae_jax import Bernoulli, Normal, sample
     >>> posterior, prior = Normal(jnp.zeros((4, 2)), 1.0), Normal(jnp.zeros(2), 1.0)
     >>> z = sample(jax.random.key(0), posterior)
@@ -96,6 +98,7 @@ def autoencode(
     Returns:
       A `Bound` with arrays of shape [*sample_shape, *b].
 
+    >>> import jax, jax.numpy as jnp
     >>> from vae_jax import Bernoulli, Normal
     >>> encode = lambda x: Normal(x @ jnp.ones((3, 2)), 1.0)
     >>> decode = lambda z: Bernoulli(z @ jnp.ones((2, 3)))
