@@ -277,7 +277,7 @@ def draw_picture(rows: list[dict[str, Any]], path: Path) -> None:
                 panel.set(xscale="log", yscale="log", title=f"{network}, {stage} of training")
         axes[0, 0].set_ylabel("signal to noise")
         axes[1, 0].set_ylabel("signal to noise")
-        figure.supxlabel("draws, K", fontsize="medium")
+        axes[1, 1].set_xlabel("draws, K")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         with folder.writing(path):
             figure.savefig(path, dpi=100)

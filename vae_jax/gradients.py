@@ -146,7 +146,8 @@ def doubly_reparameterized(
     The score of q is reparameterised once more, which leaves sum_s w_s^2 d log w_s / dz_s
     dz_s / d phi with normalised weights w (DReG; Tucker et al. 2019, equation 8). As S grows the
     signal-to-noise ratio of this gradient rises as sqrt(S), where that of `iwae` falls as
-    1 / sqrt(S). The gradient of prior and decoder is that of `iwae`.
+    1 / sqrt(S). Both are limits, of weights with a finite variance: while a few of them are nearly
+    all of the sum, this one may fall too. The gradient of prior and decoder is that of `iwae`.
 
     decode is called twice with equal values, for the weights that scale the gradient of z and for
     the bound; under jit XLA computes them once.
