@@ -70,10 +70,10 @@ def prepare(
     state = vae_jax.init_state(jax.random.key(1), params, optimizer)
     dataset = vae_jax.Batch(jnp.asarray(images))
     order = vae_jax.shuffle(state.key, 0, num_examples=len(images), batch_size=batch_size)
+    steps = jnp.int32(0), jnp.int32(len(order))
     start = time.perf_counter()
-    train_epoch = (
-        vae_jax.make_train_epoch(loss(model), optimizer).lower(state, dataset, order).compile()
-    )
+    lowered = vae_jax.make_train_epoch(loss(model), optimizer).lower(state, dataset, order, *steps)
+    train_epoch = lowered.compile()
     compile_seconds = time.perf_counter() - start
     epoch = 0
 
@@ -81,7 +81,7 @@ def prepare(
         nonlocal state, epoch
         epoch += 1
         order = vae_jax.shuffle(state.key, epoch, num_examples=len(images), batch_size=batch_size)
-        state, metrics = train_epoch(state, dataset, order)
+        state, metrics = train_epoch(state, dataset, order, *steps)
         return metrics.loss
 
     jax.block_until_ready(run())

@@ -172,6 +172,39 @@ def growth(name: str, result: Result) -> str:
     return "\n".join(parts)
 
 
+def estimators(name: str, result: Result) -> str:
+    draws = list(dict.fromkeys(row["draws"] for row in result["rows"]))
+    cells = {(row["name"], row["draws"]): row for row in result["rows"]}
+    names = list(dict.fromkeys(row["name"] for row in result["rows"]))
+    columns = (
+        ("seconds_per_step", lambda seconds: f"{1e3 * seconds:.2f}"),
+        ("time_over_elbo", lambda ratio: f"{ratio:.2f}"),
+    )
+    return "\n".join(
+        [
+            "## Bounds and gradients: `python -m benchmarks.estimators`\n",
+            _where(name, result),
+            f"784-400-20, batch {result['batch_size']}, {result['rounds']} rounds: a step's time "
+            f"beside that of *{result['baseline']}* with as many draws, the median of the rounds' "
+            "ratios. MIWAE and PIWAE take groups of five draws.\n",
+            _table(
+                ["", *(f"{what}, K = {k}" for k in draws for what in ("ms / step", "over ELBO"))],
+                [
+                    [
+                        name,
+                        *(
+                            text(cells[name, k][field]) if (name, k) in cells else ""
+                            for k in draws
+                            for field, text in columns
+                        ),
+                    ]
+                    for name in names
+                ],
+            ),
+        ]
+    )
+
+
 def startup(name: str, result: Result) -> str:
     return "\n".join(
         [
@@ -304,6 +337,7 @@ def scaling(name: str, result: Result) -> str:
 _SECTIONS: dict[str, Callable[[str, Result], str]] = {
     "throughput": throughput,
     "growth": growth,
+    "estimators": estimators,
     "evaluation": evaluation,
     "startup": startup,
     "precision": precision,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vae_jax import networks as networks
-    from vae_jax.bounds import Bound, autoencode, elbo, iwae
+    from vae_jax.bounds import Bound, autoencode, ciwae, elbo, iwae, miwae, piwae, renyi, tvo
     from vae_jax.distributions import (
         Bernoulli,
         Categorical,
@@ -35,7 +35,14 @@ if TYPE_CHECKING:
         kl_per_dimension,
         log_likelihood,
     )
-    from vae_jax.gradients import score_function
+    from vae_jax.gradients import (
+        doubly_reparameterized,
+        leave_one_out,
+        reweighted_wake_sleep,
+        score_function,
+        sticking_the_landing,
+        vimco,
+    )
     from vae_jax.loss import make_loss
     from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
     from vae_jax.pixels import binarize, dequantize
@@ -58,8 +65,13 @@ _ROOMS = {
     "bounds": (
         "Bound",
         "autoencode",
+        "ciwae",
         "elbo",
         "iwae",
+        "miwae",
+        "piwae",
+        "renyi",
+        "tvo",
     ),
     "distributions": (
         "Bernoulli",
@@ -80,7 +92,14 @@ _ROOMS = {
         "kl_per_dimension",
         "log_likelihood",
     ),
-    "gradients": ("score_function",),
+    "gradients": (
+        "doubly_reparameterized",
+        "leave_one_out",
+        "reweighted_wake_sleep",
+        "score_function",
+        "sticking_the_landing",
+        "vimco",
+    ),
     "loss": ("make_loss",),
     "model": (
         "VAE",
@@ -124,7 +143,9 @@ __all__ = [
     "alternate",
     "autoencode",
     "binarize",
+    "ciwae",
     "dequantize",
+    "doubly_reparameterized",
     "elbo",
     "evaluate",
     "generate",
@@ -133,20 +154,28 @@ __all__ = [
     "iwae",
     "kl_divergence",
     "kl_per_dimension",
+    "leave_one_out",
     "log_likelihood",
     "log_prob",
     "make_loss",
     "make_train_epoch",
     "make_train_step",
     "make_vae",
+    "miwae",
     "networks",
+    "piwae",
     "reconstruct",
+    "renyi",
+    "reweighted_wake_sleep",
     "sample",
     "score_function",
     "shuffle",
     "state_sharding",
+    "sticking_the_landing",
     "transfer",
     "traverse",
+    "tvo",
+    "vimco",
 ]
 
 

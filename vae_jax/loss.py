@@ -1,5 +1,6 @@
 """The loss of a VAE: minus its mean bound."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,8 @@ def make_loss(
       model: the VAE.
       observe: (key, image) -> x, such as `binarize`; None where the batch holds x itself.
       objective: (x, z, posterior, prior, likelihood) -> `Bound`: `elbo`, `iwae`, or a partial of
-        them, such as `functools.partial(elbo, analytic_kl=False)`.
+        them, such as `functools.partial(elbo, analytic_kl=False)`. Or (x, z, posterior, prior,
+        decode) -> `Bound`, by these names, which decodes itself: `doubly_reparameterized`, `vimco`.
       num_draws: S, of z for each example; with 1, z has no axis of draws.
 
     Returns:
@@ -49,6 +51,7 @@ def make_loss(
     """
     if num_draws < 1:
         raise ValueError(f"num_draws is {num_draws}: give 1 or more")
+    decodes = "decode" in inspect.signature(objective).parameters
     sample_shape = () if num_draws == 1 else (num_draws,)
 
     def loss(params: Params, key: Array, batch: Any) -> tuple[Array, Bound]:
@@ -58,8 +61,12 @@ def make_loss(
             x = observe(observe_key, x)
         posterior = model.encode(params, x, label)
         z = sample(key, posterior, sample_shape)
-        likelihood = model.decode(params, z, label)
-        bound = objective(x, z, posterior, model.prior(params, label), likelihood)
+
+        def decode(z: Any) -> Any:
+            return model.decode(params, z, label)
+
+        generative = model.prior(params, label), decode if decodes else decode(z)
+        bound = objective(x, z, posterior, *generative)
         return -bound.value.mean(), bound
 
     return loss

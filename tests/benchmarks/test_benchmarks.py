@@ -153,3 +153,21 @@ def test_the_page_is_what_its_results_give():
     results = report.load()
     assert results, "no results are committed"
     assert (ROOT / "benchmarks" / "README.md").read_text() == report.page(results)
+
+
+def test_estimators_are_timed_beside_the_elbo(tmp_path):
+    path = tmp_path / "estimators.json"
+    process = command(
+        "estimators", "--rounds=1", "--draws=2", "--only=IWAE, DReG;PIWAE", f"--json={path}"
+    )
+    assert process.returncode == 0, process.stderr
+    result = json.loads(path.read_text())
+    ratios = {row["name"]: row["time_over_elbo"] for row in result["rows"]}
+    assert ratios.keys() == {"ELBO, analytic KL", "IWAE, DReG", "PIWAE"}
+    assert ratios["ELBO, analytic KL"] == 1
+    assert f"| IWAE, DReG | {1e3 * result['rows'][1]['seconds_per_step']:.2f}" in report.page(
+        {"estimators": result}
+    )
+    process = command("estimators", "--only=ELBOW")
+    assert process.returncode == 2
+    assert "ELBOW not known: choose from ELBO; " in process.stderr

@@ -36,6 +36,7 @@ CONTENTS = (
     "completions_3.png",
     "latent.png",
     "curves.png",
+    "signal_to_noise.png",
     "tensorboard",
 )
 
