@@ -98,6 +98,9 @@ DRAWS = {
             key, MODEL, None, np.zeros((2, NUM_PIXELS), np.float32), num_samples=2
         ).estimate
     ),
+    "sliced_wasserstein": lambda key: vae_jax.sliced_wasserstein(
+        key, jnp.zeros((2, LATENT_DIM)), jnp.ones((2, LATENT_DIM))
+    ),
     "binarize": lambda key: vae_jax.binarize(key, jnp.zeros(3, jnp.uint8)),
     "dequantize": lambda key: vae_jax.dequantize(key, jnp.zeros(3, jnp.uint8)),
     "shuffle": lambda key: vae_jax.shuffle(key, 0, num_examples=3, batch_size=1),
@@ -213,7 +216,7 @@ def test_each_framework_has_one_room(package, module):
 
 FLOORS = [
     {"distributions"},
-    {"bounds", "gradients", "networks", "pixels"},
+    {"bounds", "gradients", "networks", "penalties", "pixels"},
     {"model"},
     {"train", "evaluation", "checkpoint"},
     {"loss"},

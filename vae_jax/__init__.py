@@ -38,6 +38,19 @@ if TYPE_CHECKING:
     from vae_jax.gradients import score_function
     from vae_jax.loss import make_loss
     from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
+    from vae_jax.penalties import (
+        cyclical_schedule,
+        dip_vae_i,
+        dip_vae_ii,
+        free_bits,
+        kl_capacity,
+        maximum_mean_discrepancy,
+        minibatch_stratified,
+        minibatch_weighted,
+        sliced_wasserstein,
+        total_correlation,
+        weighted_kl,
+    )
     from vae_jax.pixels import binarize, dequantize
     from vae_jax.train import (
         Batch,
@@ -91,6 +104,19 @@ _ROOMS = {
         "transfer",
         "traverse",
     ),
+    "penalties": (
+        "cyclical_schedule",
+        "dip_vae_i",
+        "dip_vae_ii",
+        "free_bits",
+        "kl_capacity",
+        "maximum_mean_discrepancy",
+        "minibatch_stratified",
+        "minibatch_weighted",
+        "sliced_wasserstein",
+        "total_correlation",
+        "weighted_kl",
+    ),
     "pixels": ("binarize", "dequantize"),
     "train": (
         "Batch",
@@ -124,13 +150,18 @@ __all__ = [
     "alternate",
     "autoencode",
     "binarize",
+    "cyclical_schedule",
     "dequantize",
+    "dip_vae_i",
+    "dip_vae_ii",
     "elbo",
     "evaluate",
+    "free_bits",
     "generate",
     "init_state",
     "interpolate",
     "iwae",
+    "kl_capacity",
     "kl_divergence",
     "kl_per_dimension",
     "log_likelihood",
@@ -139,14 +170,20 @@ __all__ = [
     "make_train_epoch",
     "make_train_step",
     "make_vae",
+    "maximum_mean_discrepancy",
+    "minibatch_stratified",
+    "minibatch_weighted",
     "networks",
     "reconstruct",
     "sample",
     "score_function",
     "shuffle",
+    "sliced_wasserstein",
     "state_sharding",
+    "total_correlation",
     "transfer",
     "traverse",
+    "weighted_kl",
 ]
 
 
