@@ -252,6 +252,45 @@ def test_a_search_sees_the_whole_batch_in_its_parts():
 # Parts of an epoch
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_sees_the_step_if_it_asks_for_it(accumulate):
+    """Each step goes down by as much as it has steps before it, in a step and in an epoch."""
+
+    def loss(params, key, batch, step):
+        assert step.dtype == jnp.int32
+        weight = step.astype(jnp.float32)
+        return params["w"] * weight, weight
+
+    optimizer = optax.sgd(1.0)
+    state = vae_jax.init_state(jax.random.key(0), {"w": jnp.float32(0)}, optimizer)
+    step = vae_jax.make_train_step(loss, optimizer, accumulate=accumulate)
+    expected = -np.cumsum(np.arange(7))
+    for i in range(3):
+        state, metrics = step(state, jnp.zeros((accumulate, 2)))
+        np.testing.assert_allclose(state.params["w"], expected[i])
+        np.testing.assert_allclose(metrics.aux, i)
+    epoch = vae_jax.make_train_epoch(loss, optimizer, accumulate=accumulate)
+    state, metrics = epoch(state, jnp.zeros(8), jnp.zeros((4, accumulate, 2), jnp.int32))
+    np.testing.assert_allclose(state.params["w"], expected[-1])
+    np.testing.assert_allclose(metrics.aux, [3, 4, 5, 6])
+
+
+@pytest.mark.relax("numpy_dtype_promotion", "numpy_rank_promotion", "debug_key_reuse")
+def test_a_search_sees_the_loss_of_its_step():
+    """A line search at step 1 with the loss of step 0, which is 0, would not move."""
+
+    def loss(params, key, batch, step):
+        return step * jnp.square(params["w"] - 3.0).sum(), None
+
+    optimizer = optax.lbfgs()
+    state = vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optimizer)
+    state = state._replace(step=jnp.int32(1))
+    step = vae_jax.make_train_step(loss, optimizer)
+    for _ in range(5):
+        state, _ = step(state, jnp.zeros(2))
+    np.testing.assert_allclose(state.params["w"], [3, 3], rtol=1e-4)
+
+
 def test_each_way_to_say_start_and_stop_is_one_program():
     chex.clear_trace_counter()
     loss = chex.assert_max_traces(squared_error, n=2)  # for its shapes, and for the loop
