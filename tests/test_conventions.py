@@ -93,6 +93,19 @@ DRAWS = {
     "log_likelihood": lambda key: vae_jax.log_likelihood(
         key, jnp.zeros(NUM_PIXELS), STANDARD, STANDARD, decode, num_samples=2
     ),
+    "annealed_log_likelihood": lambda key: vae_jax.annealed_log_likelihood(
+        key, jnp.zeros(NUM_PIXELS), STANDARD, STANDARD, decode, num_chains=2, num_temperatures=2
+    ),
+    "bidirectional": lambda key: vae_jax.bidirectional(
+        key,
+        jnp.zeros(NUM_PIXELS),
+        jnp.zeros(LATENT_DIM),
+        STANDARD,
+        STANDARD,
+        decode,
+        num_chains=2,
+        num_temperatures=2,
+    ),
     "evaluate": lambda key: (
         vae_jax.evaluate(
             key, MODEL, None, np.zeros((2, NUM_PIXELS), np.float32), num_samples=2
