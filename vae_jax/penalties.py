@@ -260,9 +260,8 @@ def pairwise_log_prob(z: Array, posterior: Normal) -> Array:
             f"z has shape {z.shape} and posterior {posterior.shape}: give [B, Z] of both, one draw "
             "an example"
         )
-    mean, scale = posterior.mean[None], posterior.scale[None]
-    each = dataclasses.replace(posterior, mean=mean, scale=scale, event_ndims=0)
-    return each.log_prob(z[:, None])
+    each = jnp.broadcast_to(z[:, None], (len(z), *posterior.shape))
+    return dataclasses.replace(posterior, event_ndims=0).log_prob(each)
 
 
 def dip_vae_i(posterior: Normal, off_diagonal: float, diagonal: float) -> Array:
