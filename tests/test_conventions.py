@@ -251,7 +251,7 @@ def test_modules_import_only_from_floors_below():
 ENGINE_FLOORS = [
     {"errors", "survival", "figures", "measure"},
     {"extras", "options", "plan", "processes"},
-    {"callbacks", "command", "data", "devices", "folder", "model"},
+    {"callbacks", "command", "data", "devices", "folder", "model", "objective"},
     {"defaults", "restore", "saver"},
     {"job", "training"},
     {"classifier"},

@@ -71,7 +71,7 @@ def mutual_information_gap(codes: ArrayLike, factors: ArrayLike, num_bins: int =
 def separated_attribute_predictability(codes: ArrayLike, factors: ArrayLike) -> np.ndarray:
     """SAP: how much better the best latent tells a factor than the next.
 
-    As Kumar et al. 2018 (section 3) define it, on the points that it is fitted to: of a quantity the
+    By Kumar et al. 2018 (section 3), on the points that it is fitted to: of a quantity the
     squared correlation; of classes the balanced accuracy of thresholds on the one latent, as many
     as a tree of one leaf a class has. Locatello et al. 2019 take a linear support vector machine
     instead, which cannot tell a class that lies between two others.

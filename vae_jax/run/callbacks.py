@@ -113,18 +113,20 @@ class EarlyStopping:
       figure: its name in the rows, such as validation_elbo; higher is better.
       patience: epochs without a rise.
       least: what counts as a rise.
+      after: epochs that are not judged, such as those of a warm-up.
 
     >>> stopping = EarlyStopping("validation_elbo", patience=2)
-    >>> rows = [{"validation_elbo": v} for v in (-9.0, -8.0, -8.5, -8.1)]
+    >>> figures = enumerate((-9.0, -8.0, -8.5, -8.1), start=1)
+    >>> rows = [{"epoch": epoch, "validation_elbo": value} for epoch, value in figures]
     >>> progress = Progress(num_steps=9, steps_per_epoch=1, batch_size=1, rows=rows)
     >>> stopping.epoch(progress, rows[-1])
     True
     """
 
-    def __init__(self, figure: str, *, patience: int, least: float = 0.0) -> None:
+    def __init__(self, figure: str, *, patience: int, least: float = 0.0, after: int = 0) -> None:
         if patience < 1:
             raise ValueError(f"patience is {patience}: it must be 1 epoch or more")
-        self._figure, self._patience, self._least = figure, patience, least
+        self._figure, self._patience, self._least, self._after = figure, patience, least, after
 
     def start(self, progress: Progress) -> bool:
         return self._waited(progress.rows)
@@ -144,7 +146,7 @@ class EarlyStopping:
             # What is not finite is no rise; on disk it is one with what is no number.
             if math.isfinite(row[self._figure]) and row[self._figure] > best + self._least:
                 best, since = row[self._figure], 0
-            else:
+            elif row["epoch"] > self._after:
                 since += 1
         return since >= self._patience
 
