@@ -113,11 +113,10 @@ class EarlyStopping:
       figure: its name in the rows, such as validation_elbo; higher is better.
       patience: epochs without a rise.
       least: what counts as a rise.
-      after: epochs that are not judged, such as those of a warm-up.
+      after: epochs at the start that are not counted as waiting, such as those of a warm-up.
 
     >>> stopping = EarlyStopping("validation_elbo", patience=2)
-    >>> figures = enumerate((-9.0, -8.0, -8.5, -8.1), start=1)
-    >>> rows = [{"epoch": epoch, "validation_elbo": value} for epoch, value in figures]
+    >>> rows = [{"validation_elbo": v} for v in (-9.0, -8.0, -8.5, -8.1)]
     >>> progress = Progress(num_steps=9, steps_per_epoch=1, batch_size=1, rows=rows)
     >>> stopping.epoch(progress, rows[-1])
     True
@@ -140,13 +139,13 @@ class EarlyStopping:
     def _waited(self, rows: list[Row]) -> bool:
         # From all rows each time, so that a resumed run ends where the unbroken one does.
         best, since = float("-inf"), 0
-        for row in rows:
+        for epoch, row in enumerate(rows, start=1):
             if self._figure not in row:
                 raise ValueError(f"the rows have {', '.join(row)}, and no {self._figure!r}")
             # What is not finite is no rise; on disk it is one with what is no number.
             if math.isfinite(row[self._figure]) and row[self._figure] > best + self._least:
                 best, since = row[self._figure], 0
-            elif row["epoch"] > self._after:
+            elif epoch > self._after:
                 since += 1
         return since >= self._patience
 
