@@ -246,7 +246,7 @@ def test_a_wrong_option_is_one_clear_line(command, tmp_path, arguments, status, 
 
 
 def test_what_is_maximised_is_named_and_what_is_reported_stays_the_bound(command, tmp_path):
-    """Of beta 10 the KL is far smaller, and the ELBO is still log p(x|z) - KL and below log p(x)."""
+    """Of beta 10 the KL is far smaller; the ELBO is still log p(x|z) - KL, and below log p(x)."""
     chosen = {"beta": 10.0, "kl_warmup": 2, "num_draws": 2}
     found = {}
     for name, arguments in {
