@@ -229,8 +229,8 @@ def test_each_framework_has_one_room(package, module):
 
 FLOORS = [
     {"distributions"},
-    {"bounds", "gradients", "networks", "penalties", "pixels"},
-    {"model"},
+    {"bounds", "networks", "penalties", "pixels"},
+    {"gradients", "model"},
     {"train", "evaluation", "checkpoint"},
     {"loss"},
     {"__init__"},

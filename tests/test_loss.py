@@ -78,6 +78,29 @@ def test_objective_and_draws():
         np.testing.assert_array_equal(value, -objective(*of).value.mean())
 
 
+@pytest.mark.parametrize("condition", [None, CLASSES], ids=["plain", "conditional"])
+def test_an_objective_that_decodes_itself(condition):
+    model, params = start(condition)
+    label = None if condition is None else LABELS
+    batch = vae_jax.Batch(jnp.asarray(IMAGES > 127, jnp.float32), label)
+
+    def written_out(params, key, batch):
+        posterior = model.encode(params, batch.image, label)
+        z = vae_jax.sample(key, posterior, 5)
+        prior = model.prior(params, label)
+        bound = vae_jax.vimco(
+            batch.image, z, posterior, prior, lambda z: model.decode(params, z, label)
+        )
+        return -bound.value.mean(), bound
+
+    loss = vae_jax.make_loss(model, objective=vae_jax.vimco, num_draws=5)
+    results = [
+        jax.jit(jax.value_and_grad(of, has_aux=True))(params, jax.random.key(1), batch)
+        for of in (loss, written_out)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
 def test_a_number_of_draws_that_cannot_be():
     with pytest.raises(ValueError, match="num_draws is 0: give 1 or more"):
         vae_jax.make_loss(make_model(), num_draws=0)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vae_jax import networks as networks
-    from vae_jax.bounds import Bound, autoencode, elbo, iwae
+    from vae_jax.bounds import Bound, autoencode, ciwae, elbo, iwae, miwae, piwae, renyi, tvo
     from vae_jax.distributions import (
         Bernoulli,
         Categorical,
@@ -44,7 +44,14 @@ if TYPE_CHECKING:
         mutual_information_gap,
         separated_attribute_predictability,
     )
-    from vae_jax.gradients import score_function
+    from vae_jax.gradients import (
+        doubly_reparameterized,
+        leave_one_out,
+        reweighted_wake_sleep,
+        score_function,
+        sticking_the_landing,
+        vimco,
+    )
     from vae_jax.loss import make_loss
     from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
     from vae_jax.penalties import (
@@ -80,8 +87,13 @@ _ROOMS = {
     "bounds": (
         "Bound",
         "autoencode",
+        "ciwae",
         "elbo",
         "iwae",
+        "miwae",
+        "piwae",
+        "renyi",
+        "tvo",
     ),
     "distributions": (
         "Bernoulli",
@@ -111,7 +123,14 @@ _ROOMS = {
         "mutual_information_gap",
         "separated_attribute_predictability",
     ),
-    "gradients": ("score_function",),
+    "gradients": (
+        "doubly_reparameterized",
+        "leave_one_out",
+        "reweighted_wake_sleep",
+        "score_function",
+        "sticking_the_landing",
+        "vimco",
+    ),
     "loss": ("make_loss",),
     "model": (
         "VAE",
@@ -174,11 +193,13 @@ __all__ = [
     "autoencode",
     "bidirectional",
     "binarize",
+    "ciwae",
     "cyclical_schedule",
     "dci",
     "dequantize",
     "dip_vae_i",
     "dip_vae_ii",
+    "doubly_reparameterized",
     "elbo",
     "evaluate",
     "free_bits",
@@ -189,6 +210,7 @@ __all__ = [
     "kl_capacity",
     "kl_divergence",
     "kl_per_dimension",
+    "leave_one_out",
     "log_likelihood",
     "log_prob",
     "make_loss",
@@ -198,18 +220,25 @@ __all__ = [
     "maximum_mean_discrepancy",
     "minibatch_stratified",
     "minibatch_weighted",
+    "miwae",
     "mutual_information_gap",
     "networks",
+    "piwae",
     "reconstruct",
+    "renyi",
+    "reweighted_wake_sleep",
     "sample",
     "score_function",
     "separated_attribute_predictability",
     "shuffle",
     "sliced_wasserstein",
     "state_sharding",
+    "sticking_the_landing",
     "total_correlation",
     "transfer",
     "traverse",
+    "tvo",
+    "vimco",
     "weighted_kl",
 ]
 

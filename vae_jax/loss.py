@@ -1,5 +1,6 @@
 """The loss of a VAE: minus its mean bound, less a penalty where there is one."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,8 @@ def make_loss(
       model: the VAE.
       observe: (key, image) -> x, such as `binarize`; None where the batch holds x itself.
       objective: (x, z, posterior, prior, likelihood) -> `Bound`: `elbo`, `iwae`, or a partial of
-        them, such as `functools.partial(elbo, analytic_kl=False)`.
+        them, such as `functools.partial(elbo, analytic_kl=False)`. Or (x, z, posterior, prior,
+        decode) -> `Bound`, by these names, which decodes itself: `doubly_reparameterized`, `vimco`.
       num_draws: S, of z for each example; with 1, z has no axis of draws.
       penalty: (bound, z, posterior, prior, step) -> what the loss subtracts from the bound's value,
         nats for each of it or a scalar: see `vae_jax.penalties`. The bound is reported as it is.
@@ -67,6 +69,7 @@ def make_loss(
     """
     if num_draws < 1:
         raise ValueError(f"num_draws is {num_draws}: give 1 or more")
+    decodes = "decode" in inspect.signature(objective).parameters
     sample_shape = () if num_draws == 1 else (num_draws,)
 
     def loss(
@@ -78,9 +81,12 @@ def make_loss(
             x = observe(observe_key, x)
         posterior = model.encode(params, x, label)
         z = sample(key, posterior, sample_shape)
-        likelihood = model.decode(params, z, label)
+
+        def decode(z: Any) -> Any:
+            return model.decode(params, z, label)
+
         prior = model.prior(params, label)
-        bound = objective(x, z, posterior, prior, likelihood)
+        bound = objective(x, z, posterior, prior, decode if decodes else decode(z))
         value = bound.value
         if penalty is not None:
             value = value - penalty(bound, z, posterior, prior, step)

@@ -97,6 +97,33 @@ def test_draws_and_estimated_kls():
         np.testing.assert_allclose(loss, -bound.value.mean(), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "gradient", [*options.GRADIENTS["elbo"][1:], *options.GRADIENTS["iwae"][1:]]
+)
+def test_gradients_have_the_value_of_their_bound(gradient):
+    """And are finite, and not the reparameterised one."""
+    name = "elbo" if gradient in options.GRADIENTS["elbo"] else "iwae"
+    of = Objective(objective=name, num_draws=4, gradient=gradient)
+    plain = Objective(objective=name, num_draws=4)
+    values, both = zip(
+        *(
+            jax.value_and_grad(
+                lambda params, o=o: objective.make_loss(
+                    o, MODEL, vae_jax.binarize, STEPS_PER_EPOCH
+                )(params, jax.random.key(1), IMAGES, step=jnp.int32(0))[0]
+            )(PARAMS)
+            for o in (of, plain)
+        ),
+        strict=True,
+    )
+    (loss, expected), (gradients, first) = values, both
+    rtol = 1e-5 if name == "iwae" else 0.1  # an estimated KL
+    np.testing.assert_allclose(loss, expected, rtol=rtol)
+    same = jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), gradients, first))
+    assert not same
+    assert jax.tree.all(jax.tree.map(lambda a: bool(np.isfinite(a).all()), gradients))
+
+
 def test_each_choice_of_the_options_has_its_bound():
     pairs = {(of, gradient) for of, each in options.GRADIENTS.items() for gradient in each}
     assert pairs == set(objective._BOUNDS)

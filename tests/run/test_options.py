@@ -42,7 +42,8 @@ def test_conditional_needs_labels_and_an_embedding():
         ),
         (
             {"objective": "iwae", "num_draws": 5, "gradient": "estimated_kl"},
-            "--gradient=estimated_kl is not one of --objective=iwae: choose from reparameterized",
+            "--gradient=estimated_kl is not one of --objective=iwae: choose from reparameterized, "
+            "doubly_reparameterized, vimco",
         ),
         ({"beta": 0.0, "free_bits": 0.1}, "--beta is 0, which leaves no KL: leave --free-bits out"),
         (

@@ -10,11 +10,16 @@ import optax
 import vae_jax
 from vae_jax.run.options import Objective
 
-# By --objective and --gradient. Each pair that is missing is refused by options.check.
+# By --objective and --gradient; options.check refuses other pairs. A new one is a line here, one in
+# options.GRADIENTS and one of help.
 _BOUNDS: dict[tuple[str, str], Callable[..., vae_jax.Bound]] = {
     ("elbo", "reparameterized"): vae_jax.elbo,
     ("elbo", "estimated_kl"): functools.partial(vae_jax.elbo, analytic_kl=False),
+    ("elbo", "sticking_the_landing"): vae_jax.sticking_the_landing,
     ("iwae", "reparameterized"): vae_jax.iwae,
+    ("iwae", "doubly_reparameterized"): vae_jax.doubly_reparameterized,
+    ("iwae", "vimco"): vae_jax.vimco,
+    ("iwae", "reweighted_wake_sleep"): vae_jax.reweighted_wake_sleep,
 }
 
 

@@ -117,9 +117,19 @@ class Objective:
     objective: Literal["elbo", "iwae"] = "elbo"
     """elbo is the bound that the encoder is best for; iwae weighs --num-draws draws and is tighter,
     so the decoder learns more of p(x), at the cost of as many decodings."""
-    gradient: Literal["reparameterized", "estimated_kl"] = "reparameterized"
-    """reparameterized goes through the draws, the elbo's KL being exact; estimated_kl takes the KL
-    from the draws too, noisier where they are few, as a check or for comparison."""
+    gradient: Literal[
+        "reparameterized",
+        "estimated_kl",
+        "sticking_the_landing",
+        "doubly_reparameterized",
+        "vimco",
+        "reweighted_wake_sleep",
+    ] = "reparameterized"
+    """reparameterized goes through the draws, the elbo's KL being exact. Of the elbo: estimated_kl
+    takes the KL from the draws too, for comparison; sticking_the_landing leaves out what has mean
+    zero, with less noise the better the encoder. Of the iwae: doubly_reparameterized keeps the
+    encoder's signal as draws grow; vimco differentiates no draw, as discrete latents would need;
+    reweighted_wake_sleep fits the encoder to the posterior, whatever the bound."""
     num_draws: int = 1
     """Draws of z for each image and step: a less noisy gradient of the elbo, a tighter iwae."""
     beta: float = 1.0
@@ -134,7 +144,10 @@ class Objective:
 
 
 # Those that are of each objective.
-GRADIENTS = {"elbo": ("reparameterized", "estimated_kl"), "iwae": ("reparameterized",)}
+GRADIENTS = {
+    "elbo": ("reparameterized", "estimated_kl", "sticking_the_landing"),
+    "iwae": ("reparameterized", "doubly_reparameterized", "vimco", "reweighted_wake_sleep"),
+}
 
 
 @dataclass(frozen=True)
