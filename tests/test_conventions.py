@@ -93,10 +93,26 @@ DRAWS = {
     "log_likelihood": lambda key: vae_jax.log_likelihood(
         key, jnp.zeros(NUM_PIXELS), STANDARD, STANDARD, decode, num_samples=2
     ),
+    "annealed_log_likelihood": lambda key: vae_jax.annealed_log_likelihood(
+        key, jnp.zeros(NUM_PIXELS), STANDARD, STANDARD, decode, num_chains=2, num_temperatures=2
+    ),
+    "bidirectional": lambda key: vae_jax.bidirectional(
+        key,
+        jnp.zeros(NUM_PIXELS),
+        jnp.zeros(LATENT_DIM),
+        STANDARD,
+        STANDARD,
+        decode,
+        num_chains=2,
+        num_temperatures=2,
+    ),
     "evaluate": lambda key: (
         vae_jax.evaluate(
             key, MODEL, None, np.zeros((2, NUM_PIXELS), np.float32), num_samples=2
         ).estimate
+    ),
+    "sliced_wasserstein": lambda key: vae_jax.sliced_wasserstein(
+        key, jnp.zeros((2, LATENT_DIM)), jnp.ones((2, LATENT_DIM))
     ),
     "binarize": lambda key: vae_jax.binarize(key, jnp.zeros(3, jnp.uint8)),
     "dequantize": lambda key: vae_jax.dequantize(key, jnp.zeros(3, jnp.uint8)),
@@ -213,7 +229,7 @@ def test_each_framework_has_one_room(package, module):
 
 FLOORS = [
     {"distributions"},
-    {"bounds", "networks", "pixels"},
+    {"bounds", "networks", "penalties", "pixels"},
     {"gradients", "model"},
     {"train", "evaluation", "checkpoint"},
     {"loss"},
@@ -235,7 +251,7 @@ def test_modules_import_only_from_floors_below():
 ENGINE_FLOORS = [
     {"errors", "survival", "figures", "measure"},
     {"extras", "options", "plan", "processes"},
-    {"callbacks", "command", "data", "devices", "folder", "model"},
+    {"callbacks", "command", "data", "devices", "folder", "model", "objective"},
     {"defaults", "restore", "saver"},
     {"job", "training"},
     {"classifier"},

@@ -104,3 +104,28 @@ def test_an_objective_that_decodes_itself(condition):
 def test_a_number_of_draws_that_cannot_be():
     with pytest.raises(ValueError, match="num_draws is 0: give 1 or more"):
         vae_jax.make_loss(make_model(), num_draws=0)
+
+
+def test_a_penalty_is_subtracted_and_the_bound_stays():
+    model, params = start()
+    x, step = jnp.asarray(IMAGES > 127, jnp.float32), jnp.int32(3)
+    plain, bound = vae_jax.make_loss(model)(params, jax.random.key(1), x)
+    seen = {}
+
+    def of_each(*given):
+        seen.update(zip(("bound", "z", "posterior", "prior", "step"), given, strict=True))
+        return vae_jax.weighted_kl(given[0].kl, 3.0)
+
+    loss, reported = vae_jax.make_loss(model, penalty=of_each)(
+        params, jax.random.key(1), x, step=step
+    )
+    np.testing.assert_array_equal(reported, bound)
+    np.testing.assert_allclose(loss, plain + 2 * bound.kl.mean(), rtol=1e-6)
+    np.testing.assert_array_equal(
+        seen["z"], vae_jax.sample(jax.random.key(1), model.encode(params, x))
+    )
+    assert seen["posterior"].shape == (8, LATENT_DIM)
+    assert seen["prior"].shape == (LATENT_DIM,)
+    assert seen["step"] is step
+    scalar = vae_jax.make_loss(model, penalty=lambda *_: jnp.float32(7))
+    np.testing.assert_allclose(scalar(params, jax.random.key(1), x)[0], plain + 7, rtol=1e-6)

@@ -252,6 +252,46 @@ def test_a_search_sees_the_whole_batch_in_its_parts():
 # Parts of an epoch
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_sees_the_step_if_it_asks_for_it(accumulate):
+    """Each step goes down by as much as it has steps before it, in a step and in an epoch."""
+
+    def loss(params, key, batch, step):
+        assert step.dtype == jnp.int32
+        weight = step.astype(jnp.float32)
+        return params["w"] * weight, weight
+
+    optimizer = optax.sgd(1.0)
+    state = vae_jax.init_state(jax.random.key(0), {"w": jnp.float32(0)}, optimizer)
+    step = vae_jax.make_train_step(loss, optimizer, accumulate=accumulate)
+    expected = -np.cumsum(np.arange(7))
+    for i in range(3):
+        state, metrics = step(state, jnp.zeros((accumulate, 2)))
+        np.testing.assert_allclose(state.params["w"], expected[i])
+        np.testing.assert_allclose(metrics.aux, i)
+    epoch = vae_jax.make_train_epoch(loss, optimizer, accumulate=accumulate)
+    state, metrics = epoch(state, jnp.zeros(8), jnp.zeros((4, accumulate, 2), jnp.int32))
+    np.testing.assert_allclose(state.params["w"], expected[-1])
+    np.testing.assert_allclose(metrics.aux, [3, 4, 5, 6])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_search_sees_the_loss_of_its_step(accumulate):
+    def loss(params, key, batch, step):
+        return params["w"] + step.astype(jnp.float32), None
+
+    def update(updates, state, params, *, value, value_fn, **_):
+        return updates, state + jnp.abs(value - value_fn(params))
+
+    differences = optax.GradientTransformationExtraArgs(lambda params: jnp.float32(0), update)
+    state = vae_jax.init_state(jax.random.key(0), {"w": jnp.float32(0)}, differences)
+    step = vae_jax.make_train_step(loss, differences, accumulate=accumulate)
+    for _ in range(3):
+        state, metrics = step(state, jnp.zeros((accumulate, 2)))
+    np.testing.assert_allclose(metrics.loss, 2 + 2)  # w rose by its gradient, 1, in each step
+    np.testing.assert_array_equal(state.opt_state, 0)
+
+
 def test_each_way_to_say_start_and_stop_is_one_program():
     chex.clear_trace_counter()
     loss = chex.assert_max_traces(squared_error, n=2)  # for its shapes, and for the loop

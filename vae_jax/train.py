@@ -5,6 +5,7 @@ and batches split over its axis `data` are all that many devices need. `jax.jit`
 computation and inserts the sums between devices; noise and order stay those of one device.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -36,8 +37,11 @@ Params = Any
 # Folded into the key of a run, so that order and noise never share a stream.
 _ORDER, _NOISE = 0, 1
 
-Loss = Callable[[Params, Array, Any], tuple[Array, Any]]
-"""(params, key, batch) -> (scalar to minimise, pytree of arrays to report)."""
+Loss = Callable[..., tuple[Array, Any]]
+"""(params, key, batch) -> (scalar to minimise, pytree of arrays to report).
+
+One that has a parameter `step` is given the steps taken before, int32: for schedules of its own.
+"""
 
 
 class Batch(NamedTuple):
@@ -163,7 +167,8 @@ def make_train_step(
     """A jitted step of the optimizer. The state passed in is donated: use the one returned.
 
     Args:
-      loss: (params, key, batch) -> (scalar to minimise, pytree of arrays to report).
+      loss: (params, key, batch) -> (scalar to minimise, pytree of arrays to report). One that has a
+        parameter `step` too is given the steps taken before, int32.
       optimizer: any optax transformation; schedules and clipping are chained into it. Those that
         want the loss's `value`, `grad` or `value_fn` are given them.
       average_decay: of the moving average, where the state keeps one. The average is that of the
@@ -206,7 +211,7 @@ def make_train_epoch(
     state passed in is donated: use the one returned.
 
     Args:
-      loss: (params, key, batch) -> (scalar to minimise, pytree of arrays to report).
+      loss: as for `make_train_step`.
       optimizer: any optax transformation.
       average_decay: of the moving average, where the state keeps one.
       accumulate: parts of a batch, as for `make_train_step`; `order` is then [steps, accumulate,
@@ -384,6 +389,8 @@ def _step(
     batch: Any,
 ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.fold_in(state.key, _NOISE), state.step)
+    if "step" in inspect.signature(loss).parameters:
+        loss = partial(loss, step=state.step)
     gradient_of = jax.value_and_grad(loss, has_aux=True)
     if accumulate == 1:
         (value, aux), gradient = gradient_of(state.params, key, batch)

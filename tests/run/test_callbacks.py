@@ -130,6 +130,17 @@ def test_early_stopping_ends_when_the_figure_has_not_risen(patience, least, seed
     assert stopping.start(progress) == (len(progress.rows) < 60)  # a resumed run ends at once
 
 
+@pytest.mark.parametrize(("after", "length"), [(0, 3), (2, 4), (4, 6), (9, 9)])
+def test_early_stopping_does_not_wait_in_a_warm_up(after, length):
+    stopping = run.EarlyStopping("validation_elbo", patience=2, after=after)
+    progress = run.Progress(num_steps=9, steps_per_epoch=1, batch_size=1)
+    for value in [-5.0] + 8 * [-6.0]:
+        progress.rows.append({"validation_elbo": value})
+        if stopping.epoch(progress, progress.rows[-1]):
+            break
+    assert len(progress.rows) == length
+
+
 @relaxed
 def test_early_stopping_and_the_best_want_a_figure_that_is_there():
     stopping = run.EarlyStopping("validation_elbo", patience=1)

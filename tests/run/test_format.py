@@ -29,6 +29,7 @@ def as_version_0_1(config):
     for name in ("format", "vae_jax", "pixels"):
         del config[name]
     del config["options"]["training"]["patience"]
+    del config["options"]["objective"]
     if "progress" in config:
         config["progress"]["sums"].pop("loss", None)
 

@@ -1,6 +1,7 @@
 """The options of a run: what cannot be used is one line, and JSON keeps the rest."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,54 @@ def test_conditional_needs_labels_and_an_embedding():
         options.check(options.Options(model=model))
     with pytest.raises(UsageError, match=r"--num-class-samples is 1: it must be 2"):
         options.check(options.Options(evaluation=options.Evaluation(num_class_samples=1)))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"num_draws": 0}, "--num-draws is 0: it must be 1 or more"),
+        ({"beta": -1.0}, "--beta is -1.0: it must be 0 or more, and finite"),
+        ({"beta": float("nan")}, "--beta is nan: it must be 0 or more"),
+        ({"free_bits": float("inf")}, "--free-bits is inf: it must be 0 or more, and finite"),
+        ({"kl_warmup": -1}, "--kl-warmup is -1: it must be 0 or more"),
+        ({"objective": "iwae"}, "--objective=iwae of one draw is the elbo: give --num-draws=5"),
+        (
+            {"objective": "iwae", "num_draws": 5, "kl_warmup": 3},
+            "--kl-warmup is of the KL, which --objective=iwae has not apart",
+        ),
+        (
+            {"objective": "iwae", "num_draws": 5, "gradient": "estimated_kl"},
+            "--gradient=estimated_kl is not one of --objective=iwae: choose from reparameterized, "
+            "doubly_reparameterized, vimco",
+        ),
+        ({"beta": 0.0, "free_bits": 0.1}, "--beta is 0, which leaves no KL: leave --free-bits out"),
+        (
+            {"free_bits": 0.1, "gradient": "estimated_kl"},
+            "--free-bits takes the exact KL and --gradient=estimated_kl does not",
+        ),
+    ],
+)
+def test_objectives_that_make_no_sense(chosen, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        options.check(options.Options(objective=options.Objective(**chosen)))
+
+
+def test_free_bits_are_of_a_whole_batch():
+    chosen = options.Options(
+        objective=options.Objective(free_bits=0.1), training=options.Training(accumulate=2)
+    )
+    with pytest.raises(UsageError, match="--free-bits is of the mean over a batch"):
+        options.check(chosen)
+
+
+def test_options_of_a_run_that_is_older_than_the_objective():
+    stored = options.to_json(options.Options())
+    del stored["objective"]
+    assert options.from_json(stored) == options.Options()
+
+
+def test_a_resumed_run_keeps_its_objective():
+    stored = options.Options(run=options.Run(output=Path("a")))
+    asked = options.Options(objective=options.Objective(beta=2.0), run=stored.run)
+    with pytest.raises(UsageError, match=r"--beta is 2\.0 but the run in a has 1\.0"):
+        options.check_resumed(asked, stored)

@@ -1,14 +1,31 @@
 """What a trained model is worth: log p(x), and how it uses its latents."""
 
+from vae_jax.evaluation.aggregate import AggregateKL, aggregate_kl
+from vae_jax.evaluation.annealed import Sandwich, annealed_log_likelihood, bidirectional
 from vae_jax.evaluation.batched import Evaluation, evaluate
+from vae_jax.evaluation.disentanglement import (
+    DCI,
+    dci,
+    mutual_information_gap,
+    separated_attribute_predictability,
+)
 from vae_jax.evaluation.latents import active_units, kl_per_dimension
 from vae_jax.evaluation.likelihood import Estimate, log_likelihood
 
 __all__ = [
+    "DCI",
+    "AggregateKL",
     "Estimate",
     "Evaluation",
+    "Sandwich",
     "active_units",
+    "aggregate_kl",
+    "annealed_log_likelihood",
+    "bidirectional",
+    "dci",
     "evaluate",
     "kl_per_dimension",
     "log_likelihood",
+    "mutual_information_gap",
+    "separated_attribute_predictability",
 ]

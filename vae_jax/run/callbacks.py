@@ -135,6 +135,7 @@ class EarlyStopping:
       figure: its name in the rows, such as validation_elbo; higher is better.
       patience: epochs without a rise.
       least: what counts as a rise.
+      after: epochs at the start that are not counted as waiting, such as those of a warm-up.
 
     >>> stopping = EarlyStopping("validation_elbo", patience=2)
     >>> rows = [{"validation_elbo": v} for v in (-9.0, -8.0, -8.5, -8.1)]
@@ -143,10 +144,10 @@ class EarlyStopping:
     True
     """
 
-    def __init__(self, figure: str, *, patience: int, least: float = 0.0) -> None:
+    def __init__(self, figure: str, *, patience: int, least: float = 0.0, after: int = 0) -> None:
         if patience < 1:
             raise ValueError(f"patience is {patience}: it must be 1 epoch or more")
-        self._figure, self._patience, self._least = figure, patience, least
+        self._figure, self._patience, self._least, self._after = figure, patience, least, after
 
     def start(self, progress: Progress) -> bool:
         return self._waited(progress.rows)
@@ -160,13 +161,13 @@ class EarlyStopping:
     def _waited(self, rows: list[Row]) -> bool:
         # From all rows each time, so that a resumed run ends where the unbroken one does.
         best, since = float("-inf"), 0
-        for row in rows:
+        for epoch, row in enumerate(rows, start=1):
             if self._figure not in row:
                 raise ValueError(f"the rows have {', '.join(row)}, and no {self._figure!r}")
             # What is not finite is no rise; on disk it is one with what is no number.
             if math.isfinite(row[self._figure]) and row[self._figure] > best + self._least:
                 best, since = row[self._figure], 0
-            else:
+            elif epoch > self._after:
                 since += 1
         return since >= self._patience
 

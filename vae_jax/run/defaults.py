@@ -34,6 +34,9 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
         epochs, patience = math.ceil(_BUDGET / steps), math.ceil(_BUDGET / 10 / steps)
     else:
         epochs, patience = 200 if dataset.name == "digits" else 18, 0
+    aim = chosen.objective
+    if aim.beta != 1 or aim.free_bits:  # the validation ELBO does not judge these
+        patience = 0
     training = _filled(
         chosen.training,
         batch_size=batch_size,
@@ -41,6 +44,12 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
         patience=patience,
         learning_rate=1e-3 if grey else 2e-3,
     )
+    assert training.epochs is not None
+    if aim.kl_warmup >= training.epochs:
+        raise UsageError(
+            f"--kl-warmup is {aim.kl_warmup} of {training.epochs} epochs, so the KL's weight would "
+            f"not reach --beta: make it shorter, or --epochs longer"
+        )
     model = _filled(chosen.model, latent_dim=128 if own and grey else 40)
     return dataclasses.replace(chosen, training=training, model=model)
 

@@ -1,6 +1,7 @@
 """A VAE on images, from options to numbers and pictures: what `vae-jax mnist` and `train` do."""
 
 import contextlib
+import dataclasses
 import math
 import signal
 import time
@@ -24,6 +25,7 @@ from vae_jax.run import (
     extras,
     folder,
     measure,
+    objective,
     options,
     processes,
     training,
@@ -90,7 +92,7 @@ def _train(job: Job) -> training.Fitted:
     if of.remat:
         model = model._replace(decode=jax.checkpoint(model.decode))
     setup = training.Setup(
-        loss=vae_jax.make_loss(model, observe=job.observe),
+        loss=objective.make_loss(job.chosen.objective, model, job.observe, steps),
         optimizer=optimizer,
         data=job.batch("train"),
         sharding=sharding,
@@ -221,7 +223,11 @@ def _reporters(job: Job) -> Iterator[list[callbacks.Callback]]:
             found.append(stack.enter_context(callbacks.tensorboard(job.output / "tensorboard")))
         found.append(callbacks.Collapse("validation_elbo"))
         if patience := job.chosen.training.patience:
-            found.append(callbacks.EarlyStopping("validation_elbo", patience=patience))
+            found.append(
+                callbacks.EarlyStopping(
+                    "validation_elbo", patience=patience, after=job.chosen.objective.kl_warmup
+                )
+            )
         yield found
 
 
@@ -306,6 +312,7 @@ def _described(job: Job) -> dict[str, Any]:
         "epochs": job.chosen.training.epochs,
         "latent_dim": job.chosen.model.latent_dim,
         "conditional": job.chosen.model.conditional,
+        **dataclasses.asdict(job.chosen.objective),
     }
 
 

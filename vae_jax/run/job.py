@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import vae_jax
-from vae_jax.run import defaults, folder, options
+from vae_jax.run import defaults, folder, objective, options
 from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.model import make_model, make_schedule, measure_pixels, observe
 
@@ -156,6 +156,8 @@ def _announce(job: Job) -> None:
         print(f"classes: {', '.join(dataset.names[:20])}{more}")
     for note in dataset.notes:
         print(f"note: {note}")
+    if aim := objective.described(job.chosen.objective):
+        print(aim)
     number = f"{job.mesh.size} " if job.mesh.size > 1 else ""
     streamed = ", data streamed" if job.stream else ""
     print(f"results: {job.output}   device: {number}{jax.devices()[0].device_kind}{streamed}")

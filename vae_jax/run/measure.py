@@ -157,7 +157,7 @@ def _unused(active_units: int, latent_dim: int) -> list[str]:
         return []
     return [
         f"none of the {latent_dim} latents is used, so every reconstruction is the same: train "
-        "for longer, or with a smaller --learning-rate"
+        "for longer, with a --kl-warmup, or with a smaller --learning-rate or --beta"
     ]
 
 

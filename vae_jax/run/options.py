@@ -91,7 +91,7 @@ class Training:
     patience: int | None = None
     """Epochs without a better validation ELBO after which training ends; the parameters of the best
     epoch are the result. 0 never ends it, and takes the last. When not given: as many as make 1,000
-    steps of your own images, 0 else."""
+    steps of your own images; 0 else, and with --beta or --free-bits, whose aim is not the ELBO."""
     batch_size: int | None = None
     """Examples a step, over all devices. 128 when not given, and less of few images, said in a
     line."""
@@ -109,6 +109,46 @@ class Training:
     """Of the parameters, the order of the data and all noise."""
     init_from: Path | None = None
     """Folder of another run, whose parameters this one starts from: fine-tuning, on other data."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training maximises. What is reported is the ELBO and log p(x), whatever this is."""
+
+    objective: Literal["elbo", "iwae"] = "elbo"
+    """elbo is the bound that the encoder is best for; iwae weighs --num-draws draws and is tighter,
+    so the decoder learns more of p(x), at the cost of as many decodings."""
+    gradient: Literal[
+        "reparameterized",
+        "estimated_kl",
+        "sticking_the_landing",
+        "doubly_reparameterized",
+        "vimco",
+        "reweighted_wake_sleep",
+    ] = "reparameterized"
+    """reparameterized goes through the draws, the elbo's KL being exact. Of the elbo: estimated_kl
+    takes the KL from the draws too, for comparison; sticking_the_landing leaves out what has mean
+    zero, with less noise the better the encoder. Of the iwae: doubly_reparameterized keeps the
+    encoder's signal as draws grow; vimco differentiates no draw, as discrete latents would need;
+    reweighted_wake_sleep fits the encoder to the posterior, whatever the bound."""
+    num_draws: int = 1
+    """Draws of z for each image and step: a less noisy gradient of the elbo, a tighter iwae."""
+    beta: float = 1.0
+    """Weight of the KL: above 1 latents that are used less and apart (beta-VAE), below 1 sharper
+    reconstructions and worse samples; only 1 is the ELBO."""
+    kl_warmup: int = 0
+    """Epochs in which the KL's weight rises in a line from 0 to --beta, lest latents close before
+    the decoder has learned to use them."""
+    free_bits: float = 0.0
+    """Nats of each latent's KL, on average over a batch, that cost nothing: none is worth closing
+    below them; 0.01 to 0.5 is usual."""
+
+
+# Those that are of each objective.
+GRADIENTS = {
+    "elbo": ("reparameterized", "estimated_kl", "sticking_the_landing"),
+    "iwae": ("reparameterized", "doubly_reparameterized", "vimco", "reweighted_wake_sleep"),
+}
 
 
 @dataclass(frozen=True)
@@ -173,6 +213,7 @@ class Options:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
+    objective: Objective = field(default_factory=Objective)
     devices: Devices = field(default_factory=Devices)
     evaluation: Evaluation = field(default_factory=Evaluation)
     run: Run = field(default_factory=Run)
@@ -210,6 +251,7 @@ def check(options: Options) -> None:
     }
     _check_at_least(1, **{name: value for name, value in given.items() if value is not None})
     _check_at_least(0, workers=options.devices.workers, patience=training.patience or 0)
+    _check_objective(options)
     _check_devices(options)
     if isinstance(options.data, OwnData) and options.data.image_size is not None:
         _check_at_least(1, image_size=options.data.image_size)
@@ -235,6 +277,48 @@ def check(options: Options) -> None:
         raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
     if options.run.resume and options.run.overwrite:
         raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them")
+
+
+def _check_objective(options: Options) -> None:
+    chosen = options.objective
+    _check_at_least(1, num_draws=chosen.num_draws)
+    _check_at_least(0, kl_warmup=chosen.kl_warmup)
+    for name, value in ("beta", chosen.beta), ("free-bits", chosen.free_bits):
+        if not 0 <= value < math.inf:
+            raise UsageError(f"--{name} is {value}: it must be 0 or more, and finite")
+    weighs = [
+        f"--{name.replace('_', '-')}"
+        for name in ("beta", "kl_warmup", "free_bits")
+        if getattr(chosen, name) != getattr(Objective(), name)
+    ]
+    if chosen.objective != "elbo":
+        if weighs:
+            raise UsageError(
+                f"{weighs[0]} is of the KL, which --objective={chosen.objective} has not apart: "
+                "leave one of them out"
+            )
+        if chosen.num_draws == 1:
+            raise UsageError(
+                f"--objective={chosen.objective} of one draw is the elbo: give --num-draws=5, say"
+            )
+    gradients = GRADIENTS[chosen.objective]
+    if chosen.gradient not in gradients:
+        raise UsageError(
+            f"--gradient={chosen.gradient} is not one of --objective={chosen.objective}: choose "
+            f"from {', '.join(gradients)}"
+        )
+    if chosen.beta == 0 and len(weighs) > 1:
+        raise UsageError(f"--beta is 0, which leaves no KL: leave {weighs[1]} out")
+    if chosen.free_bits and chosen.gradient != "reparameterized":
+        raise UsageError(
+            f"--free-bits takes the exact KL and --gradient={chosen.gradient} does not: leave one "
+            "of them out"
+        )
+    if chosen.free_bits and options.training.accumulate > 1:
+        raise UsageError(
+            "--free-bits is of the mean over a batch, which --accumulate cuts: leave one of them "
+            "out"
+        )
 
 
 def _check_devices(options: Options) -> None:
@@ -297,7 +381,7 @@ def check_resumed(options: Options, stored: Options) -> None:
         and len(clips) > 1
     ):
         changeable -= {"clip_norm"}  # auto has a state, which a fixed norm has not
-    for group in ("data", "model", "training"):  # devices may be others
+    for group in ("data", "model", "training", "objective"):  # devices may be others
         for item in dataclasses.fields(getattr(options, group)):
             now, then = (getattr(getattr(o, group), item.name) for o in (options, stored))
             if now != then and item.name not in changeable:
@@ -352,6 +436,7 @@ def from_json(config: dict[str, Any]) -> Options:
         (OwnData if own else Data)(**config["data"]),
         Model(**config["model"]),
         Training(**config["training"]),
+        Objective(**config.get("objective", {})),  # none before it could be chosen
         Devices(**config["devices"]),
         Evaluation(**config["evaluation"]),
         Run(**config["run"]),

@@ -229,6 +229,12 @@ def test_generate_and_evaluate_read_a_run(command, finished, tmp_path):
         (["--resume", "--output=/nonexistent"], 2, "/nonexistent holds no run"),
         (["--output=/proc/run", "--dataset=digits"], 1, "cannot write /proc/run"),
         (["--accelerator=tpu", "--dataset=digits"], 1, "jax[tpu]"),
+        (["--objective=iwae"], 2, "--objective=iwae of one draw is the elbo"),
+        (
+            ["--dataset=digits", "--accelerator=cpu", "--epochs=6", "--kl-warmup=6"],
+            2,
+            "--kl-warmup is 6 of 6 epochs, so the KL's weight would not reach --beta",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(command, tmp_path, arguments, status, said):
@@ -237,6 +243,36 @@ def test_a_wrong_option_is_one_clear_line(command, tmp_path, arguments, status, 
     assert said in process.stderr
     assert "Traceback" not in process.stderr
     assert not list(tmp_path.iterdir()), "something was written"
+
+
+def test_what_is_maximised_is_named_and_what_is_reported_stays_the_bound(command, tmp_path):
+    """Of beta 10 the KL is far smaller; the ELBO is still log p(x|z) - KL, and below log p(x)."""
+    chosen = {"beta": 10.0, "kl_warmup": 2, "num_draws": 2}
+    found = {}
+    for name, arguments in {
+        "plain": [],
+        "weighted": [f"--{k.replace('_', '-')}={v}" for k, v in chosen.items()],
+        "iwae": ["--objective=iwae", "--num-draws=5"],
+    }.items():
+        process = succeeded(train(command, tmp_path / name, "--epochs=20", *arguments))
+        assert ("What is reported is the ELBO" in process.stdout) == (name != "plain")
+        found[name] = results(tmp_path / name)
+        of = found[name]
+        assert of["test_elbo"] == pytest.approx(of["test_reconstruction"] - of["test_kl"], rel=1e-4)
+        assert of["test_elbo"] <= of["test_log_likelihood"]
+        assert of["parameters_sha256"] not in {
+            f["parameters_sha256"] for f in [*found.values()][:-1]
+        }
+    defaults = {"objective": "elbo", "gradient": "reparameterized", "free_bits": 0.0}
+    assert found["weighted"].items() >= {**defaults, **chosen}.items()
+    assert found["weighted"]["test_kl"] < 0.5 * found["plain"]["test_kl"]
+    last = rows(tmp_path / "weighted")[-1]
+    assert last["train_elbo"] == pytest.approx(
+        last["train_log_likelihood"] - last["train_kl"], rel=1e-4
+    )
+    assert -last["train_loss"] == pytest.approx(last["train_elbo"] - 9 * last["train_kl"], rel=1e-3)
+    last = rows(tmp_path / "iwae")[-1]
+    assert last["train_elbo"] < last["train_iwae"] == pytest.approx(-last["train_loss"], rel=1e-5)
 
 
 def test_a_run_is_neither_overwritten_nor_turned_into_another(command, finished):

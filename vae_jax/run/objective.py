@@ -1,0 +1,92 @@
+"""What a run's training maximises: a bound, and what is subtracted from it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+import vae_jax
+from vae_jax.run.options import Objective
+
+# By --objective and --gradient; options.check refuses other pairs. A new one is a line here, one in
+# options.GRADIENTS and one of help.
+_BOUNDS: dict[tuple[str, str], Callable[..., vae_jax.Bound]] = {
+    ("elbo", "reparameterized"): vae_jax.elbo,
+    ("elbo", "estimated_kl"): functools.partial(vae_jax.elbo, analytic_kl=False),
+    ("elbo", "sticking_the_landing"): vae_jax.sticking_the_landing,
+    ("iwae", "reparameterized"): vae_jax.iwae,
+    ("iwae", "doubly_reparameterized"): vae_jax.doubly_reparameterized,
+    ("iwae", "vimco"): vae_jax.vimco,
+    ("iwae", "reweighted_wake_sleep"): vae_jax.reweighted_wake_sleep,
+}
+
+
+def make_loss(
+    chosen: Objective, model: vae_jax.VAE, observe: Any, steps_per_epoch: int
+) -> Callable[..., Any]:
+    """The loss that the options name; what it reports beside its value is the ELBO in any case.
+
+    Args:
+      chosen: the options.
+      model: the VAE.
+      observe: (key, bytes) -> x.
+      steps_per_epoch: in which a warm-up is counted.
+    """
+    loss = vae_jax.make_loss(
+        model,
+        observe=observe,
+        objective=_BOUNDS[chosen.objective, chosen.gradient],
+        num_draws=chosen.num_draws,
+        penalty=_penalty(chosen, steps_per_epoch),
+    )
+    if chosen.objective == "elbo":
+        return loss
+
+    def with_elbo(params: Any, key: jax.Array, batch: Any, step: jax.Array) -> Any:
+        value, bound = loss(params, key, batch, step)
+        return value, {
+            "elbo": bound.log_likelihood - bound.kl,
+            chosen.objective: bound.value,
+            "log_likelihood": bound.log_likelihood,
+            "kl": bound.kl,
+        }
+
+    return with_elbo
+
+
+def _penalty(chosen: Objective, steps_per_epoch: int) -> Callable[..., jax.Array] | None:
+    if not (chosen.beta != 1 or chosen.kl_warmup or chosen.free_bits):
+        return None
+    schedule = optax.constant_schedule(chosen.beta)
+    if chosen.kl_warmup:
+        schedule = optax.linear_schedule(0.0, chosen.beta, chosen.kl_warmup * steps_per_epoch)
+
+    def penalty(
+        bound: vae_jax.Bound, z: jax.Array, posterior: Any, prior: Any, step: jax.Array
+    ) -> jax.Array:
+        beta = schedule(step)
+        total = vae_jax.weighted_kl(bound.kl, beta)
+        if chosen.free_bits:
+            # The KL of every latent is beta times what it is, or what is free.
+            each = vae_jax.kl_per_dimension(posterior, prior)
+            total = total + beta * vae_jax.free_bits(each, chosen.free_bits)
+        return total
+
+    return penalty
+
+
+def described(chosen: Objective) -> str:
+    """One line; empty for the plain ELBO of one draw."""
+    if chosen == Objective():
+        return ""
+    draws = f" of {chosen.num_draws} draws" if chosen.num_draws > 1 else ""
+    parts = [f"{chosen.objective}{draws}, {chosen.gradient} gradient"]
+    if chosen.beta != 1:
+        parts.append(f"beta {chosen.beta:g}")
+    if chosen.kl_warmup:
+        parts.append(f"the KL's weight rising over {chosen.kl_warmup} epochs")
+    if chosen.free_bits:
+        parts.append(f"{chosen.free_bits:g} nats of each latent free")
+    return f"objective: {'; '.join(parts)}. What is reported is the ELBO, and log p(x)"
