@@ -310,8 +310,8 @@ def set_aside(checkpoints: ocp.CheckpointManager, after: int) -> list[Path]:
                 (folder / str(step)).rename(place)
             except OSError as error:
                 raise CheckpointError(
-                    f"the checkpoint {folder / str(step)} is damaged and cannot be moved to {place} "
-                    f"({_brief(error)}): move it away"
+                    f"the checkpoint {folder / str(step)} is damaged and cannot be moved to "
+                    f"{place} ({_brief(error)}): move it away"
                 ) from error
             moved.append(place)
     if moved:
