@@ -16,6 +16,7 @@ CHAPTERS = (
     "autoencoder",
     "latent",
     "attributes",
+    "probability",
     "divergence",
     "bound",
     "likelihood",

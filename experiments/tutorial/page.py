@@ -3,8 +3,8 @@
 A chapter's text is plain: paragraphs with blank lines between them, and in a paragraph *emphasis*,
 **strong**, `code`, $mathematics$ in LaTeX, and [[name:.2f]] for the number that tutorial.json has
 under that name, and [#bound] for "chapter 4" with a link. A paragraph can also be an equation in
-$$...$$, a figure as ![name], a table of lines that begin with | (indented ones go on), or a
-warning, which begins with >. A word of `terms.GLOSSARY` becomes a link where the page first uses
+$$...$$, a figure as ![name], a derivation as =[name], a table of lines that begin with | (indented
+ones go on), or a warning, which begins with >. A word of `terms.GLOSSARY` becomes a link where the page first uses
 it, and so does every citation of `terms.REFERENCES`.
 """
 
@@ -56,13 +56,32 @@ class Figure(NamedTuple):
     caption: str
 
 
+class Line(NamedTuple):
+    """A line of a derivation: two sides, why the relation holds, and what both sides come to.
+
+    Attributes:
+      left: LaTeX; shown only where it is not the right side of the line before.
+      relation: LaTeX, such as = or \\ge.
+      right: LaTeX; a narrow page may break it at each &.
+      reason: in the notation of this module.
+      values: of the left and the right side, each computed as it is written.
+    """
+
+    left: str
+    relation: str
+    right: str
+    reason: str
+    values: tuple[Any, Any]
+
+
 class Chapter(NamedTuple):
     """What a chapter leaves.
 
     Attributes:
       title: its heading.
       text: in the notation of this module.
-      numbers: by name, JSON values; the text and the tests read them.
+      numbers: by name, JSON values; the text and the tests read them. The lines of derivations
+        are among them, by name under "derivations", as `derived` makes them.
       figures: by name.
       code: the functions, classes or modules that are shown at the end, as they ran.
       seconds: numbers that are times, and so not the same in every run.
@@ -98,6 +117,11 @@ def figure(picture: Any, alt: str, caption: str) -> Figure:
     else:
         picture.save(buffer, format="png", optimize=True)
     return Figure(buffer.getvalue(), alt, caption)
+
+
+def derived(**derivations: Sequence[Line]) -> dict[str, list[dict[str, Any]]]:
+    """Derivations by name, as a chapter's numbers hold them."""
+    return {name: [line._asdict() for line in lines] for name, lines in derivations.items()}
 
 
 def render(chapters: Mapping[str, Chapter], facts: str, book: Sequence[str]) -> str:
@@ -219,6 +243,8 @@ def _paragraph(text: str, scope: _Scope) -> str:
         return f'<div class="equation">{mathml(text.strip("$").strip(), "block")}</div>'
     if text.startswith("!["):
         return _figure(scope.figures[text[2:-1]], scope)
+    if text.startswith("=["):
+        return _derivation(text[2:-1], scope)
     if text.startswith("|"):
         return _table(text.replace("\n  ", " ").splitlines(), scope)
     if text.startswith(">"):
@@ -232,6 +258,25 @@ def _figure(shown: Figure, scope: _Scope) -> str:
         f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(shown.alt)}">'
         f"<figcaption>{_inline(shown.caption, scope)}</figcaption></figure>"
     )
+
+
+def _derivation(name: str, scope: _Scope) -> str:
+    shown, before = [], None
+    for number, line in enumerate(scope.numbers["derivations"][name], start=1):
+        relation, (first, *rest) = line["relation"], line["right"].split("&")
+        sides = [f"{relation} {first}", *rest]
+        goes_on = line["left"] == before
+        if not goes_on:
+            sides = [*line["left"].split("&"), *sides]
+        equation = "".join(mathml(side, "block") for side in sides)
+        values = f" {relation} ".join(f"{round(v, 4) + 0.0:.4f}" for v in line["values"])
+        shown.append(
+            f'<li id="{name}-{number}"><div class="sides{" on" * goes_on}">{equation}</div>'
+            f'<p class="reason">{_inline(line["reason"], scope)}</p>'
+            f'<p class="values">{mathml(values)}</p></li>'
+        )
+        before = line["right"]
+    return f'<ol class="derivation">{"".join(shown)}</ol>'
 
 
 def _table(lines: Sequence[str], scope: _Scope) -> str:
