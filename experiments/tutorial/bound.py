@@ -1,4 +1,4 @@
-"""Chapter 4: the evidence lower bound, where everything can be computed and where it cannot."""
+"""The evidence lower bound, derived, where everything can be computed and where it cannot."""
 
 from typing import Any
 
@@ -8,39 +8,88 @@ import numpy as np
 import optax
 
 import vae_jax
-from experiments.tutorial import drawing, page
+from experiments.tutorial import bound_lines, drawing, page
 from experiments.tutorial.autoencoder import trained_vae
+from experiments.tutorial.intractable import draw_cost, quadrature
+from experiments.tutorial.linear import (
+    NOISE,
+    OBSERVED,
+    WEIGHT,
+    exact_elbo,
+    exact_log_px,
+    exact_posterior,
+)
 from experiments.tutorial.study import Study
-from vae_jax import MultivariateNormal, Normal
+from vae_jax import MultivariateNormal
 
-# p(z) = N(0, I), p(x|z) = N(W z, s^2 I): the model in which all is known.
-WEIGHT = ((1.0, 0.9), (0.2, 0.6), (-0.5, -0.3), (0.8, 0.4))
-NOISE, OBSERVED = 0.5, (1.2, 0.3, -0.9, 1.5)
 NUM_IMAGES, IMAGE_DRAWS, GRID = 16, 4000, 481
-TOLERANCE, DIMENSIONS, DECODES_PER_SECOND = 1e-3, (1, 2, 3, 4, 5), 1e6
-SECONDS_A_DAY = 24 * 3600
 
 TEXT = r"""
 Training by maximum likelihood wants $\log p_\theta(x)$, the probability of an image under all
-codes:
+codes. Its name is the *evidence*:
 
 $$ p_\theta(x) = \int p_\theta(x \mid z)\, p(z)\, dz $$
 
-Nobody can do this integral for a network. So take any distribution $q(z \mid x)$; Bayes' rule,
-$p(z \mid x) = p(x \mid z)\, p(z) / p(x)$, and a rearrangement give
+**Out of reach.** The code behind an image has the distribution $p(z \mid x) = p(x \mid z)\, p(z) /
+p(x)$. The numerator is one call of the decoder. The denominator is this integral, over every code
+there is, and with a neural network for $p(x \mid z)$ it has no formula. On a grid its cost is a
+power of the latent dimension. Measured, for a linear decoder (whose exact value is known) and an
+error of at most [[quadrature.tolerance]] nats:
 
-$$ \log p(x) = \mathcal{L}(x) + \mathrm{KL}\left(q(z \mid x) \,\|\, p(z \mid x)\right) $$
+| latent dimension | points in each | codes to decode | seconds, measured |
+| 1 | [[quadrature.nodes.0]] | [[quadrature.points.0:,]] | [[seconds.grid.0:.5f]] |
+| 2 | [[quadrature.nodes.1]] | [[quadrature.points.1:,]] | [[seconds.grid.1:.5f]] |
+| 3 | [[quadrature.nodes.2]] | [[quadrature.points.2:,]] | [[seconds.grid.2:.5f]] |
+| 4 | [[quadrature.nodes.3]] | [[quadrature.points.3:,]] | [[seconds.grid.3:.5f]] |
+| 5 | [[quadrature.nodes.4]] | [[quadrature.points.4:,]] | [[seconds.grid.4:.5f]] |
 
-$$ \mathcal{L}(x) = \mathbb{E}_{q(z \mid x)}\left[\log p(x \mid z)\right]
-- \mathrm{KL}\left(q(z \mid x) \,\|\, p(z)\right) $$
+[[quadrature.nodes.4]] points in each of 10 dimensions, at a million decoded codes a second, take
+[[quadrature.days_10:.1f]] days for one image; in 20 dimensions, [[quadrature.years_20:.0e]] years.
 
-No divergence is negative, so $\mathcal{L}(x)$ is a lower bound of $\log p(x)$, and the gap is
-exactly the divergence of $q$ from the true posterior. Raising the bound in $\phi$ closes the gap;
-raising it in $\theta$ makes the image more probable. The two KLs are different ones: the one
-*inside* the bound is to the prior, the one that is its *gap* is to the posterior.
+![cost]
 
-**Shown exactly.** Where $p(x \mid z)$ is a Gaussian whose mean is linear in $z$, all three terms
-are known. For one observation, and four choices of $q$:
+**So approximate it.** Take a distribution $q(z \mid x)$ that is easy to draw from and to evaluate,
+a Gaussian, and bring it as close to $p(z \mid x)$ as it gets: *variational inference* (Jordan et
+al. 1999). One could search a $q$ for every image on its own. A VAE trains one network instead, the
+encoder, which computes the parameters of $q$ from the image, for images it has never seen too. The
+cost of the search is paid once and shared by all of them: **amortisation**.
+
+**The bound, line by line.** How close is $q(z \mid x)$ to $p(z \mid x)$, when nobody knows
+$p(z \mid x)$? The divergence between them can be rearranged until what is unknown in it stands
+alone. $\mathbb{E}_q$ is the expectation over $z \sim q(z \mid x)$. On the right of each line is
+what its two sides come to where everything can be computed: with $p(z) = \mathcal{N}(0, I)$ in two
+dimensions, $p(x \mid z) = \mathcal{N}(W z,\, [[noise]]^2 I)$ in four, one observation $x$, and
+$q = \mathcal{N}((0.6,\, 0.4),\, 0.6^2 I)$.
+
+=[bound]
+
+Line 10 is what all of it is for. On its left are two things that cannot be computed; on its right
+two that can, by drawing codes from $q$. Raising the right side *in $\phi$*, the parameters of $q$,
+cannot change $\log p(x)$, so it lowers the divergence: $q$ comes closer to the true posterior.
+Raising it *in $\theta$*, the decoder's, makes the image more probable, or $q$ better, or both.
+
+> Where write-ups slip. There are two divergences: the one *inside* the bound is to the prior, the
+one that is its *gap* is to the posterior. The bound's expectation is over $q$, not over the prior.
+And the divergence is subtracted from the bound, so that it is added to the loss. Of the following
+forms only the first two stay below $\log p(x) =$ [[log_px:.4f]] for every $q$, and the second draws
+its codes without having looked at $x$:
+
+| form, for the $q$ above or for the true posterior | $q$ | posterior |
+| $\mathbb{E}_q[\log p(x \mid z)] - \mathrm{KL}(q \,\|\, p(z))$
+  | [[slips.q.right:.4f]] | [[slips.posterior.right:.4f]] |
+| expectation over the prior
+  | [[slips.q.over_prior:.4f]] | [[slips.posterior.over_prior:.4f]] |
+| divergence to the posterior
+  | [[slips.q.to_posterior:.4f]] | [[slips.posterior.to_posterior:.4f]] |
+| divergence added
+  | [[slips.q.added:.4f]] | [[slips.posterior.added:.4f]] |
+
+**A second way**, without the posterior: by Jensen's inequality from the evidence itself. It is
+shorter, but does not say what the gap is.
+
+=[by_jensen]
+
+**Shown exactly.** For the same observation, and four choices of $q$:
 
 | $q(z \mid x)$ | ELBO | gap | sum |
 | the prior | [[exact.prior.elbo:.4f]] | [[exact.prior.gap:z.4f]] | [[exact.prior.sum:.4f]] |
@@ -71,47 +120,54 @@ network.
 | $\log p(x)$, by importance sampling
   | [[images.importance:.3f]] ± [[images.importance_standard_error:.3f]] |
 
-**Why not always a grid?** Because its cost is a power of the latent dimension. In the linear model
-a grid needs about [[quadrature.nodes.4]] points per dimension for an error below
-[[quadrature.tolerance]] nats. That many in each of 10 dimensions, at a million decoded codes a
-second, take [[quadrature.days_10:.1f]] days for one image; in 20 dimensions,
-[[quadrature.years_20:.0e]] years.
+What does amortisation cost? When a diagonal Gaussian is fitted to each of these images on its own,
+by [[fit_each.steps]] steps from what the encoder gave, the bound rises from
+[[fit_each.encoder:.3f]] to [[fit_each.fitted:.3f]] nats. Of the gap, [[fit_each.amortisation:.3f]]
+nats are thus the encoder's, the amortisation gap, and [[fit_each.family:.3f]] the Gaussian's
+(Cremer et al. 2018).
 
-![cost]
-
-Drawing codes from a good $q$ instead, importance sampling needs no grid: with
-[[quadrature.importance_draws:,]] draws in 20 dimensions its error was
-[[quadrature.importance_error:.3f]] nats.
+**Without a grid.** Drawing codes from a good $q$ and weighting them, importance sampling estimates
+$\log p(x)$ in any dimension: with [[quadrature.importance_draws:,]] draws in 20 dimensions of the
+linear model its error was [[quadrature.importance_error:.3f]] nats.
 """
 
-
-def decode(z: jax.Array, weight: jax.Array) -> Normal:
-    return Normal(z @ weight.T, NOISE)
-
-
-def exact_posterior(x: jax.Array, weight: jax.Array) -> MultivariateNormal:
-    """p(z|x) of the linear model (Tipping & Bishop 1999)."""
-    identity = jnp.eye(weight.shape[1])
-    covariance = jnp.linalg.inv(identity + weight.T @ weight / NOISE**2)
-    mean = covariance @ weight.T @ x / NOISE**2
-    return MultivariateNormal(mean, jnp.linalg.cholesky(covariance))
-
-
-def exact_log_px(x: jax.Array, weight: jax.Array) -> jax.Array:
-    covariance = weight @ weight.T + NOISE**2 * jnp.eye(len(x))
-    return MultivariateNormal(jnp.zeros(len(x)), jnp.linalg.cholesky(covariance)).log_prob(x)
-
-
-def exact_elbo(x: jax.Array, weight: jax.Array, posterior: MultivariateNormal) -> jax.Array:
-    """The bound without noise: 2 Z points have the mean and the covariance of the posterior.
-
-    In the linear model every term is quadratic in z, so that their mean is the expectation.
-    """
-    latent_dim = len(posterior.mean)
-    steps = jnp.sqrt(latent_dim) * posterior.scale_tril.T
-    z = jnp.concatenate([posterior.mean[None] + steps, posterior.mean[None] - steps])
-    prior = Normal(jnp.zeros(latent_dim), 1.0)
-    return vae_jax.elbo(x, z, posterior, prior, decode(z, weight)).value.mean()
+EXERCISES = (
+    (
+        "What is the bound of the linear model when $q$ is the prior, and which of its terms is "
+        "zero?",
+        "The divergence is zero, and the bound $\\mathbb{E}_{p(z)}[\\log p(x \\mid z)] =$ "
+        "[[exercises.prior:.4f]], far below [[log_px:.4f]]: most codes of the prior do not explain "
+        "this $x$.",
+    ),
+    (
+        "For which $q$ is the bound as high as it gets? What are then its two terms?",
+        "For the true posterior, where it is $\\log p(x)$. The expectation is "
+        "[[exercises.log_likelihood:.4f]] and the divergence from the prior "
+        "[[exercises.to_prior:.4f]]; their difference is [[exercises.difference:.4f]].",
+    ),
+    (
+        "The $q$ of the derivation has a standard deviation of 0.6 in both dimensions. Which one "
+        "would be best, with the mean and the round shape kept?",
+        "In the bound, $s$ appears as $2 \\log s - \\tfrac{1}{2} s^2 "
+        "\\operatorname{tr}(I + W^\\top W / 0.5^2)$, which is largest at "
+        "$s = \\sqrt{2 / \\operatorname{tr}(\\cdot)} =$ [[exercises.best_scale:.4f]]; the bound is "
+        "there [[exercises.best_bound:.4f]] nats.",
+    ),
+    (
+        "How far below $\\log p(x)$ must the best diagonal $q$ stay, from the true posterior's "
+        "covariance alone?",
+        "With $\\Lambda$ its inverse, $\\tfrac{1}{2}(\\sum_i \\log \\Lambda_{ii} - "
+        "\\log |\\Lambda|) =$ [[exercises.diagonal_gap:.4f]] nats. The gradient steps above "
+        "stopped [[fit.diagonal_gap:.4f]] below.",
+    ),
+    (
+        "Twice the observation, $2x$, is less probable. By how many nats, and is it the numerator "
+        "or the normaliser of $p(x)$ that changes?",
+        "$\\log p(2x) =$ [[exercises.twice:.4f]], lower by [[exercises.fall:.4f]] nats. Only the "
+        "quadratic form $x^\\top C^{-1} x$ with $C = W W^\\top + 0.5^2 I$ changes, by a factor of "
+        "four.",
+    ),
+)
 
 
 def run(study: Study) -> page.Chapter:
@@ -130,6 +186,8 @@ def run(study: Study) -> page.Chapter:
     for name, q in choices.items():
         elbo, gap = exact_elbo(x, weight, q), vae_jax.kl_divergence(q, true)
         exact[name] = {"elbo": elbo, "gap": gap, "sum": elbo + gap}
+    images = on_images(study)
+    cost, seconds = quadrature(study.key("quadrature"))
     numbers = {
         "weight": weight,
         "noise": NOISE,
@@ -142,8 +200,12 @@ def run(study: Study) -> page.Chapter:
             "diagonal_gap": log_px - curves["diagonal"][-1],
             "full_gap": log_px - curves["full"][-1],
         },
-        "images": on_images(study),
-        "quadrature": quadrature(study.key("quadrature")),
+        "images": images,
+        "fit_each": fit_each(study, images["log_px"]),
+        "quadrature": cost,
+        "slips": slips(x, weight, true),
+        "derivations": page.derived(bound=bound_lines.bound(), by_jensen=bound_lines.by_jensen()),
+        "exercises": exercises(x, weight),
     }
     numbers = page.plain(numbers)
     figures = {
@@ -151,7 +213,9 @@ def run(study: Study) -> page.Chapter:
         "cost": draw_cost(numbers["quadrature"]),
     }
     code = (exact_elbo, exact_posterior, exact_log_px, grid_terms)
-    return page.Chapter("The bound", TEXT, numbers, figures, code)
+    return page.Chapter(
+        *("The bound", TEXT, numbers, figures, code), {"grid": seconds}, exercises=EXERCISES
+    )
 
 
 def improve(x: jax.Array, weight: jax.Array, *, diagonal: bool = False) -> np.ndarray:
@@ -227,66 +291,79 @@ def on_images(study: Study) -> dict[str, Any]:
     }
 
 
-def quadrature(key: jax.Array) -> dict[str, Any]:
-    """Grid points that the linear model needs for log p(x), against the latent dimension."""
-    weight_key, x_key, draw_key = jax.random.split(key, 3)
-    nodes, points = [], []
-    for latent_dim in DIMENSIONS:
-        weight, x = a_linear_model(weight_key, x_key, latent_dim)
-        exact = float(exact_log_px(x, weight))
-        num = next(n for n in range(3, 40) if abs(by_grid(x, weight, n) - exact) < TOLERANCE)
-        nodes.append(num)
-        points.append(num**latent_dim)
-    weight, x = a_linear_model(weight_key, x_key, 20)
-    true = exact_posterior(x, weight)
-    posterior = Normal(true.mean, 1.2 * jnp.sqrt(jnp.diag(true.scale_tril @ true.scale_tril.T)))
-    estimate = vae_jax.log_likelihood(
-        draw_key,
-        x,
-        posterior,
-        Normal(jnp.zeros(20), 1.0),
-        lambda z: decode(z, weight),
-        num_samples=10_000,
-        chunk_size=100,
-    )
+def fit_each(study: Study, log_px: jax.Array) -> dict[str, Any]:
+    """The bound of the encoder, and of a diagonal Gaussian fitted to each image on its own.
+
+    Expectations over the two latent dimensions are by Gauss and Hermite's rule.
+    """
+    model, params = study.make_model(2), trained_vae(study, 2).params
+    x, steps = study.x[:NUM_IMAGES], 300
+    nodes, weights = np.polynomial.hermite_e.hermegauss(16)
+    noise = jnp.asarray(np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2), jnp.float32)
+    weight = jnp.asarray(np.outer(weights, weights).ravel() / (2 * np.pi), jnp.float32)
+
+    def bound(phi: tuple[jax.Array, jax.Array]) -> jax.Array:
+        q = vae_jax.Normal(phi[0], jnp.exp(phi[1]))
+        z = q.mean[None] + q.scale[None] * noise[:, None]
+        log_likelihood = jax.vmap(lambda z: model.decode(params, z).log_prob(x))(z)
+        divergence = vae_jax.kl_divergence(q, model.prior(params))
+        return (weight @ log_likelihood - divergence).mean()
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        phi, state = carry
+        updates, state = optimizer.update(jax.grad(lambda phi: -bound(phi))(phi), state)
+        return (optax.apply_updates(phi, updates), state), None
+
+    posterior, optimizer = model.encode(params, x), optax.adam(0.02)
+    start = (posterior.mean, jnp.log(posterior.scale))
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, None, steps))
+    (phi, _), _ = run((start, optimizer.init(start)))
+    encoder, fitted = bound(start), bound(phi)
     return {
-        "dimensions": DIMENSIONS,
-        "tolerance": TOLERANCE,
-        "nodes": nodes,
-        "points": points,
-        "days_10": nodes[-1] ** 10 / DECODES_PER_SECOND / SECONDS_A_DAY,
-        "years_20": nodes[-1] ** 20 / DECODES_PER_SECOND / SECONDS_A_DAY / 365.25,
-        "importance_draws": 10_000,
-        "importance_error": jnp.abs(estimate.value - exact_log_px(x, weight)),
-        "importance_standard_error": estimate.standard_error,
+        "steps": steps,
+        "encoder": encoder,
+        "fitted": fitted,
+        "amortisation": fitted - encoder,
+        "family": log_px - fitted,
     }
 
 
-def a_linear_model(
-    weight_key: jax.Array, x_key: jax.Array, latent_dim: int
-) -> tuple[jax.Array, jax.Array]:
-    """W [25, Z] with columns of length 1, and one x from the model."""
-    weight = jax.random.normal(weight_key, (25, latent_dim)) / 5
-    z_key, noise_key = jax.random.split(x_key)
-    z, noise = jax.random.normal(z_key, (latent_dim,)), jax.random.normal(noise_key, (25,))
-    return weight, weight @ z + NOISE * noise
+def slips(x: jax.Array, weight: jax.Array, true: MultivariateNormal) -> dict[str, dict[str, float]]:
+    """The bound and three misprints of it, for the q of the derivation and the true posterior."""
+    prior = MultivariateNormal(jnp.zeros(2), jnp.eye(2))
+    chosen = MultivariateNormal(jnp.array(bound_lines.Q_MEAN), bound_lines.Q_SCALE * jnp.eye(2))
+    found = {}
+    for name, q in (("q", chosen), ("posterior", true)):
+        to_prior, gap = vae_jax.kl_divergence(q, prior), vae_jax.kl_divergence(q, true)
+        log_likelihood = exact_elbo(x, weight, q) + to_prior
+        found[name] = {
+            "right": log_likelihood - to_prior,
+            "over_prior": exact_elbo(x, weight, prior) - to_prior,
+            "to_posterior": log_likelihood - gap,
+            "added": log_likelihood + to_prior,
+        }
+    return found
 
 
-def by_grid(x: jax.Array, weight: jax.Array, num: int) -> float:
-    """log p(x) by the trapezoidal rule with num points in each dimension, from -5 to 5."""
-    latent_dim = weight.shape[1]
-    line = np.linspace(-5, 5, num)
-    z = np.stack(np.meshgrid(*[line] * latent_dim), axis=-1).reshape(-1, latent_dim)
-    misfit = np.square(np.asarray(x, np.float64) - z @ np.asarray(weight, np.float64).T).sum(-1)
-    log_joint = (
-        -misfit / (2 * NOISE**2)
-        - len(x) * np.log(NOISE * np.sqrt(2 * np.pi))
-        - np.square(z).sum(-1) / 2
-        - latent_dim / 2 * np.log(2 * np.pi)
-    )
-    largest = log_joint.max()
-    volume = latent_dim * np.log(line[1] - line[0])
-    return float(largest + np.log(np.exp(log_joint - largest).sum()) + volume)
+def exercises(x: jax.Array, weight: jax.Array) -> dict[str, Any]:
+    prior, true = MultivariateNormal(jnp.zeros(2), jnp.eye(2)), exact_posterior(x, weight)
+    mean = jnp.array(bound_lines.Q_MEAN)
+    precision = jnp.linalg.inv(true.scale_tril @ true.scale_tril.T)
+    scale = jnp.sqrt(2 / jnp.trace(precision))
+    to_prior, difference = vae_jax.kl_divergence(true, prior), exact_elbo(x, weight, true)
+    twice = exact_log_px(2 * x, weight)
+    return {
+        "prior": exact_elbo(x, weight, prior),
+        "log_likelihood": difference + to_prior,
+        "to_prior": to_prior,
+        "difference": difference,
+        "best_scale": scale,
+        "best_bound": exact_elbo(x, weight, MultivariateNormal(mean, scale * jnp.eye(2))),
+        "diagonal_gap": 0.5
+        * (jnp.log(jnp.diag(precision)).sum() - jnp.linalg.slogdet(precision)[1]),
+        "twice": twice,
+        "fall": exact_log_px(x, weight) - twice,
+    }
 
 
 def draw_improving(curves: dict[str, np.ndarray], log_px: float) -> page.Figure:
@@ -304,37 +381,4 @@ def draw_improving(curves: dict[str, np.ndarray], log_px: float) -> page.Figure:
         "diagonal one to a little below it.",
         "The bound as $q$ is improved from the prior, for one observation of the linear model. "
         "What is left to $\\log p(x)$ is the divergence from the true posterior.",
-    )
-
-
-def draw_cost(found: dict[str, Any]) -> page.Figure:
-    figure, axes = drawing.panels(height=2.9)
-    dimensions = np.arange(1, 21)
-    per_dimension = found["nodes"][-1]
-    axes.plot(
-        *(dimensions, float(per_dimension) ** dimensions, "--"),
-        color=drawing.GREY,
-        label=f"{per_dimension} to the power of the dimension",
-    )
-    axes.plot(found["dimensions"], found["points"], "o", color=drawing.BLUE, label="measured")
-    for seconds, name in (
-        (3600, "an hour"),
-        (3.156e9, "a century"),
-        (4.35e17, "age of the universe"),
-    ):
-        axes.axhline(seconds * DECODES_PER_SECOND, color=drawing.ORANGE, linewidth=0.8)
-        axes.text(20, 1.5 * seconds * DECODES_PER_SECOND, name, ha="right", fontsize=8)
-    axes.set(
-        yscale="log",
-        xlabel="latent dimension",
-        ylabel="codes on the grid",
-        xticks=(1, 5, 10, 15, 20),
-    )
-    axes.legend(loc="upper left")
-    return page.figure(
-        figure,
-        "The number of grid points grows as a power of the latent dimension: at 10 dimensions it "
-        "takes longer than an hour, and at 20 it passes the age of the universe.",
-        f"Codes that a grid needs for $\\log p(x)$ within {TOLERANCE} nats in the linear model, "
-        "and how long they take at a million a second.",
     )

@@ -1,4 +1,4 @@
-"""Chapter 3: the Kullback-Leibler divergence, and its form between Gaussians."""
+"""The Kullback-Leibler divergence, and its form between Gaussians."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from experiments.tutorial import drawing, page
+from experiments.tutorial import divergence_lines, drawing, page
 from experiments.tutorial.study import Study
 
 P = (0.36, 0.28, 0.18, 0.10, 0.06, 0.02)
@@ -28,7 +28,8 @@ the difference of log-probabilities. For discrete outcomes $i$
 
 $$ \mathrm{{KL}}(P \,\|\, Q) = \sum_i P_i \log\frac{{P_i}}{{Q_i}} $$
 
-It is what one pays, in nats an outcome, for a code made for $Q$ where the outcomes come from $P$.
+It is what one pays, in nats an outcome, for a code made for $Q$ where the outcomes come from $P$:
+the mean surprise ([#probability]) with the wrong probabilities, less that with the right ones.
 
 ![discrete]
 
@@ -38,6 +39,13 @@ Single terms can be negative, the sum cannot; of [[num_random]] random pairs of 
 smallest divergence was [[least:.3f]], and from a distribution to itself it is
 [[discrete.itself:.0f]].
 
+**Why it cannot.** Two proofs, the second by the inequality that the bound will need again. Values
+are those of the $P$ and $Q$ above.
+
+![logarithm]
+
+=[nonnegative]
+
 **Which way round.** Fit one Gaussian $Q$ to a distribution $P$ with two peaks. The smallest
 $\mathrm{{KL}}(P \,\|\, Q)$ wants $Q$ wherever $P$ is, and covers both peaks. The smallest
 $\mathrm{{KL}}(Q \,\|\, P)$ wants $Q$ nowhere that $P$ is not, and sits on one. A VAE's encoder is
@@ -45,23 +53,15 @@ fitted in the second way.
 
 ![fits]
 
-**Between Gaussians** with means $\mu_1, \mu_2$ and covariance matrices $\Sigma_1, \Sigma_2$ in $k$
-dimensions there is a closed form:
-
-$$ \mathrm{{KL}}(\mathcal{{N}}_1 \,\|\, \mathcal{{N}}_2) = $$
-
-$$ {FULL} $$
-
-For a pair in [[gaussian.dimensions]] dimensions it gives [[gaussian.closed_form:.4f]] nats. The
-mean of $\log \mathcal{{N}}_1(z) - \log \mathcal{{N}}_2(z)$ over [[gaussian.num_draws:,]] draws from
-$\mathcal{{N}}_1$ is [[gaussian.monte_carlo:.4f]] ± [[gaussian.standard_error:.4f]].
-
-![monte_carlo]
-
-**The one a VAE needs** has diagonal covariance, and the prior $\mathcal{{N}}(0, I)$. With
-$\ell_i = \log\sigma_i^2$, the *logvar* of most code,
+**The one a VAE needs** is between a Gaussian with diagonal covariance, which the encoder computes,
+and the prior $\mathcal{{N}}(0, I)$. With $\ell_i = \log\sigma_i^2$,
 
 $$ \mathrm{{KL}}(q \,\|\, p) = {DIAGONAL} $$
+
+From the definition, line by line, at $\mu = (1, -0.5)$ and $\ell = (-0.8, 0.6)$ (lines 1 to 8 at
+the first of each):
+
+=[diagonal]
 
 > Where write-ups slip: the exponential belongs to $\ell_i$ alone, not around the sum; $\Sigma$ is a
 covariance and $\sigma$ a standard deviation, $\Sigma_{{ii}} = \sigma_i^2$; and it is $\Sigma_2$, of
@@ -74,7 +74,57 @@ $\mu = (1, -0.5)$, $\ell = (-0.8, 0.6)$ only one of these agrees with numerical 
 | exponential around the sum | [[diagonal.stray_exponential:.4f]] |
 | $\sigma$ in the place of $\sigma^2$ | [[diagonal.scale_for_variance:.4f]] |
 | the Gaussians swapped | [[diagonal.swapped:.4f]] |
+
+**Between any two Gaussians** with means $\mu_1, \mu_2$ and covariance matrices
+$\Sigma_1, \Sigma_2$ in $k$ dimensions there is a closed form:
+
+$$ \mathrm{{KL}}(\mathcal{{N}}_1 \,\|\, \mathcal{{N}}_2) = $$
+
+$$ {FULL} $$
+
+For a pair of full covariance matrices in [[gaussian.dimensions]] dimensions:
+
+=[full]
+
+Without a closed form there are always draws: the mean of
+$\log \mathcal{{N}}_1(z) - \log \mathcal{{N}}_2(z)$ over [[gaussian.num_draws:,]] draws from
+$\mathcal{{N}}_1$ is [[gaussian.monte_carlo:.4f]] ± [[gaussian.standard_error:.4f]], where the
+closed form is [[gaussian.closed_form:.4f]].
+
+![monte_carlo]
 """
+
+EXERCISES = (
+    (
+        "By hand: the divergence of $\\mathcal{N}(1, 2^2)$ from $\\mathcal{N}(0, 1)$.",
+        "$\\tfrac{1}{2}(4 + 1 - 1 - \\log 4) =$ [[exercises.by_hand:.4f]] nats.",
+    ),
+    (
+        "And the other way round, of $\\mathcal{N}(0, 1)$ from $\\mathcal{N}(1, 2^2)$? Which of "
+        "the two is larger, and why?",
+        "[[exercises.reverse:.4f]] nats. The first is larger: draws of the wide Gaussian fall "
+        "where the narrow one has almost no density, which is dear; draws of the narrow one all "
+        "lie where the wide one has some.",
+    ),
+    (
+        "How far may $\\mu$ move from 0, with $\\sigma = 1$, before the code says one bit?",
+        "$\\tfrac{1}{2}\\mu^2 = \\log 2$ nats at $\\mu =$ [[exercises.one_bit:.4f]].",
+    ),
+    (
+        "$P = (0.5, 0.5)$ and $Q = (1, 0)$. What are the two divergences?",
+        "$\\mathrm{KL}(Q \\,\\|\\, P) = \\log 2 =$ [[exercises.one_of_two:.4f]], where a term with "
+        "probability zero counts as zero. $\\mathrm{KL}(P \\,\\|\\, Q)$ is infinite: $P$ has an "
+        "outcome that $Q$ calls impossible. With $Q = (1 - 10^{-6}, 10^{-6})$ it is "
+        "[[exercises.nearly_impossible:.4f]].",
+    ),
+    (
+        "Put $\\mu_2 = 0$, $\\Sigma_2 = I$ and $\\Sigma_1 = \\operatorname{diag}(\\sigma^2)$ "
+        "into the formula of two full covariances. What is left of each term?",
+        "$\\log(|I| / |\\Sigma_1|) = -\\sum_i \\log\\sigma_i^2$, the trace is "
+        "$\\sum_i \\sigma_i^2$, the quadratic form $\\sum_i \\mu_i^2$, and $k$ is a sum of ones: "
+        "the form a VAE needs. At the values above both give [[exercises.special_case:.4f]] nats.",
+    ),
+)
 
 
 def gaussian_divergence(mean_1, covariance_1, mean_2, covariance_2):
@@ -134,15 +184,22 @@ def run(study: Study) -> page.Chapter:
             "standard_error": terms.std(ddof=1) / np.sqrt(NUM_DRAWS),
         },
         "diagonal": {"mean": MEAN, "logvar": LOGVAR, **misprints()},
+        "derivations": page.derived(
+            nonnegative=divergence_lines.nonnegative(np.array(P), np.array(Q)),
+            diagonal=divergence_lines.diagonal(np.array(MEAN), np.array(LOGVAR)),
+            full=divergence_lines.full(*(np.asarray(a, np.float64) for a in gaussians())),
+        ),
+        "exercises": exercises(),
     }
     numbers = page.plain(numbers)
     figures = {
         "discrete": draw_discrete(),
+        "logarithm": draw_logarithm(),
         "fits": draw_fits(numbers["fits"]),
         "monte_carlo": draw_monte_carlo(terms, numbers["gaussian"]["closed_form"]),
     }
     code = (monte_carlo, gaussian_divergence, diagonal_divergence)
-    return page.Chapter("Divergence", TEXT, numbers, figures, code)
+    return page.Chapter("Divergence", TEXT, numbers, figures, code, exercises=EXERCISES)
 
 
 def gaussians() -> tuple[jax.Array, ...]:
@@ -151,6 +208,22 @@ def gaussians() -> tuple[jax.Array, ...]:
     factor_2 = jnp.array([[1.3, 0.0, 0.0], [-0.4, 1.0, 0.0], [0.2, 0.5, 1.1]])
     mean_1, mean_2 = jnp.array([0.5, -0.3, 0.2]), jnp.array([-0.2, 0.4, 0.0])
     return mean_1, factor_1 @ factor_1.T, mean_2, factor_2 @ factor_2.T
+
+
+def exercises() -> dict[str, Any]:
+    normal, discrete = vae_jax.Normal, vae_jax.Categorical
+    one, two = jnp.ones(1), 2 * jnp.ones(1)
+    standard = normal(jnp.zeros(1), one)
+    even, certain = jnp.log(jnp.array([0.5, 0.5])), jnp.array([1 - 1e-6, 1e-6])
+    mean, variance = jnp.array(MEAN), jnp.exp(jnp.array(LOGVAR))
+    return {
+        "by_hand": vae_jax.kl_divergence(normal(one, two), standard),
+        "reverse": vae_jax.kl_divergence(standard, normal(one, two)),
+        "one_bit": np.sqrt(2 * np.log(2)),
+        "one_of_two": vae_jax.kl_divergence(discrete(jnp.array([0.0, -jnp.inf])), discrete(even)),
+        "nearly_impossible": vae_jax.kl_divergence(discrete(even), discrete(jnp.log(certain))),
+        "special_case": gaussian_divergence(mean, jnp.diag(variance), jnp.zeros(2), jnp.eye(2)),
+    }
 
 
 def misprints() -> dict[str, Any]:
@@ -218,6 +291,29 @@ def draw_discrete() -> page.Figure:
         "Left, bars of two distributions over six outcomes, P falling and Q rising. Right, each "
         "outcome's term of the two divergences, some of them negative.",
         "Two distributions, and the terms that add up to each of the two divergences.",
+    )
+
+
+def draw_logarithm() -> page.Figure:
+    figure, axes = drawing.panels(height=2.7)
+    t = np.linspace(0.05, 6, 400)
+    axes.plot(t, t - 1, "--", color=drawing.GREY, label="$t - 1$")
+    axes.plot(t, np.log(t), color=drawing.BLUE, label="$\\log t$")
+    ratio, p = np.array(Q) / np.array(P), np.array(P)
+    shown = ratio < 6  # the last ratio is far to the right
+    axes.scatter(ratio[shown], np.log(ratio[shown]), 600 * p[shown], color=drawing.ORANGE, zorder=3)
+    axes.plot([], [], "o", color=drawing.ORANGE, label="$Q_i / P_i$, as large as $P_i$")
+    axes.set(xlabel="$t$", ylim=(-3, 3), xlim=(0, 6))
+    axes.legend(loc="lower right")
+    return page.figure(
+        figure,
+        "The logarithm bends downwards under the straight line t minus one, which touches it at "
+        "one; five points on the logarithm, the larger ones to the left of one.",
+        "The picture of the proof: the logarithm lies under its tangent at 1, so the mean of "
+        "$\\log t$ under $P$ lies under the mean of $t - 1$, which is zero for $t = Q_i / P_i$. "
+        "The sixth ratio, at "
+        f"{ratio.max():g}"
+        ", is not shown.",
     )
 
 

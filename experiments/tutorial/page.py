@@ -4,8 +4,8 @@ A chapter's text is plain: paragraphs with blank lines between them, and in a pa
 **strong**, `code`, $mathematics$ in LaTeX, and [[name:.2f]] for the number that tutorial.json has
 under that name, and [#bound] for "chapter 4" with a link. A paragraph can also be an equation in
 $$...$$, a figure as ![name], a derivation as =[name], a table of lines that begin with | (indented
-ones go on), or a warning, which begins with >. A word of `terms.GLOSSARY` becomes a link where the page first uses
-it, and so does every citation of `terms.REFERENCES`.
+ones go on), or a warning, which begins with >. A word of `terms.GLOSSARY` becomes a link where the
+page first uses it, and so does every citation of `terms.REFERENCES`.
 """
 
 import base64
@@ -46,6 +46,7 @@ _INLINE = re.compile(
 _FUNCTION_NAME = re.compile(
     r"(<mi>(?:log|exp)</mi>|<mo>(?:tr|KL|Var)</mo>)(?!<mo stretchy=\"false\">&#x00028;)"
 )
+_WITH_POINT = re.compile(r"(<math(?:(?!</math>).)*</math>[.,;:)?]+)", re.DOTALL)
 
 
 class Figure(NamedTuple):
@@ -321,7 +322,8 @@ def _inline(text: str, scope: _Scope) -> str:
         scope.linked[name] = None
         return f'<a{first} class="entry" href="#{slug}">{content}</a>'
 
-    return _INLINE.sub(mark, html.escape(_NUMBER.sub(number, text), quote=False))
+    marked = _INLINE.sub(mark, html.escape(_NUMBER.sub(number, text), quote=False))
+    return _WITH_POINT.sub(r'<span class="whole">\1</span>', marked)  # no full stop on its own
 
 
 def _highlight(source: str) -> str:
