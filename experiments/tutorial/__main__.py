@@ -24,6 +24,7 @@ CHAPTERS = (
     "gradient",
     "optimisation",
     "conditional",
+    "conditional_bound",
     "program",
 )
 

@@ -1,4 +1,4 @@
-"""Chapter 7: the gradient of an expectation, by the score function and by reparameterisation."""
+"""The gradient of an expectation, by the score function and by reparameterisation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from experiments.tutorial import drawing, page
+from experiments.tutorial import drawing, gradient_lines, integrals, page
 from experiments.tutorial.autoencoder import LATENTS, trained_vae
 from experiments.tutorial.study import Study
 
@@ -31,30 +31,56 @@ $\phi$ says where the draws come from:
 $$ \nabla_\phi\, \mathbb{E}_{q_\phi(z)}\left[f(z)\right]
 \ne \mathbb{E}_{q_\phi(z)}\left[\nabla_\phi f(z)\right] $$
 
-The right-hand side is zero where $f(z) = \log p_\theta(x \mid z)$ has no $\phi$ in it. There are
-two ways out.
+Why not, line by line. For values take one latent dimension, $\mu = 0.3$, $\sigma = 0.8$, and as
+$f(z) = \log p_\theta(x \mid z)$ that of one pixel which is on, under a decoder of a single unit:
+$f(z) = \log(1 / (1 + \exp(1 - 2 z)))$. The gradient is shown for $\sigma$.
 
-**The score function** differentiates the density:
-$\nabla_\phi q_\phi(z) = q_\phi(z)\,\nabla_\phi \log q_\phi(z)$, so
+=[inside]
 
-$$ \nabla_\phi\, \mathbb{E}_{q_\phi}\left[f(z)\right] =
-\mathbb{E}_{q_\phi}\left[(f(z) - b)\,\nabla_\phi \log q_\phi(z)\right] $$
+There are two ways out.
 
-for any constant $b$, called a baseline, since the score's own mean is zero. It needs nothing of $f$
-but its values, and so works for discrete $z$ too. But it only hears how good a draw was, never in
-which direction it would have been better.
+**The score function** (Williams 1992) writes the missing term as an expectation:
 
-**The reparameterisation** moves $\phi$ out of the distribution: with noise that has no parameters,
+=[by_score]
+
+It needs nothing of $f$ but its values, and so works for discrete $z$ too. The constant $b$ is
+called a baseline. But it only hears how good a draw was, never in which direction it would have
+been better.
+
+**The reparameterisation** (Kingma & Welling 2014; Rezende et al. 2014) moves $\phi$ out of the
+distribution, with noise that has no parameters:
 
 $$ z = \mu_\phi(x) + \sigma_\phi(x) \odot \epsilon, \qquad \epsilon \sim \mathcal{N}(0, I) $$
 
 $$ \nabla_\phi\, \mathbb{E}_{q_\phi}\left[f(z)\right]
 = \mathbb{E}_{\epsilon}\left[\nabla_\phi f(\mu_\phi + \sigma_\phi \odot \epsilon)\right] $$
 
+=[reparameterised]
+
+How good is the estimate with $S$ draws? It is right on average for every $S$, and its standard
+deviation falls as $1 / \sqrt{S}$: that of one draw, by an integral, is
+[[line.deviation.reparameterised:.4f]] reparameterised and [[line.deviation.score:.4f]] by the
+score. Measured over [[line.repeats:,]] estimates each:
+
+| draws $S$ | mean | standard deviation | the same by the score |
+| [[line.draws.0.num:,]] | [[line.draws.0.mean:.4f]]
+  | [[line.draws.0.reparameterised:.4f]] | [[line.draws.0.score:.4f]] |
+| [[line.draws.1.num:,]] | [[line.draws.1.mean:.4f]]
+  | [[line.draws.1.reparameterised:.4f]] | [[line.draws.1.score:.4f]] |
+| [[line.draws.2.num:,]] | [[line.draws.2.mean:.4f]]
+  | [[line.draws.2.reparameterised:.4f]] | [[line.draws.2.score:.4f]] |
+| [[line.draws.3.num:,]] | [[line.draws.3.mean:.4f]]
+  | [[line.draws.3.reparameterised:.4f]] | [[line.draws.3.score:.4f]] |
+
+> Where write-ups slip. The noise multiplies the standard deviation, not the variance: drawn as
+$\mu + \sigma^2 \epsilon$ the code has variance $\sigma^4$, here [[line.slip.variance:.4f]] instead
+of [[line.slip.right:.4f]]. And $\epsilon$ must be drawn anew at every step and for every image; a
+noise that stays is part of the network.
+
 ![graphs]
 
-Both estimate the same gradient. Here it is the one with respect to the mean and the log of the
-standard deviation of a test image's $q_\phi(z \mid x)$, of the VAE with two latent dimensions,
+**On images** both estimate the same gradient. Here it is the one with respect to the mean and the
+log of the standard deviation of a test image's $q_\phi(z \mid x)$, of the VAE with two latent dimensions,
 [[num_estimates]] times with fresh noise. At equal cost: a gradient through the decoder costs about
 as much as three evaluations, so an estimate is of [[draws.reparameterised]] reparameterised draws
 or of [[draws.score]] scored ones. The baseline is the mean of $f$ over the other draws.
@@ -77,6 +103,40 @@ number of latent dimensions, because the score hears one number about all of the
 Against the exact gradient, from a sum over a grid of codes, the means of all three are right: none
 is further off than [[worst_z:.1f]] of its standard errors, over [[num_compared]] components.
 """
+
+EXERCISES = (
+    (
+        "What is the derivative with respect to $\\mu$ in the example of the derivations?",
+        "$\\mathbb{E}_{p(\\epsilon)}[f'(\\mu + \\sigma\\epsilon)] =$ [[exercises.by_mean:.4f]], by "
+        "an integral.",
+    ),
+    (
+        "Take $f(z) = z^2$. What is $\\nabla_\\sigma\\, \\mathbb{E}_{q_\\phi}[f(z)]$ at "
+        "$\\sigma = 0.8$, from the variance and by reparameterisation?",
+        "$\\mathbb{E}[z^2] = \\mu^2 + \\sigma^2$, so the derivative is $2\\sigma$; and "
+        "$\\mathbb{E}[2(\\mu + \\sigma\\epsilon)\\epsilon] = 2\\sigma$, by an integral "
+        "[[exercises.square:.4f]].",
+    ),
+    (
+        "How many scored draws are worth one reparameterised draw in the example, without a "
+        "baseline?",
+        "As many as the ratio of the variances, [[exercises.draws_worth:.1f]].",
+    ),
+    (
+        "Which constant $b$ makes the variance of the score function least, and what is left of "
+        "it?",
+        "With $s(z) = \\partial \\log q / \\partial\\sigma$, the derivative of the variance is zero "
+        "at $b = \\mathbb{E}[f s^2] / \\mathbb{E}[s^2] =$ [[exercises.best_baseline:.4f]]. The "
+        "variance is then [[exercises.left:.1%]] of what it was.",
+    ),
+    (
+        "Let $z$ be 1 with probability $\\pi$ and else 0. Drawn as $z = 1$ where a uniform $u$ is "
+        "below $\\pi$, it is a function of $\\pi$ and of noise. Does the gradient go through?",
+        "No: moving $\\pi$ a little changes no draw (or flips it), so the derivative of $f(z)$ is "
+        "zero almost everywhere, while that of the expectation is $f(1) - f(0) =$ "
+        "[[exercises.discrete:.4f]]. The score function gives it.",
+    ),
+)
 
 
 def reparameterised(key, posterior, f, num_draws):
@@ -125,6 +185,7 @@ def run(study: Study) -> page.Chapter:
     deviations = []
     for means, errors in found[2]["moments"].values():
         deviations.append(np.abs(means - exact) / errors)
+    lines, standard_error = gradient_lines.reparameterised(study.key("gradient lines"))
     numbers = {
         "latent_dim": LATENTS,
         "num_images": NUM_IMAGES,
@@ -137,13 +198,73 @@ def run(study: Study) -> page.Chapter:
         "ratio": {str(z): found[z]["ratio"] for z in found},
         "worst_z": np.max(deviations),
         "num_compared": np.size(deviations),
+        "line": {
+            "num": gradient_lines.LINE_DRAWS,
+            "standard_error": standard_error,
+            **by_draws(study.key("gradient draws")),
+        },
+        "derivations": page.derived(
+            inside=gradient_lines.inside(),
+            by_score=gradient_lines.by_score(),
+            reparameterised=lines,
+        ),
+        "exercises": exercises(),
     }
     figures = {
         "graphs": draw_graphs(),
         "histogram": draw_histogram(found[2]["first"], exact[0]),
     }
     code = tuple(ESTIMATES.values())
-    return page.Chapter("The gradient problem", TEXT, page.plain(numbers), figures, code)
+    return page.Chapter(
+        *("The gradient problem", TEXT, page.plain(numbers), figures, code), exercises=EXERCISES
+    )
+
+
+def by_draws(key: jax.Array) -> dict[str, Any]:
+    """The derivations' derivative by S draws, many times over."""
+    mean, scale, repeats = gradient_lines.MEAN, gradient_lines.SCALE, 2000
+    rows = []
+    for num in (1, 10, 100, 1000):
+        noise = jax.random.normal(jax.random.fold_in(key, num), (repeats, num))
+        noise = np.asarray(noise, np.float64)
+        through = gradient_lines.moved(noise).mean(axis=1)
+        scored = gradient_lines.scored(mean + scale * noise).mean(axis=1)
+        rows.append(
+            {
+                "num": num,
+                "mean": through.mean(),
+                "reparameterised": through.std(ddof=1),
+                "score": scored.std(ddof=1),
+            }
+        )
+    return {
+        "repeats": repeats,
+        "draws": rows,
+        "deviation": {
+            "reparameterised": gradient_lines.deviation(0, 1, gradient_lines.moved),
+            "score": gradient_lines.deviation(mean, scale, gradient_lines.scored),
+        },
+        "slip": {"right": scale**2, "variance": scale**4},
+    }
+
+
+def exercises() -> dict[str, Any]:
+    mean, scale, f, score = (
+        *(gradient_lines.MEAN, gradient_lines.SCALE),
+        *(gradient_lines.f, gradient_lines.score),
+    )
+    deviation = gradient_lines.deviation
+    scored = deviation(mean, scale, gradient_lines.scored)
+    weight = integrals.expectation(mean, scale, lambda z: score(z) ** 2)
+    best = integrals.expectation(mean, scale, lambda z: f(z) * score(z) ** 2) / weight
+    return {
+        "by_mean": integrals.expectation(0, 1, lambda e: gradient_lines.slope(mean + scale * e)),
+        "square": integrals.expectation(0, 1, lambda e: 2 * (mean + scale * e) * e),
+        "draws_worth": (scored / deviation(0, 1, gradient_lines.moved)) ** 2,
+        "best_baseline": best,
+        "left": (deviation(mean, scale, lambda z: (f(z) - best) * score(z)) / scored) ** 2,
+        "discrete": np.subtract(*f(np.array([1.0, 0.0]))),
+    }
 
 
 def measure(study: Study, latent_dim: int) -> dict[str, Any]:

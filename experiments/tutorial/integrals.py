@@ -30,6 +30,6 @@ def log_density(z: Array | float, mean: Array | float, scale: Array | float) -> 
     return -0.5 * ((z - mean) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
 
 
-def gradient(f: Callable[[float], float], at: float, step: float = 1e-4) -> float:
+def gradient(f: Callable[[float], float], at: float, step: float = 1e-5) -> float:
     """Of a function of one number, by central differences."""
     return (f(at + step) - f(at - step)) / (2 * step)

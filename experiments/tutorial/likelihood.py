@@ -1,4 +1,4 @@
-"""Chapter 5: squared error is a Gaussian likelihood, and sigma is its exchange rate."""
+"""Squared error is a Gaussian likelihood, and sigma is its exchange rate."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from experiments.tutorial import drawing, page
+from experiments.tutorial import drawing, likelihood_lines, page
 from experiments.tutorial.autoencoder import LATENTS, trained_vae
 from experiments.tutorial.study import Study
 
@@ -34,6 +34,9 @@ $$ {GAUSSIAN} $$
 the squared error, up to $\sigma$ and a constant. For a test image and its reconstruction at
 $\sigma = 0.3$, the left side by the library is [[identity.log_prob:.4f]] nats, and the right side
 from the squared error, [[identity.squared_error:.4f]], is [[identity.from_squared_error:.4f]].
+For the same image, line by line (lines 8 and 9 at the best $\sigma$):
+
+=[gaussian]
 
 **What sigma does.** A squared error without a factor is the choice $\sigma^2 = \tfrac{{1}}{{2}}$,
 made without thinking. Since the divergence stays in nats, $\sigma$ is the exchange rate between the
@@ -69,19 +72,58 @@ and
 $$ \log p_\theta(x \mid z) = \sum_{{i=1}}^{{D}} x_i\log\hat{{x}}_i
 + (1 - x_i)\log(1 - \hat{{x}}_i) $$
 
-minus the cross-entropy. It has no $\sigma$ to choose, and a pixel that is wrong for certain costs
+For the same image, its pixels on or off, and the binary VAE of [#autoencoder]:
+
+=[bernoulli]
+
+It has no $\sigma$ to choose, and a pixel that is wrong for certain costs
 without end, where the Gaussian stops at a square.
 
 ![pixel]
 
-The binary VAE of chapter 1 has a KL of [[bernoulli.kl:.1f]] nats, without a weight having been
+The binary VAE of [#autoencoder] has a KL of [[bernoulli.kl:.1f]] nats, without a weight having been
 chosen. Its bound, [[bernoulli.elbo:.1f]] nats, cannot be compared with those of this chapter: one
 is a probability of binary images, the others are densities of grey ones.
 
 > Where write-ups slip: $\sigma$ is a standard deviation. In the Gaussian's exponent stands
 $\sigma^2$, in the normaliser $D\log\sigma$, which is $\tfrac{{D}}{{2}}\log\sigma^2$; who drops it
-can no longer learn $\sigma$.
+can no longer learn $\sigma$. And a squared error that is *averaged* over the pixels instead of
+summed is divided by $D =$ [[identity.num_pixels]]: it is the choice $\sigma^2 = D / 2$, $\sigma =$
+[[exercises.averaged:.2f]], beside which every code is too dear.
 """
+
+EXERCISES = (
+    (
+        "The squared error of the image above doubles. How many nats does that cost at "
+        "$\\sigma = 0.3$, and how many at $\\sigma = 1$?",
+        "$[[identity.squared_error:.4f]] / (2\\sigma^2)$: [[exercises.doubled.0:.4f]] nats and "
+        "[[exercises.doubled.1:.4f]] nats.",
+    ),
+    (
+        "Which $\\sigma$ makes this image most probable, and how much more probable than 0.3 does?",
+        "$\\hat\\sigma =$ [[exercises.best:.4f]], the root of the mean squared error, by "
+        "[[exercises.gain:.4f]] nats.",
+    ),
+    (
+        "A loss is the squared error *averaged* over the [[identity.num_pixels]] pixels, plus the "
+        "divergence. Which $\\sigma$ has its author chosen, and what does the table above let you "
+        "expect?",
+        "$1 / (2\\sigma^2) = 1 / D$, so $\\sigma = \\sqrt{D / 2} =$ [[exercises.averaged:.4f]]. At "
+        "$\\sigma = 1$ already [[fixed.3.active_units]] dimensions are active: posterior collapse.",
+    ),
+    (
+        "A pixel is on, and the decoder says $\\hat{x}_i = 0.01$. What does it cost under the "
+        "Bernoulli, and what under Gaussians of $\\sigma = 0.3$ and 1 (less their least cost)?",
+        "$-\\log 0.01 =$ [[exercises.pixel.0:.4f]] nats; $0.99^2 / (2\\sigma^2) =$ "
+        "[[exercises.pixel.1:.4f]] and [[exercises.pixel.2:.4f]] nats.",
+    ),
+    (
+        "Can the log-likelihood of a Gaussian decoder be positive?",
+        "Yes, it is the logarithm of a density, which may be above 1. Without any error and at "
+        "$\\sigma = 0.05$ it is $-D\\log\\sigma - \\tfrac{D}{2}\\log 2\\pi =$ "
+        "[[exercises.positive:.4f]] nats. A Bernoulli's never is.",
+    ),
+)
 
 
 def gaussian_loss(model: vae_jax.VAE, sigma: float | None) -> Callable[..., Any]:
@@ -118,6 +160,16 @@ def run(study: Study) -> page.Chapter:
     train_images = study.batch.image[:5000].astype(jnp.float32) / 255
     example = vae_jax.reconstruct(model, trained[None], grey[:1])
     squared_error = jnp.square(grey[0] - example.mean[0]).sum()
+    probabilities = vae_jax.reconstruct(
+        study.make_model(LATENTS), trained_vae(study, LATENTS).params, study.x[:1]
+    ).mean[0]
+    image = {
+        "grey": flat(grey[0]),
+        "reconstruction": flat(example.mean[0]),
+        "average": flat(study.batch.image.mean(axis=0) / 255),
+        "binary": flat(study.x[0]),
+        "probability": flat(probabilities),
+    }
     numbers = {
         "latent_dim": LATENTS,
         "identity": {
@@ -135,6 +187,14 @@ def run(study: Study) -> page.Chapter:
             "sigma": learned,
             "train_error": error(study, model, trained[None], train_images),
         },
+        "image": image,
+        "derivations": page.derived(
+            gaussian=likelihood_lines.gaussian(
+                image["grey"], image["reconstruction"], image["average"], 0.3
+            ),
+            bernoulli=likelihood_lines.bernoulli(image["binary"], image["probability"]),
+        ),
+        "exercises": exercises(float(squared_error), grey[0].size),
         "bernoulli": {"kl": binary.kl[-last:].mean(), "elbo": binary.value[-last:].mean()},
     }
     numbers = page.plain(numbers)
@@ -144,7 +204,26 @@ def run(study: Study) -> page.Chapter:
         "pixel": draw_pixel(),
     }
     code = (gaussian_loss, from_squared_error)
-    return page.Chapter("Likelihood", TEXT, numbers, figures, code)
+    return page.Chapter("Likelihood", TEXT, numbers, figures, code, exercises=EXERCISES)
+
+
+def flat(image: Any) -> np.ndarray:
+    return np.asarray(image, np.float64).ravel()
+
+
+def exercises(squared_error: float, num_pixels: int) -> dict[str, Any]:
+    best = np.sqrt(squared_error / num_pixels)
+    at_best, at_choice = (
+        from_squared_error(squared_error, num_pixels, sigma) for sigma in (best, 0.3)
+    )
+    return {
+        "doubled": [squared_error / (2 * sigma**2) for sigma in (0.3, 1.0)],
+        "best": best,
+        "gain": at_best - at_choice,
+        "averaged": np.sqrt(num_pixels / 2),
+        "pixel": [-np.log(0.01), *(0.99**2 / (2 * sigma**2) for sigma in (0.3, 1.0))],
+        "positive": from_squared_error(0.0, num_pixels, 0.05),
+    }
 
 
 def error(study: Study, model: vae_jax.VAE, params: Any, x: jax.Array) -> jax.Array:

@@ -43,6 +43,7 @@ _INLINE = re.compile(
     rf"|\^(?P<sup>[^^ ]+)\^|\[#(?P<chapter>\w+)\]|(?P<reference>{_CITATIONS})"
     rf"|\b(?P<term>(?i:{_TERMS}))\b"
 )
+_RELATIONS = {"=": "=", r"\le": "≤", r"\ge": "≥", r"\ne": "≠", r"\approx": "≈"}
 _FUNCTION_NAME = re.compile(
     r"(<mi>(?:log|exp)</mi>|<mo>(?:tr|KL|Var)</mo>)(?!<mo stretchy=\"false\">&#x00028;)"
 )
@@ -62,7 +63,7 @@ class Line(NamedTuple):
 
     Attributes:
       left: LaTeX; shown only where it is not the right side of the line before.
-      relation: LaTeX, such as = or \\ge.
+      relation: LaTeX, one of `_RELATIONS`.
       right: LaTeX; a narrow page may break it at each &.
       reason: in the notation of this module.
       values: of the left and the right side, each computed as it is written.
@@ -265,16 +266,18 @@ def _derivation(name: str, scope: _Scope) -> str:
     shown, before = [], None
     for number, line in enumerate(scope.numbers["derivations"][name], start=1):
         relation, (first, *rest) = line["relation"], line["right"].split("&")
-        sides = [f"{relation} {first}", *rest]
+        sides = [f"{{}} {relation} {first}", *rest]
         goes_on = line["left"] == before
         if not goes_on:
             sides = [*line["left"].split("&"), *sides]
         equation = "".join(mathml(side, "block") for side in sides)
-        values = f" {relation} ".join(f"{round(v, 4) + 0.0:.4f}" for v in line["values"])
+        values = f" {_RELATIONS[relation]} ".join(
+            f"{round(v, 4) + 0.0:.4f}".replace("-", "\N{MINUS SIGN}") for v in line["values"]
+        )
         shown.append(
             f'<li id="{name}-{number}"><div class="sides{" on" * goes_on}">{equation}</div>'
             f'<p class="reason">{_inline(line["reason"], scope)}</p>'
-            f'<p class="values">{mathml(values)}</p></li>'
+            f'<p class="values">{values}</p></li>'
         )
         before = line["right"]
     return f'<ol class="derivation">{"".join(shown)}</ol>'
