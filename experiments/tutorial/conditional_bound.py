@@ -14,7 +14,7 @@ from experiments.tutorial.study import Study
 P_CLASS = (0.5, 0.3, 0.2)
 PRIOR_MEAN, PRIOR_SCALE = (-1.5, 0.0, 2.0), (0.5, 1.0, 0.7)
 OFFSET, SLOPE, NOISE = (0.4, -0.3, 0.8), 1.0, 0.5
-X, CLASS = 1.0, 0
+X, CLASS = 0.5, 0
 Q_MEAN, Q_SCALE = -0.2, 0.5
 
 GAP = r"\mathrm{KL}(q(z \mid x, c) \,\|\, p(z \mid x, c))"
@@ -36,7 +36,7 @@ images of that class. What takes part is
 
 For values take a model of three classes in which code and observation are one number each: priors
 $\mathcal{N}(m_c, s_c^2)$ with means $-1.5$, 0 and 2, a decoder $\mathcal{N}(z + v_c,\, 0.5^2)$,
-the observation $x = 1$ of the first class, and $q = \mathcal{N}(-0.2,\, 0.5^2)$.
+the observation $x = 0.5$ of the first class (an unusual one), and $q = \mathcal{N}(-0.2,\, 0.5^2)$.
 
 =[conditional]
 
@@ -59,7 +59,7 @@ $q$ for each.
 
 EXERCISES = (
     (
-        "Which class does $x = 1$ most probably have? Compute $p(c \\mid x)$ from the three "
+        "Which class does $x = 0.5$ most probably have? Compute $p(c \\mid x)$ from the three "
         "evidences.",
         "$p(x \\mid c)$ is [[exercises.evidence.0:.4f]], [[exercises.evidence.1:.4f]] and "
         "[[exercises.evidence.2:.4f]]; times $P(c)$ and divided by their sum, "
@@ -67,7 +67,7 @@ EXERCISES = (
         "generative model of each class is a classifier.",
     ),
     (
-        "What is the best the conditional bound can be for $x = 1$ and the second class, and for "
+        "What is the best the conditional bound can be for $x = 0.5$ and the second class, and for "
         "which $q$?",
         "$\\log p(x \\mid c) =$ [[exercises.second:.4f]], for the true posterior, a Gaussian of "
         "mean [[exercises.second_mean:.4f]] and standard deviation [[exercises.second_scale:.4f]].",
@@ -139,8 +139,8 @@ def conditional() -> list[Line]:
     log_prior = mean(lambda z: log_density(z, *prior))
     log_likelihood = mean(lambda z: log_density(X, SLOPE * z + OFFSET[c], NOISE))
     evidences = np.array([exact_evidence(k) for k in range(len(P_CLASS))])
-    all_classes = integral(
-        lambda z: sum(p * np.exp(log_joint(z, k)) for k, p in enumerate(P_CLASS))  # type: ignore[arg-type, return-value]
+    all_classes = sum(
+        p * integral(lambda z, k=k: np.exp(log_joint(z, k))) for k, p in enumerate(P_CLASS)
     )
     log_class = float(np.log(P_CLASS[c] * evidences[c] / (P_CLASS @ evidences)))
     return [
@@ -302,7 +302,11 @@ def draw_classes() -> page.Figure:
     colours, styles = (drawing.BLUE, drawing.ORANGE, drawing.GREEN), ("-", "--", "-.")
     for c, (colour, style) in enumerate(zip(colours, styles, strict=True)):
         left.plot(
-            z, density(z, PRIOR_MEAN[c], PRIOR_SCALE[c]), style, color=colour, label=f"c = {c}"
+            z,
+            density(z, PRIOR_MEAN[c], PRIOR_SCALE[c]),
+            style,
+            color=colour,
+            label=f"class {c + 1}",
         )
         right.plot(x, exact_evidence(c, x), style, color=colour)
     evidence = sum(p * exact_evidence(c, x) for c, p in enumerate(P_CLASS))
