@@ -218,8 +218,8 @@ def reparameterised(key: jax.Array) -> tuple[list[Line], float]:
             r"\mathbb{E}_{p(\epsilon)}[f'(\mu + \sigma\epsilon)\, \epsilon]",
             r"\approx",
             r"\frac{1}{S} \sum_{s=1}^{S} f'(\mu + \sigma\epsilon_s)\, \epsilon_s",
-            "The **Monte Carlo estimate** with $S$ draws $\\epsilon_s \\sim \\mathcal{N}(0, 1)$. Here "
-            "$S$ is [[line.num:,]], and the standard error [[line.standard_error:.5f]].",
+            "The **Monte Carlo estimate** with $S$ draws $\\epsilon_s \\sim \\mathcal{N}(0, 1)$. "
+            "Here $S$ is [[line.num:,]], and the standard error [[line.standard_error:.5f]].",
             (from_inside, float(terms.mean())),
         ),
     ]

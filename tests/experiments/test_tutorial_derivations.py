@@ -1,0 +1,687 @@
+"""Every numbered line of every derivation, against scipy: none of its formulas is the page's."""
+
+import html
+import importlib
+import re
+
+import numpy as np
+import pytest
+import test_tutorial
+from scipy import integrate, optimize, special, stats
+
+from experiments.tutorial import (
+    bound_lines,
+    conditional_bound,
+    divergence,
+    gradient_lines,
+    linear,
+    page,
+    probability,
+)
+from vae_jax.run.data import named
+
+numbers, output, text = test_tutorial.numbers, test_tutorial.output, test_tutorial.text
+"""Fixtures: one run for both files."""
+pytestmark = pytest.mark.long  # they read the run of the whole tutorial
+CHAPTERS = ("probability", "divergence", "bound", "likelihood", "gradient", "conditional_bound")
+TOLERANCE = 1e-4
+
+
+def quad(f, reach=12.0):
+    """An adaptive integral, where the page adds up a grid."""
+    return integrate.quad(f, -reach, reach, epsabs=1e-10, limit=200)[0]
+
+
+def over(q, f):
+    """E_q[f]."""
+    return q.expect(f, epsabs=1e-10)
+
+
+def slope(f, at, step=2e-4):
+    """A derivative by five points, where the page takes two."""
+    near, far = f(at + step) - f(at - step), f(at + 2 * step) - f(at - 2 * step)
+    return (8 * near - far) / (12 * step)
+
+
+# Probability
+
+
+@pytest.fixture(scope="module")
+def counted():
+    """The table of both: rows for the pixel off and on, a column for each class."""
+    train = named.load("digits").train
+    on = (train.images[:, 4, 4, 0] / 255 > 0.5).astype(int)
+    return stats.contingency.crosstab(on, train.labels).count
+
+
+def probability_oracles(numbers, counted):
+    share, c = counted / counted.sum(), probability.CLASS
+    joint, p_off, p_class = share[0, c], share[0].sum(), share.sum(axis=0)
+    bayes = [
+        (joint, joint),
+        (joint, joint),
+        (joint, joint),
+        (counted[0, c] / counted[0].sum(), joint / p_off),
+        (p_off, 1 - share[1].sum()),
+        (p_off, 1 - p_class @ (counted[1] / counted.sum(axis=0))),
+        (counted[0, c] / counted[0].sum(), joint / (1 - share[1].sum())),
+    ]
+    both = stats.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]])
+    x, z = probability.X, probability.Z
+    evidence = stats.norm.pdf(x)
+    posterior = stats.norm(0.8 * x, 0.6)
+    by_quad = quad(lambda z: both.pdf([z, x]))
+    densities = [
+        (both.pdf([z, x]), stats.norm.pdf(x, 0.8 * z, 0.6) * stats.norm.pdf(z)),
+        (evidence, by_quad),
+        (by_quad, over(stats.norm(), lambda z: stats.norm.pdf(x, 0.8 * z, 0.6))),
+        (posterior.pdf(z), both.pdf([z, x]) / evidence),
+        (posterior.mean(), quad(lambda z: z * both.pdf([z, x])) / evidence),
+    ]
+    return {"bayes": bayes, "densities": densities}
+
+
+# Divergence
+
+
+def divergence_oracles(numbers, counted):
+    p, q = np.array(divergence.P), np.array(divergence.Q)
+    log_ratio, away = -stats.entropy(p, q), 1 - p.sum()
+    nonnegative = [
+        (-special.rel_entr(p, q).sum(), log_ratio),
+        (log_ratio, away),
+        (special.kl_div(p, q).sum() - special.rel_entr(p, q).sum(), away),
+        (q.sum() - p.sum(), 0),
+        (stats.entropy(p, q), 0),
+        (log_ratio, special.logsumexp(np.log(q))),
+        (special.logsumexp(np.log(q)), 0),
+    ]
+    mean, scale = np.array(divergence.MEAN), np.sqrt(np.exp(divergence.LOGVAR))
+    q, standard = stats.norm(mean[0], scale[0]), stats.norm()
+    one = over(q, lambda z: q.logpdf(z) - standard.logpdf(z))
+    cross = over(q, standard.logpdf)
+    dimensions = [stats.norm(m, s) for m, s in zip(mean, scale, strict=True)]
+    every = sum(over(d, lambda z, d=d: d.logpdf(z) - standard.logpdf(z)) for d in dimensions)
+    plane = stats.multivariate_normal(mean, np.diag(scale**2))
+    both = integrate.dblquad(
+        lambda a, b: (
+            plane.pdf([a, b]) * (plane.logpdf([a, b]) + np.log(2 * np.pi) + (a * a + b * b) / 2)
+        ),
+        *(-8, 8, -8, 8),
+        epsabs=1e-6,
+    )[0]
+    diagonal = [
+        (one, one),
+        (one, -q.entropy() - cross),
+        (-q.entropy(), -q.entropy()),
+        (q.var(), q.moment(2) - q.mean() ** 2),
+        (-q.entropy(), -0.5 * np.log(2 * np.pi * np.e * q.var())),
+        (cross, over(q, standard.logpdf)),
+        (q.moment(2), over(q, np.square)),
+        (one, -q.entropy() - cross),
+        (both, every),
+        (every, both),
+        (every, both),
+    ]
+    found = numbers["divergence"]["gaussian"]
+    (m1, m2), (s1, s2) = np.array(found["means"]), np.array(found["covariances"])
+    first, second = (stats.multivariate_normal(m, s) for m, s in ((m1, s1), (m2, s2)))
+    # Gauss and Hermite's rule of three points is exact for squares.
+    nodes, weights = special.roots_hermitenorm(3)
+    noise = np.stack(np.meshgrid(nodes, nodes, nodes), axis=-1).reshape(-1, 3)
+    weight = np.einsum("i,j,k->ijk", weights, weights, weights).ravel() / weights.sum() ** 3
+    z = m1 + noise @ np.linalg.cholesky(s1).T
+    cross = weight @ second.logpdf(z)
+    divergence_ = -first.entropy() - cross
+    maha = lambda z, m, s: np.square(np.linalg.solve(np.linalg.cholesky(s), (z - m).T)).sum(0)  # noqa: E731
+    own, other, mixed = (weight @ maha(z, m, s) for m, s in ((m1, s1), (m2, s2), (m1, s2)))
+    eigenvalues = np.linalg.eigvals(np.linalg.solve(s2, s1)).real.sum()
+    shift = maha(m1[None], m2, s2)[0]
+    log_2 = second.logpdf(np.zeros(3))
+    full = [
+        (divergence_, divergence_),
+        (log_2, log_2),
+        (divergence_, weight @ (first.logpdf(z) - second.logpdf(z))),
+        (own, stats.chi2(3).mean()),
+        (own, 3),
+        (np.linalg.eigvals(np.linalg.solve(s1, s1)).real.sum(), 3),
+        (other, mixed + shift),
+        (mixed, eigenvalues),
+        (divergence_, divergence_),
+    ]
+    return {"nonnegative": nonnegative, "diagonal": diagonal, "full": full}
+
+
+# The bound
+
+
+def bound_oracles(numbers, counted):
+    weight, x, noise = np.array(linear.WEIGHT), np.array(linear.OBSERVED), linear.NOISE
+    mean, scale = np.array(bound_lines.Q_MEAN), bound_lines.Q_SCALE
+    marginal = stats.multivariate_normal(np.zeros(4), weight @ weight.T + noise**2 * np.eye(4))
+    log_px = marginal.logpdf(x)
+    # The posterior by conditioning the joint Gaussian of z and x.
+    gain = weight.T @ np.linalg.inv(marginal.cov)
+    posterior = stats.multivariate_normal(gain @ x, np.eye(2) - gain @ weight)
+    prior, q = (
+        stats.multivariate_normal(m, c)
+        for m, c in ((np.zeros(2), np.eye(2)), (mean, scale**2 * np.eye(2)))
+    )
+    nodes, weights = special.roots_hermitenorm(60)
+    z = mean + scale * np.stack(np.meshgrid(nodes, nodes), axis=-1)
+    weights = np.outer(weights, weights) / weights.sum() ** 2
+
+    def likelihood(z):
+        return stats.norm.logpdf(x, z @ weight.T, noise).sum(axis=-1)
+
+    log_q, log_posterior = -q.entropy(), (weights * posterior.logpdf(z)).sum()
+    log_prior, fit = (weights * prior.logpdf(z)).sum(), (weights * likelihood(z)).sum()
+    gap, to_prior = log_q - log_posterior, log_q - log_prior
+    bound = [
+        (gap, gap),
+        (gap, log_q - log_posterior),
+        (posterior.logpdf(mean), likelihood(mean) + prior.logpdf(mean) - log_px),
+        (gap, log_q - fit - log_prior + log_px),
+        (log_px, log_px),
+        (gap, log_q - fit - log_prior + log_px),
+        (to_prior, log_q - log_prior),
+        (gap, to_prior - fit + log_px),
+        (-gap, fit - to_prior - log_px),
+        (log_px - gap, fit - to_prior),
+        (gap, 0),
+        (log_px, fit - to_prior),
+        (-(log_px - gap), to_prior - fit),
+    ]
+    joint = lambda b, a: np.exp(likelihood(np.array([a, b])) + prior.logpdf([a, b]))  # noqa: E731
+    evidence = np.log(integrate.dblquad(joint, -6, 6, -6, 6, epsabs=1e-8)[0])
+    ratio = likelihood(z) + prior.logpdf(z) - q.logpdf(z)
+    weighted = special.logsumexp(ratio, b=weights)
+    by_jensen = [
+        (log_px, evidence),
+        (evidence, weighted),
+        (weighted, weighted),
+        (weighted, (weights * ratio).sum()),
+        ((weights * ratio).sum(), fit + log_prior - log_q),
+        (fit + log_prior - log_q, log_px - gap),
+    ]
+    return {"bound": bound, "by_jensen": by_jensen}
+
+
+# Likelihood
+
+
+def likelihood_oracles(numbers, counted):
+    image = {k: np.array(v) for k, v in numbers["likelihood"]["image"].items()}
+    x, mean, sigma = image["grey"], image["reconstruction"], 0.3
+    num, worst = len(x), np.abs(x - mean).argmax()
+    log_p = lambda sigma, mean=mean: stats.norm.logpdf(x, mean, sigma).sum()  # noqa: E731
+    together = stats.multivariate_normal(mean, sigma**2 * np.eye(num)).logpdf(x)
+    pixel = np.log(stats.norm.pdf(x[worst], mean[worst], sigma))
+    best = stats.norm.fit(x - mean, floc=0)[1]  # by maximum likelihood
+    # From the density of the sum of squares over sigma^2, chi-squared with D degrees of freedom.
+    squares = stats.chi2.logpdf(np.square(x - mean).sum() / sigma**2, num) + (
+        -(num / 2 - 1) * np.log(np.square(x - mean).sum() / sigma**2)
+        + special.gammaln(num / 2)
+        - num / 2 * np.log(np.pi)
+        - num * np.log(sigma)
+    )
+    half = np.sqrt(0.5)
+    gaussian = [
+        (together, log_p(sigma)),
+        (pixel, stats.norm.logpdf(x[worst], mean[worst], sigma)),
+        (pixel, stats.norm.logpdf((x - mean)[worst] / sigma) - np.log(sigma)),
+        (together, squares),
+        (together - log_p(sigma, image["average"]), squares - log_p(sigma, image["average"])),
+        (-log_p(half), -stats.multivariate_normal(mean, 0.5 * np.eye(num)).logpdf(x)),
+        (slope(log_p, sigma), slope(log_p, sigma, 3e-4)),
+        (slope(log_p, best), 0),
+        (log_p(best), -num * stats.norm(scale=best).entropy()),
+    ]
+    x, p = image["binary"], image["probability"]
+    worst = np.abs(x - p).argmax()
+    mass = stats.bernoulli.pmf(x, p)
+    bernoulli = [
+        (mass[worst], stats.binom.pmf(x[worst], 1, p[worst])),
+        (np.log(mass[worst]), stats.binom.logpmf(x[worst], 1, p[worst])),
+        (stats.bernoulli.logpmf(x, p).sum(), np.log(mass.prod())),
+    ]
+    return {"gaussian": gaussian, "bernoulli": bernoulli}
+
+
+# The gradient
+
+
+def gradient_oracles(numbers, counted):
+    m, s, at = gradient_lines.MEAN, gradient_lines.SCALE, gradient_lines.AT
+    noise, z = gradient_lines.NOISE_AT, m + s * gradient_lines.NOISE_AT
+    f = lambda z: special.log_expit(2 * z - 1)  # noqa: E731
+    expected = lambda scale: over(stats.norm(m, scale), f)  # noqa: E731
+    exact = slope(expected, s)
+    moving = quad(lambda z: f(z) * slope(lambda s: stats.norm.pdf(z, m, s), s))
+    through = over(stats.norm(), lambda e: slope(lambda s: f(m + s * e), s))
+    score = lambda z: slope(lambda s: stats.norm.logpdf(z, m, s), s)  # noqa: E731
+    q = stats.norm(m, s)
+    inside = [(exact, moving), (exact, moving), (moving, moving), (0, 0), (exact, 0)]
+    by_score = [
+        (slope(lambda s: stats.norm.pdf(at, m, s), s), q.pdf(at) * score(at)),
+        (moving, over(q, lambda z: f(z) * score(z))),
+        (over(q, score), 0),
+        (exact, over(q, lambda z: (f(z) + 1) * score(z))),
+    ]
+    draws = numbers["gradient"]["derivations"]["reparameterised"][-1]["values"][1]
+    assert abs(draws - exact) < 4 * numbers["gradient"]["line"]["standard_error"] < 0.02
+    reparameterised = [
+        (q.pdf(z) * s, stats.norm.pdf(noise)),
+        (over(q, f), over(stats.norm(), lambda e: f(m + s * e))),
+        (expected(s), quad(lambda e: stats.norm.pdf(e) * f(m + s * e))),
+        (exact, through),
+        (slope(lambda s: f(m + s * noise), s), noise * slope(f, z)),
+        (exact, over(stats.norm(), lambda e: e * slope(f, m + s * e))),
+        (through, draws),  # held above to four of its standard errors
+    ]
+    return {"inside": inside, "by_score": by_score, "reparameterised": reparameterised}
+
+
+# The conditional bound
+
+
+def conditional_classes():
+    """The joint Gaussian of z and x of each class."""
+    for mean, scale, offset in zip(
+        *(conditional_bound.PRIOR_MEAN, conditional_bound.PRIOR_SCALE),
+        conditional_bound.OFFSET,
+        strict=True,
+    ):
+        v = scale**2
+        covariance = [[v, v], [v, v + conditional_bound.NOISE**2]]
+        yield stats.multivariate_normal([mean, mean + offset], covariance)
+
+
+def conditional_bound_oracles(numbers, counted):
+    c, x, p = conditional_bound.CLASS, conditional_bound.X, np.array(conditional_bound.P_CLASS)
+    joints = list(conditional_classes())
+    joint = joints[c]
+    prior = stats.norm(joint.mean[0], np.sqrt(joint.cov[0, 0]))
+    marginals = [stats.norm(j.mean[1], np.sqrt(j.cov[1, 1])) for j in joints]
+    gain = joint.cov[0, 1] / joint.cov[1, 1]
+    posterior = stats.norm(
+        joint.mean[0] + gain * (x - joint.mean[1]),
+        np.sqrt(joint.cov[0, 0] - gain * joint.cov[0, 1]),
+    )
+    q = stats.norm(conditional_bound.Q_MEAN, conditional_bound.Q_SCALE)
+    likelihood = stats.norm(x - conditional_bound.OFFSET[c], conditional_bound.NOISE)  # of z
+    log_px, by_quad = marginals[c].logpdf(x), quad(lambda z: joint.pdf([z, x]))
+    gap = over(q, lambda z: q.logpdf(z) - posterior.logpdf(z))
+    to_prior = over(q, lambda z: q.logpdf(z) - prior.logpdf(z))
+    fit = over(q, likelihood.logpdf)
+    evidences = np.array([m.pdf(x) for m in marginals])
+    mixture = quad(lambda z: sum(w * j.pdf([z, x]) for w, j in zip(p, joints, strict=True)))
+    told = np.log(p[c] * evidences[c] / (p * evidences).sum()) - np.log(p[c])
+    z = conditional_bound.Q_MEAN
+    conditional = [
+        (marginals[c].pdf(x), by_quad),
+        (posterior.pdf(z), joint.pdf([z, x]) / by_quad),
+        (gap, -q.entropy() - over(q, posterior.logpdf)),
+        (gap, -q.entropy() - fit - over(q, prior.logpdf) + log_px),
+        (-q.entropy() - over(q, prior.logpdf), to_prior),
+        (log_px - gap, fit - to_prior),
+        (gap, 0),
+        (log_px, fit - to_prior),
+        (gap - log_px, to_prior - fit),
+        (mixture, p @ evidences),
+        (log_px - np.log(mixture), told),
+        (log_px - np.log(mixture), -np.log(p[c])),
+    ]
+    return {"conditional": conditional}
+
+
+# What all of them must do
+
+
+@pytest.fixture(scope="module")
+def oracles(numbers, counted):
+    return {name: globals()[f"{name}_oracles"](numbers, counted) for name in CHAPTERS}
+
+
+HOLDS = {
+    "=": lambda left, right: abs(left - right) < TOLERANCE,
+    r"\le": lambda left, right: left < right,
+    r"\ge": lambda left, right: left > right,
+    r"\ne": lambda left, right: abs(left - right) > 0.1,
+    r"\approx": lambda left, right: abs(left - right) < 0.02,
+}
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_both_sides_of_every_line_are_what_scipy_finds(numbers, oracles, name):
+    derivations = numbers[name]["derivations"]
+    assert derivations.keys() == oracles[name].keys()
+    for derivation, lines in derivations.items():
+        for number, (line, oracle) in enumerate(
+            zip(lines, oracles[name][derivation], strict=True), start=1
+        ):
+            said = f"{derivation} {number}: {line['values']} and {oracle}"
+            np.testing.assert_allclose(
+                line["values"], np.array(oracle, float), rtol=0, atol=TOLERANCE, err_msg=said
+            )
+            assert HOLDS[line["relation"]](*line["values"]), said
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_line_shown_is_tested_and_the_other_way_round(text, numbers, oracles, name):
+    section = text.split(f'<h2 id="{name}">')[1].split("</section>")[0]
+    shown = re.findall(r'<li id="(\w+)-(\d+)"><div class="sides', section)
+    tested = [
+        (derivation, str(number))
+        for derivation, lines in oracles[name].items()
+        for number in range(1, len(lines) + 1)
+    ]
+    assert sorted(shown) == sorted(tested)
+    assert len(shown) == section.count('<p class="values">') == section.count('class="reason"')
+    assert all(line["reason"] for d in numbers[name]["derivations"].values() for line in d)
+
+
+def test_every_derivation_of_the_tutorial_is_among_those_tested(text, numbers, oracles):
+    with_lines = {name for name, found in numbers.items() if "derivations" in found}
+    assert with_lines == set(CHAPTERS)
+    lines = sum(len(d) for of_chapter in oracles.values() for d in of_chapter.values())
+    assert text.count('<div class="sides') == lines == 98
+
+
+def test_the_sides_shown_are_those_of_the_json(text, numbers):
+    for name in CHAPTERS:
+        for derivation, lines in numbers[name]["derivations"].items():
+            for number, line in enumerate(lines, start=1):
+                shown = text.split(f'<li id="{derivation}-{number}">')[1].split("</li>")[0]
+                values = re.search(r'class="values">(\S+) \S (\S+)</p>', shown).groups()
+                for value, side in zip(values, line["values"], strict=True):
+                    assert abs(float(value.replace("\N{MINUS SIGN}", "-")) - side) <= 5.1e-5
+                for side in line["right"].split("&"):
+                    assert html.escape(side, quote=False) in shown
+
+
+def test_a_side_that_goes_on_is_not_repeated():
+    first = page.Line("a", "=", "b & {} + c", "Why.", (1.0, 1.0))
+    second = page.Line("b & {} + c", r"\ge", "d", "Because of $x$.", (1.0, -0.00001))
+    chapter = page.Chapter(
+        "T", "=[proof]", {"derivations": page.derived(proof=[first, second])}, {}, ()
+    )
+    rendered = page.render({"t": chapter}, "facts", ["t"])
+    one, two = re.findall(r'<li id="proof-\d">.*?</li>', rendered, re.DOTALL)
+    assert one.count("<math") == 3
+    assert two.count("<math") == 2  # the right side, and the reason's
+    assert "1.0000 ≥ 0.0000" in two
+
+
+# The exercises
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_five_exercises_whose_answers_were_run(text, numbers, name):
+    module = importlib.import_module(f"experiments.tutorial.{name}")
+    section = text.split(f'<h2 id="{name}">')[1].split("</section>")[0]
+    assert len(module.EXERCISES) == section.count("<details>") == 5
+    used = set(re.findall(r"\[\[exercises\.(\w+)", str((module.TEXT, module.EXERCISES))))
+    assert used == numbers[name]["exercises"].keys()
+    for question, answer in module.EXERCISES:
+        assert "exercises." not in question
+        assert "[[" in answer
+
+
+def close(found, expected, tolerance=TOLERANCE):
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_the_answers_on_probability(numbers, counted):
+    found = numbers["probability"]["exercises"]
+    total, c = counted.sum(), probability.CLASS
+    given_off, given_on = counted / counted.sum(axis=1, keepdims=True)
+    assert [found["class_and_on"], found["on"]] == [counted[1, c], counted[1].sum()]
+    close(found["class_given_on"], given_on[c])
+    assert [found["best_off"], found["best_on"]] == [given_off.argmax(), given_on.argmax()]
+    close(
+        [found["best_off_probability"], found["best_on_probability"]],
+        [given_off.max(), given_on.max()],
+    )
+    independent = stats.contingency.expected_freq(counted)
+    close(found["told"], special.rel_entr(counted / total, independent / total).sum())
+    close(found["pixel_entropy"], stats.entropy(counted.sum(axis=1)))
+    close(numbers["probability"]["entropy"], stats.entropy(counted.sum(axis=0)))
+    close([found["mean"], found["scale"]], [0.4, 0.6])
+    # E[N(x; 0.8 z, 0.6^2)^2] = N(x; 0, 0.8^2 + 0.6^2 / 2) / (2 * 0.6 * sqrt(pi))
+    square = stats.norm.pdf(probability.X, 0, np.sqrt(0.64 + 0.18)) / (1.2 * np.sqrt(np.pi))
+    variance = square - stats.norm.pdf(probability.X) ** 2
+    close(found["deviation"], np.sqrt(variance))
+    assert abs(found["draws_needed"] - variance * 1e8) <= 1 + 1e-6 * variance * 1e8
+
+
+def test_the_rules_of_probability_on_counts(numbers, counted):
+    found, c = numbers["probability"], probability.CLASS
+    assert found["count"] == {
+        "all": counted.sum(),
+        "class": counted[:, c].sum(),
+        "off": counted[0].sum(),
+        "both": counted[0, c],
+    }
+    close(found["p"]["total"], found["p"]["off"], 1e-12)
+    close(found["p"]["off"] + found["p"]["on"], 1, 1e-12)
+    close(found["p"]["off_given_zero"], counted[0, 0] / counted[:, 0].sum())
+    close(found["p"]["zero_given_off"], counted[0, 0] / counted[0].sum())
+    assert found["p"]["off_given_zero"] > 0.9 > 0.5 > found["p"]["zero_given_off"]
+    for row in found["draws"]:
+        assert abs(row["estimate"] - stats.norm.pdf(probability.X)) < 4 * row["standard_error"]
+        expected = found["exercises"]["deviation"] / np.sqrt(row["num"])
+        np.testing.assert_allclose(row["standard_error"], expected, rtol=0.6 / row["num"] ** 0.1)
+
+
+def test_the_answers_on_divergence(numbers):
+    found = numbers["divergence"]["exercises"]
+    wide, narrow = stats.norm(1, 2), stats.norm()
+    between = lambda p, q: over(p, lambda z: p.logpdf(z) - q.logpdf(z))  # noqa: E731
+    close(found["by_hand"], between(wide, narrow))
+    close(found["reverse"], between(narrow, wide))
+    close(between(stats.norm(found["one_bit"], 1), narrow), np.log(2))
+    close(found["one_of_two"], stats.entropy([1, 0], [0.5, 0.5]))
+    assert stats.entropy([0.5, 0.5], [1, 0]) == np.inf
+    close(found["nearly_impossible"], stats.entropy([0.5, 0.5], [1 - 1e-6, 1e-6]))
+    close(found["special_case"], numbers["divergence"]["diagonal"]["integral"])
+
+
+def linear_bound(mean, covariance, divergence_to="prior"):
+    """E_q[log p(x|z)] and KL(q || p(z)) or KL(q || p(z|x)), by moments."""
+    weight, x = np.array(linear.WEIGHT), np.array(linear.OBSERVED)
+    precision = np.eye(2) + weight.T @ weight / linear.NOISE**2
+    center = np.linalg.solve(precision, weight.T @ x) / linear.NOISE**2
+    away, spread = weight @ mean, np.trace(weight @ covariance @ weight.T)
+    fit = stats.norm.logpdf(x, away, linear.NOISE).sum() - spread / (2 * linear.NOISE**2)
+    other = (np.zeros(2), np.eye(2)) if divergence_to == "prior" else (center, precision)
+    q, shift = stats.multivariate_normal(mean, covariance), mean - other[0]
+    cross = np.trace(other[1] @ covariance) + shift @ other[1] @ shift
+    log_constant = 0.5 * np.linalg.slogdet(other[1])[1] - np.log(2 * np.pi)
+    return fit, -q.entropy() - log_constant + cross / 2, center, precision
+
+
+def test_the_answers_on_the_bound(numbers):
+    found, log_px = numbers["bound"]["exercises"], numbers["bound"]["log_px"]
+    fit, to_prior, center, precision = linear_bound(np.zeros(2), np.eye(2))
+    close([found["prior"], to_prior], [fit, 0])
+    fit, to_prior, *_ = linear_bound(center, np.linalg.inv(precision))
+    close([found["log_likelihood"], found["to_prior"]], [fit, to_prior])
+    close(found["difference"], log_px)
+    mean = np.array(bound_lines.Q_MEAN)
+    scales = np.linspace(0.2, 0.6, 4001)
+    bounds = [np.subtract(*linear_bound(mean, s**2 * np.eye(2))[:2]) for s in scales]
+    close(found["best_scale"], scales[np.argmax(bounds)], 2e-4)
+    close(found["best_bound"], np.max(bounds))
+    close(found["diagonal_gap"], numbers["bound"]["fit"]["diagonal_gap"], 1e-3)
+    weight = np.array(linear.WEIGHT)
+    marginal = stats.multivariate_normal(
+        np.zeros(4), weight @ weight.T + linear.NOISE**2 * np.eye(4)
+    )
+    close(found["twice"], marginal.logpdf(2 * np.array(linear.OBSERVED)))
+    close(found["fall"], log_px - found["twice"])
+
+
+def test_only_the_bound_and_the_blind_one_stay_below(numbers):
+    found, log_px = numbers["bound"]["slips"], numbers["bound"]["log_px"]
+    *_, center, precision = linear_bound(np.zeros(2), np.eye(2))
+    over_prior = linear_bound(np.zeros(2), np.eye(2))[0]
+    for name, mean, covariance in (
+        ("q", np.array(bound_lines.Q_MEAN), bound_lines.Q_SCALE**2 * np.eye(2)),
+        ("posterior", center, np.linalg.inv(precision)),
+    ):
+        fit, to_prior, *_ = linear_bound(mean, covariance)
+        gap = linear_bound(mean, covariance, "posterior")[1]
+        close(found[name]["right"], fit - to_prior)
+        close(found[name]["over_prior"], over_prior - to_prior)
+        close(found[name]["to_posterior"], fit - gap)
+        close(found[name]["added"], fit + to_prior)
+        assert max(found[name]["right"], found[name]["over_prior"]) < log_px + TOLERANCE
+    assert min(found["posterior"][slip] for slip in ("to_posterior", "added")) > log_px + 1
+
+
+def test_the_gap_is_the_encoders_and_the_gaussians(numbers):
+    found, images = numbers["bound"]["fit_each"], numbers["bound"]["images"]
+    # By Gauss and Hermite's rule what the grid says: log p(x) minus the gap.
+    close(found["encoder"], images["log_px"] - images["gap"], 1e-3)
+    assert found["encoder"] < found["fitted"] < images["log_px"]
+    close(found["amortisation"] + found["family"], images["gap"], 2e-3)
+    assert min(found["amortisation"], found["family"]) > 0.01
+
+
+def test_the_grid_takes_longer_with_every_dimension(numbers):
+    seconds = numbers["bound"]["seconds"]["grid"]
+    assert seconds[4] > 3 * seconds[3] > 9 * seconds[2]
+
+
+def test_the_answers_on_likelihood(numbers):
+    found = numbers["likelihood"]["exercises"]
+    image = {k: np.array(v) for k, v in numbers["likelihood"]["image"].items()}
+    x, mean = image["grey"], image["reconstruction"]
+    log_p = lambda sigma, x=x: stats.norm.logpdf(x, mean, sigma).sum()  # noqa: E731
+    doubled = mean + np.sqrt(2) * (x - mean)
+    close(found["doubled"], [log_p(s) - log_p(s, doubled) for s in (0.3, 1)])
+    best = stats.norm.fit(x - mean, floc=0)[1]
+    close(found["best"], best)
+    close(found["gain"], log_p(best) - log_p(0.3))
+    fall = log_p(found["averaged"]) - log_p(found["averaged"], doubled)
+    close(fall, np.square(x - mean).mean())
+    gaussians = [stats.norm.logpdf(0, 0, s) - stats.norm.logpdf(1, 0.01, s) for s in (0.3, 1)]
+    close(found["pixel"], [-stats.bernoulli.logpmf(1, 0.01), *gaussians])
+    close(found["positive"], len(x) * stats.norm.logpdf(0, 0, 0.05))
+    assert found["positive"] > 0
+
+
+def test_the_answers_on_the_gradient(numbers):
+    found = numbers["gradient"]["exercises"]
+    m, s = gradient_lines.MEAN, gradient_lines.SCALE
+    q, f = stats.norm(m, s), lambda z: special.log_expit(2 * z - 1)
+    score = lambda z: slope(lambda s: stats.norm.logpdf(z, m, s), s)  # noqa: E731
+    close(found["by_mean"], slope(lambda m: over(stats.norm(m, s), f), m))
+    close(found["square"], slope(lambda s: stats.norm(m, s).moment(2), s))
+    scored = lambda b: over(q, lambda z: ((f(z) - b) * score(z)) ** 2)  # noqa: E731
+    exact = slope(lambda s: over(stats.norm(m, s), f), s)
+    moved = over(stats.norm(), lambda e: (e * slope(f, m + s * e)) ** 2)
+    close(found["draws_worth"], (scored(0) - exact**2) / (moved - exact**2), 1e-3)
+    best = optimize.minimize_scalar(scored, (-3, -1))
+    close(found["best_baseline"], best.x, 1e-3)
+    close(found["left"], (best.fun - exact**2) / (scored(0) - exact**2), 1e-3)
+    close(found["discrete"], f(1) - f(0))
+
+
+def test_the_noise_of_an_estimate_falls_with_the_root_of_its_draws(numbers):
+    found = numbers["gradient"]["line"]
+    m, s = gradient_lines.MEAN, gradient_lines.SCALE
+    exact = numbers["gradient"]["derivations"]["inside"][0]["values"][0]
+    terms = {
+        "reparameterised": (stats.norm(), gradient_lines.moved),
+        "score": (stats.norm(m, s), gradient_lines.scored),
+    }
+    for row in found["draws"]:
+        for name, (q, term) in terms.items():
+            variance = over(q, lambda z, term=term: (term(z) - exact) ** 2)
+            close(found["deviation"][name], np.sqrt(variance))
+            fourth = over(q, lambda z, term=term: (term(z) - exact) ** 4) / variance**2
+            # The variance of a sample variance has the kurtosis in it.
+            spread = np.sqrt((2 + (fourth - 3) / row["num"]) / (4 * found["repeats"]))
+            expected = np.sqrt(variance / row["num"])
+            np.testing.assert_allclose(row[name], expected, rtol=4 * spread)
+            assert spread < 0.1
+        error = row["reparameterised"] / np.sqrt(found["repeats"])
+        assert abs(row["mean"] - exact) < 4 * error
+    slip = m + s**2 * np.random.default_rng(0).normal(size=100_000)
+    np.testing.assert_allclose(found["slip"]["variance"], slip.var(), rtol=0.02)
+    assert found["slip"]["right"] == s**2
+
+
+def test_the_answers_on_the_conditional_bound(numbers):
+    found = numbers["conditional_bound"]["exercises"]
+    x, p = conditional_bound.X, np.array(conditional_bound.P_CLASS)
+    joints = list(conditional_classes())
+    evidence = np.array([quad(lambda z, j=j: j.pdf([z, x])) for j in joints])
+    close(found["evidence"], evidence)
+    close(found["class"], p * evidence / (p @ evidence))
+    close(found["second"], np.log(evidence[1]))
+    moment = lambda n: quad(lambda z: z**n * joints[1].pdf([z, x])) / evidence[1]  # noqa: E731
+    close(
+        [found["second_mean"], found["second_scale"]],
+        [moment(1), np.sqrt(moment(2) - moment(1) ** 2)],
+    )
+    # The posterior of the first class, and the bound with the third one's model.
+    first = lambda z: joints[0].pdf([z, x]) / evidence[0]  # noqa: E731
+    wrong = quad(lambda z: first(z) * (joints[2].logpdf([z, x]) - np.log(first(z))), 5)
+    close(found["wrong"], wrong)
+    close(found["lowered"], np.log(evidence[0]) - wrong)
+    close(found["evidence_change"], np.log(evidence[0]) - np.log(evidence[2]))
+    assert found["ten"] == np.log(10)
+    generator = np.random.default_rng(0)
+    drawn = np.concatenate(
+        [
+            joint.rvs(int(200_000 * share), random_state=generator)[:, 1]
+            for joint, share in zip(joints, p, strict=True)
+        ]
+    )
+    close([found["mean"], found["deviation"]], [drawn.mean(), drawn.std()], 0.02)
+    close(found["within"], max(np.sqrt(j.cov[1, 1]) for j in joints))
+
+
+def test_the_slips_of_the_conditional_bound(numbers):
+    found = numbers["conditional_bound"]
+    x, p = conditional_bound.X, np.array(conditional_bound.P_CLASS)
+    joints = list(conditional_classes())
+    evidence = np.array([quad(lambda z, j=j: j.pdf([z, x])) for j in joints])
+    posterior = lambda z, c: joints[c].pdf([z, x]) / evidence[c]  # noqa: E731
+    offset, noise = conditional_bound.OFFSET[0], conditional_bound.NOISE
+
+    def standard(z):
+        fit = stats.norm.logpdf(x, z + offset, noise)
+        return posterior(z, 0) * (fit + stats.norm.logpdf(z) - np.log(posterior(z, 0)))
+
+    close(found["slips"]["standard"], quad(standard, 5))
+    assert found["slips"]["standard"] > found["log_px"] + 0.1
+    # The one q for all classes by search, where the page averages precisions.
+    weight = p * evidence / (p @ evidence)
+
+    def regret(phi):
+        q = stats.norm(phi[0], np.exp(phi[1]))
+        nodes, weights = special.roots_hermitenorm(20)
+        z = phi[0] + np.exp(phi[1]) * nodes
+        logs = [
+            joints[c].logpdf(np.stack([z, np.full_like(z, x)], axis=-1)) - np.log(evidence[c])
+            for c in range(3)
+        ]
+        return -q.entropy() - weights @ (weight @ np.array(logs)) / weights.sum()
+
+    best = optimize.minimize(regret, [0.0, 0.0], method="Nelder-Mead", tol=1e-8)
+    close(found["slips"]["without_class"], best.fun)
+    close(found["class_entropy"], stats.entropy(p))
+    mixture = lambda x: sum(
+        w * stats.norm.pdf(x, j.mean[1], np.sqrt(j.cov[1, 1]))
+        for w, j in zip(p, joints, strict=True)
+    )
+    entropy = quad(lambda x: -mixture(x) * np.log(mixture(x)), 10)
+    within = sum(
+        w * stats.norm(scale=np.sqrt(j.cov[1, 1])).entropy() for w, j in zip(p, joints, strict=True)
+    )
+    close(found["information"], entropy - within)
+    assert 0 < found["information"] < found["class_entropy"]
