@@ -675,13 +675,8 @@ def test_the_slips_of_the_conditional_bound(numbers):
     best = optimize.minimize(regret, [0.0, 0.0], method="Nelder-Mead", tol=1e-8)
     close(found["slips"]["without_class"], best.fun)
     close(found["class_entropy"], stats.entropy(p))
-    mixture = lambda x: sum(
-        w * stats.norm.pdf(x, j.mean[1], np.sqrt(j.cov[1, 1]))
-        for w, j in zip(p, joints, strict=True)
-    )
+    evidences = [stats.norm(j.mean[1], np.sqrt(j.cov[1, 1])) for j in joints]
+    mixture = lambda x: p @ [of_class.pdf(x) for of_class in evidences]  # noqa: E731
     entropy = quad(lambda x: -mixture(x) * np.log(mixture(x)), 10)
-    within = sum(
-        w * stats.norm(scale=np.sqrt(j.cov[1, 1])).entropy() for w, j in zip(p, joints, strict=True)
-    )
-    close(found["information"], entropy - within)
+    close(found["information"], entropy - p @ [of_class.entropy() for of_class in evidences])
     assert 0 < found["information"] < found["class_entropy"]
