@@ -74,8 +74,8 @@ And the divergence is subtracted from the bound, so that it is added to the loss
 forms only the first two stay below $\log p(x) =$ [[log_px:.4f]] for every $q$, and the second draws
 its codes without having looked at $x$:
 
-| form, for the $q$ above or for the true posterior | $q$ | posterior |
-| $\mathbb{E}_q[\log p(x \mid z)] - \mathrm{KL}(q \,\|\, p(z))$
+| nats, for the $q$ above or the true posterior as $q$ | $q$ | posterior |
+| the bound, line 12
   | [[slips.q.right:.4f]] | [[slips.posterior.right:.4f]] |
 | expectation over the prior
   | [[slips.q.over_prior:.4f]] | [[slips.posterior.over_prior:.4f]] |
@@ -161,8 +161,8 @@ EXERCISES = (
         "stopped [[fit.diagonal_gap:.4f]] below.",
     ),
     (
-        "Twice the observation, $2x$, is less probable. By how many nats, and is it the numerator "
-        "or the normaliser of $p(x)$ that changes?",
+        "Twice the observation, $2x$, is less probable. By how many nats, and which part of the "
+        "Gaussian density $p(x)$ changes?",
         "$\\log p(2x) =$ [[exercises.twice:.4f]], lower by [[exercises.fall:.4f]] nats. Only the "
         "quadratic form $x^\\top C^{-1} x$ with $C = W W^\\top + 0.5^2 I$ changes, by a factor of "
         "four.",

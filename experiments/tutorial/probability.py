@@ -83,7 +83,9 @@ constant. Both are used in every proof that follows.
 **With densities.** A code $z$ is a real number. A probability then belongs to an interval, a
 *density* $p(z)$ to a point, and sums become integrals. Nothing else changes. As a model take
 
-$$ p(z) = \mathcal{N}(z;\, 0,\, 1), \qquad p(x \mid z) = \mathcal{N}(x;\, 0.8\, z,\, 0.6^2) $$
+$$ p(z) = \mathcal{N}(z;\, 0,\, 1) $$
+
+$$ p(x \mid z) = \mathcal{N}(x;\, 0.8\, z,\, 0.6^2) $$
 
 that is, a code and a "decoder" of one number each, and observe $x = 1.5$. Values at $z = 0.5$:
 

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-import test_tutorial
 from scipy import integrate, optimize, special, stats
 
 from experiments.tutorial import (
@@ -20,8 +19,6 @@ from experiments.tutorial import (
 )
 from vae_jax.run.data import named
 
-numbers, output, text = test_tutorial.numbers, test_tutorial.output, test_tutorial.text
-"""Fixtures: one run for both files."""
 pytestmark = pytest.mark.long  # they read the run of the whole tutorial
 CHAPTERS = ("probability", "divergence", "bound", "likelihood", "gradient", "conditional_bound")
 TOLERANCE = 1e-4
