@@ -213,7 +213,7 @@ def test_each_framework_has_one_room(package, module):
 
 FLOORS = [
     {"distributions"},
-    {"bounds", "gradients", "networks", "pixels"},
+    {"_checksum", "bounds", "gradients", "networks", "pixels"},
     {"model"},
     {"train", "evaluation", "checkpoint"},
     {"loss"},
