@@ -103,8 +103,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _said_once(record: logging.LogRecord) -> bool:
-    of_orbax = "orbax" in record.pathname or "orbax" in record.getMessage()
-    return not of_orbax or record.levelno < logging.ERROR
+    said = record.pathname + logging.Formatter().format(record)  # with the traceback
+    return record.levelno < logging.ERROR or "orbax" not in said
 
 
 # What Orbax's threads and tasks log as an error is raised as well, and said; they may still do so
