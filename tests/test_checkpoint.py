@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import vae_jax
-from vae_jax import checkpoint, networks
+from vae_jax import _checksum, checkpoint, networks
 
 ROOT = Path(__file__).parents[1]
 NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 20, 4, 5, 2
@@ -223,15 +223,15 @@ def murmur3(x):
 def test_the_checksum_tells_values_and_their_places():
     x = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
     words = x.view(np.uint32).ravel().tolist()
-    (found,) = checkpoint._mixed([jnp.asarray(x)])
+    (found,) = _checksum.mixed([jnp.asarray(x)])
     assert found == sum(murmur3(word ^ murmur3(i)) for i, word in enumerate(words)) % 2**32
     swapped = x.copy()
     swapped[0, :2] = x[0, 1::-1]
     for other in (-x, x[::-1], x[:, ::-1], swapped, np.where(x == x.max(), -x, x)):
-        assert checkpoint._mixed([jnp.asarray(other)]) != [found]
+        assert _checksum.mixed([jnp.asarray(other)]) != [found]
     mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    assert checkpoint._mixed([jax.device_put(x, split)]) == [found]
+    assert _checksum.mixed([jax.device_put(x, split)]) == [found]
 
 
 PASSING = [

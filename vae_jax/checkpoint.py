@@ -22,6 +22,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax import Array
 
+from vae_jax import _checksum as checksum
+
 __all__ = [
     "CheckpointError",
     "manager",
@@ -101,8 +103,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _said_once(record: logging.LogRecord) -> bool:
-    of_orbax = "orbax" in record.pathname or "orbax" in record.getMessage()
-    return not of_orbax or record.levelno < logging.ERROR
+    said = record.pathname + logging.Formatter().format(record)  # with the traceback
+    return record.levelno < logging.ERROR or "orbax" not in said
 
 
 # What Orbax's threads and tasks log as an error is raised as well, and said; they may still do so
@@ -134,10 +136,10 @@ def save(
     """
     step = int(state.step)
     # Orbax's files are compressed without a checksum: a byte that changes on disk goes unnoticed.
-    stored = {"config": dict(config), "mixed": _mixed(state)}
+    stored = {"config": dict(config), "mixed": checksum.mixed(state)}
     items = {"state": ocp.args.StandardSave(_filled(state)), "config": ocp.args.JsonSave(stored)}
     if best is not None:
-        stored["best"] = _mixed(best)
+        stored["best"] = checksum.mixed(best)
         # On the host, as a single array of JAX's would be refused.
         items["best"] = ocp.args.StandardSave(_filled(jax.device_get(best)))
     try:
@@ -310,8 +312,8 @@ def set_aside(checkpoints: ocp.CheckpointManager, after: int) -> list[Path]:
                 (folder / str(step)).rename(place)
             except OSError as error:
                 raise CheckpointError(
-                    f"the checkpoint {folder / str(step)} is damaged and cannot be moved to "
-                    f"{place} ({_brief(error)}): move it away"
+                    f"{folder / str(step)} is damaged and cannot be moved to {place} "
+                    f"({_brief(error)}): move it away"
                 ) from error
             moved.append(place)
     if moved:
@@ -338,7 +340,7 @@ def restore_best(checkpoints: ocp.CheckpointManager, step: int, like: Any) -> An
     def read() -> Any:
         items = ocp.args.Composite(best=ocp.args.StandardRestore(_filled(target)))
         best = _with_empty(checkpoints.restore(step, args=items)["best"], target)
-        _check(_mixed(best) == mixed)
+        _check(checksum.mixed(best) == mixed)
         return best
 
     try:
@@ -392,59 +394,15 @@ def _brief(error: Exception) -> str:
 
 def _check_sums(state: Any, stored: dict[str, Any]) -> None:
     if "mixed" in stored:
-        equal = _mixed(state) == stored["mixed"]
+        equal = checksum.mixed(state) == stored["mixed"]
     else:  # written by version 0.1
-        equal = [int(x) for x in _plain_sums(jax.tree.leaves(state))] == stored["checksums"]
+        equal = checksum.plain(state) == stored["checksums"]
     _check(equal)
 
 
 def _check(equal: bool) -> None:
     if not equal:
         raise ValueError("its values are not those that were saved")
-
-
-def _mixed(tree: Any) -> list[int]:
-    """A checksum of each array, which tells its values and their places."""
-    return [int(x) for x in _mixed_sums(jax.tree.leaves(tree))]
-
-
-@jax.jit
-def _mixed_sums(leaves: list[Array]) -> list[Array]:
-    """The sum of mix(word xor mix(place)), modulo 2^32: the same however an array is split.
-
-    The mix is the finaliser of MurmurHash3, under which a changed sign, or two words that change
-    places, change the sum: of the plain words both can leave it as it is.
-    """
-
-    def total(leaf: Array) -> Array:
-        words = _words(leaf).reshape(-1)
-        place = jax.lax.iota(jnp.uint32, words.size)
-        return _mix(words ^ _mix(place)).sum(dtype=jnp.uint32)
-
-    return [total(leaf) for leaf in leaves]
-
-
-def _mix(x: Array) -> Array:
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        x = (x ^ (x >> shift)) * jnp.uint32(factor)
-    return x ^ (x >> 16)
-
-
-@jax.jit
-def _plain_sums(leaves: list[Array]) -> list[Array]:
-    return [_words(leaf).sum(dtype=jnp.uint32) for leaf in leaves]
-
-
-def _words(leaf: Array) -> Array:
-    """An array's bits as uint32, of narrower types one each, of wider ones several."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-        leaf = jnp.stack([leaf.real, leaf.imag])
-    if leaf.dtype == jnp.bool_:
-        leaf = leaf.astype(jnp.uint8)
-    width = 8 * leaf.dtype.itemsize
-    return jax.lax.bitcast_convert_type(leaf, f"uint{min(width, 32)}").astype(jnp.uint32)
 
 
 def _check_same_arrays(saved: Any, like: _State, step: int) -> None:

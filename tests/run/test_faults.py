@@ -252,8 +252,9 @@ def sessions(tmp_path_factory):
         (0, range(3)),
         (1, range(3)),
         *(
-            pytest.param(kind, range(100, 100 + num), marks=pytest.mark.long)
+            pytest.param(kind, range(start, start + 10), marks=pytest.mark.long)
             for kind, num in ((0, 60), (1, 60), (2, 60), ("command", 20))
+            for start in range(100, 100 + num, 10)
         ),
     ],
 )

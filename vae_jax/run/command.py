@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from traceback import format_exception
 from typing import Any
 
 from vae_jax.run import extras, processes
@@ -64,8 +65,9 @@ _report = sys.unraisablehook
 
 
 def _report_more(unraisable: Any) -> None:
-    # A save that failed has been said; what it had begun finds its event loop closed.
-    if str(unraisable.exc_value) != "Event loop is closed":
+    # What failed in Orbax has been said; what it had begun may find its event loop closed.
+    error = unraisable.exc_value
+    if str(error) != "Event loop is closed" and "orbax" not in "".join(format_exception(error)):
         _report(unraisable)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,12 @@ def pixels(path):
 
 def results(output):
     return json.loads((output / "results.json").read_text())
+
+
+def contents(output):
+    """Of every file; the lock's is who had it last."""
+    files = (path for path in output.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(output): path.read_bytes() for path in files}
 
 
 def test_a_run_leaves_its_numbers_and_pictures(finished):
@@ -166,10 +173,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
     )
 
 
-def test_a_finished_run_is_not_resumed_to_fewer_epochs(command, finished):
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(command, finished):
+    before = contents(finished)
     process = command("mnist", f"--output={finished}", "--resume", "--tensorboard", "--epochs=3")
     assert process.returncode == 2
     assert "the run has made 6" in process.stderr
+    assert contents(finished) == before
     succeeded(command("mnist", f"--output={finished}", "--resume", "--epochs=6"))
 
 
@@ -276,14 +285,37 @@ def test_what_is_maximised_is_named_and_what_is_reported_stays_the_bound(command
 
 
 def test_a_run_is_neither_overwritten_nor_turned_into_another(command, finished):
-    before = results(finished)
+    before = contents(finished)
     process = train(command, finished, "--epochs=1")
     assert process.returncode == 2
     assert "--overwrite" in process.stderr
     process = command("mnist", f"--output={finished}", "--resume", "--latent-dim=5")
     assert process.returncode == 2
     assert "--latent-dim is 5" in process.stderr
-    assert results(finished) == before
+    assert contents(finished) == before
+
+
+def test_of_two_outputs_the_last_is_resumed_with_its_own_options(command, finished, tmp_path):
+    process = command("mnist", f"--output={finished}", "--resume", f"--output={tmp_path / 'two'}")
+    assert process.returncode == 2
+    assert "two holds no run" in process.stderr
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_picture_that_fails_is_a_warning_and_the_numbers_are_there(command, finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "results.json").unlink()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import PIL.Image\n"
+        "def save(*_, **__): raise OSError('no room')\n"
+        "PIL.Image.Image.save = save\n"
+    )
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    process = succeeded(command("mnist", f"--output={copy}", "--resume", PYTHONPATH=path))
+    assert "warning: a picture could not be made (OSError: no room)" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert results(copy)["parameters_sha256"] == results(finished)["parameters_sha256"]
 
 
 def test_overwrite_replaces_a_run(command, tmp_path):
