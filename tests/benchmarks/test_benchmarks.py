@@ -155,6 +155,7 @@ def test_the_page_is_what_its_results_give():
     assert (ROOT / "benchmarks" / "README.md").read_text() == report.page(results)
 
 
+@pytest.mark.long
 def test_estimators_are_timed_beside_the_elbo(tmp_path):
     path = tmp_path / "estimators.json"
     process = command(
