@@ -47,6 +47,7 @@ def test_products_of_a_loop_count_as_often_as_it_runs():
     assert [p.flops for p in found] == 5 * [2 * 4**3]
 
 
+@pytest.mark.long
 def test_throughput_writes_the_rows_it_prints(tmp_path):
     path = tmp_path / "throughput.json"
     process = command(

@@ -137,7 +137,9 @@ def unbroken(command, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL]
+)
 def test_an_interrupted_run_resumes_to_the_unbroken_runs_numbers(
     command, unbroken, tmp_path, signum
 ):
