@@ -249,8 +249,8 @@ def sessions(tmp_path_factory):
 @pytest.mark.parametrize(
     ("kind", "seeds"),
     [
-        (0, range(3)),
-        (1, range(3)),
+        (0, range(2)),
+        (1, range(2)),
         *(
             pytest.param(kind, range(start, start + 10), marks=pytest.mark.long)
             for kind, num in ((0, 60), (1, 60), (2, 60), ("command", 20))

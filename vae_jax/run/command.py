@@ -38,6 +38,8 @@ def option_value(arguments: Sequence[str], name: str) -> str | None:
 def run(main: Callable[[], None]) -> None:
     """Runs main; ends the process with status 2 for wrong usage, 1 for failure, one line each."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    # What a save that failed had begun, Orbax leaves: the failure itself is said.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     sys.unraisablehook = _report_more
     try:
         main()
@@ -65,7 +67,6 @@ _report = sys.unraisablehook
 
 
 def _report_more(unraisable: Any) -> None:
-    # What failed in Orbax has been said; what it had begun may find its event loop closed.
     error = unraisable.exc_value
     if str(error) != "Event loop is closed" and "orbax" not in "".join(format_exception(error)):
         _report(unraisable)
