@@ -58,11 +58,13 @@ the VAE's range in the dimension that is shown, where the prior's is 1?
 
 A range is narrow where the picture depends on the code a great deal: a sprite that is a little off
 its place has many wrong pixels, and the VAE pays the nats to say exactly where it is. What would
-cost more nats than it saves in pixels is not said at all, and its range is that of the prior. The
-autoencoder's values say as much and a little more, but not how much a value matters: it has no
-range to compare with. Nothing in either loss asks for one dimension for each factor. Here the two
-places are folded over several, as the bends show; a dimension for each factor, where it is found,
-is not to be relied on (Locatello et al. 2019).
+cost more nats than it saves in pixels is not said at all, and its range is that of the prior. A
+range is that of a whole dimension, which may serve several factors: the one that turns with the
+angle moves with the places too, and is narrow for their sake. The autoencoder's values tell the
+places as well and the angle better, but not how much a value matters: it has no range to compare
+with. Nothing in either loss asks for one dimension for each factor. Here the two places are folded
+over several, as the bends show; a dimension for each factor, where it is found, is not to be relied
+on (Locatello et al. 2019).
 
 **Turning one knob.** A sprite is encoded by the VAE and one dimension is moved from $-2$ to $2$,
 the most informative first:

@@ -33,13 +33,17 @@ evidence lower bound, or ELBO, which [#bound] derives:
 $$ \mathcal{L}(x) = \mathbb{E}_{q_\phi}\left[\log p_\theta(x \mid z)\right]
 - \mathrm{KL}\left(q_\phi(z \mid x) \,\|\, p(z)\right) $$
 
+The first term, the reconstruction, is the mean of $\log p_\theta(x \mid z)$ over draws of $z$ from
+$q_\phi$. The second is the price: the divergence KL says in one number how far $q_\phi$ is from the
+prior, and is zero only where they are the same ([#divergence]).
+
 ![architecture]
 
-On this page every encoder and decoder is a perceptron with two hidden layers of [[settings.hidden]]
-units, trained by Adam on batches of [[settings.batch_size]] images for [[settings.steps]] steps
-([[settings.epochs:.0f]] epochs of [[settings.num_train:,]] images); the learning rate falls from
-[[settings.learning_rate]] to 0 along a cosine. Pixels are drawn anew, black or white with their
-grey value as the probability, each time an image is seen.
+On this page every encoder and decoder is a fully connected network with two hidden layers of
+[[settings.hidden]] units, trained by Adam on batches of [[settings.batch_size]] images for
+[[settings.steps]] steps ([[settings.epochs:.0f]] epochs of [[settings.num_train:,]] images); the
+learning rate falls from [[settings.learning_rate]] to 0 along a cosine. Pixels are drawn anew,
+black or white with their grey value as the probability, each time an image is seen.
 
 Below are the codes of [[num_test]] test images under both, two dimensions each. The autoencoder's
 lie wherever training has left them: the standard deviation of a coordinate is
@@ -119,19 +123,10 @@ whole argument upside down.
 
 EXERCISES = (
     (
-        "The autoencoder's loss has no term that keeps its codes small. Why do they not grow "
-        "without "
-        "end?",
-        "Nothing forbids it; they grow while it pays. Codes further apart are easier to tell "
-        "apart, "
-        ""
-        ""
-        ""
-        ""
-        ""
-        ""
-        "so training pushes them out: after [[settings.steps]] steps the standard deviation of a "
-        "coordinate is [[code_spread.autoencoder:.1f]], where the VAE's is "
+        "The autoencoder's loss has no term that keeps its codes small. What limits them?",
+        "Only the end of training. Codes further apart are easier to tell apart, so training "
+        "pushes them out, by less and less: after [[settings.steps]] steps the standard deviation "
+        "of a coordinate is [[code_spread.autoencoder:.1f]], where the VAE's is "
         "[[code_spread.vae:.1f]].",
     ),
     (
@@ -321,7 +316,7 @@ def draw_codes(model: vae_jax.VAE, params: dict[str, Any], study: Study) -> page
 
 
 def draw_pictures(drawn: dict[str, jax.Array], title: str, what: str) -> page.Figure:
-    figure, axes = drawing.panels(1, 2, 2.75)
+    figure, axes = drawing.panels(1, 2, 2.75, gridspec_kw={"wspace": 0.12})
     for panel, name, model in zip(axes, drawn, ("autoencoder", "VAE"), strict=True):
         drawing.images(panel, drawn[name][:36], 6, f"{model}: {title}")
     return page.figure(

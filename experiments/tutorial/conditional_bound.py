@@ -34,9 +34,16 @@ images of that class. What takes part is
 | encoder | $q(z \mid x, c)$ | the code, from image and class |
 | evidence | $p(x \mid c)$ | the image among those of its class |
 
-For values take a model of three classes in which code and observation are one number each: priors
-$\mathcal{N}(m_c, s_c^2)$ with means $-1.5$, 0 and 2, a decoder $\mathcal{N}(z + v_c,\, 0.5^2)$,
-the observation $x = 0.5$ of the first class (an unusual one), and $q = \mathcal{N}(-0.2,\, 0.5^2)$.
+For values take a model of three classes in which code and observation are one number each, with
+priors $\mathcal{N}(m_c, s_c^2)$ and decoders $\mathcal{N}(z + v_c,\, 0.5^2)$:
+
+| class | $P(c)$ | $m_c$ | $s_c$ | $v_c$ |
+| 1 | 0.5 | $-1.5$ | 0.5 | 0.4 |
+| 2 | 0.3 | 0 | 1 | $-0.3$ |
+| 3 | 0.2 | 2 | 0.7 | 0.8 |
+
+The observation is $x = 0.5$, of the first class (an unusual one), and
+$q = \mathcal{N}(-0.2,\, 0.5^2)$.
 
 =[conditional]
 

@@ -28,8 +28,9 @@ the difference of log-probabilities. For discrete outcomes $i$
 
 $$ \mathrm{{KL}}(P \,\|\, Q) = \sum_i P_i \log\frac{{P_i}}{{Q_i}} $$
 
-It is what one pays, in nats an outcome, for a code made for $Q$ where the outcomes come from $P$:
-the mean surprise ([#probability]) with the wrong probabilities, less that with the right ones.
+It is what one pays, in nats an outcome, for writing outcomes of $P$ down in a shorthand made for
+those of $Q$: the mean surprise ([#probability]) with the wrong probabilities, less that with the
+right ones.
 
 ![discrete]
 

@@ -105,7 +105,7 @@ def draw_cost(found: dict[str, Any]) -> page.Figure:
         ylabel="codes on the grid",
         xticks=(1, 5, 10, 15, 20),
     )
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     return page.figure(
         figure,
         "The number of grid points grows as a power of the latent dimension: at 10 dimensions it "

@@ -70,7 +70,8 @@ EXERCISES = (
     (
         "All dimensions together say how many nats of an image on average? Compare $\\log 10$, "
         "which is what a label says.",
-        "[[sum_kl:.2f]] nats, where a label says 2.30: the code holds the class and somewhat more.",
+        "[[sum_kl:.2f]] nats, where a label says 2.30: the code has room for the class and "
+        "somewhat more.",
     ),
     (
         "Halfway between two codes the judge is sure less often than at the codes themselves. Why?",

@@ -62,11 +62,11 @@ rewards hard edges and says nothing of variety. That decoder never saw a noisy c
 crisply whatever it is asked for, and the circle of the prior holds only the few digits whose codes
 happen to lie there: it draws [[fidelity.digits:.1f]] kinds of digits where both terms give
 [[both.digits:.1f]], and reaches [[fidelity.recall:.0%]] of the real images against
-[[both.recall:.0%]]. The decoder of the regulariser only draws noise. Precision can be too kind to
-it, [[regulariser.precision:.0%]] here: noise around the mean image lies in the middle of all
-digits, and where they crowd the middle is among them. No one of these figures tells the whole. The
-judge sees noise at once, recall sees what is missing, [[regulariser.recall:.0%]] here, and $\log
-p(x)$, where it can be had, sees both.
+[[both.recall:.0%]]. The decoder that was trained with the regulariser alone draws noise. Precision
+can be too kind to it, [[regulariser.precision:.0%]] here: noise around the mean image lies in the
+middle of all digits, and where they crowd the middle is among them. No one of these figures tells
+the whole. The judge sees noise at once, recall sees what is missing, [[regulariser.recall:.0%]]
+here, and $\log p(x)$, where it can be had, sees both.
 
 **Data fidelity only.** Noise in the code costs reconstruction and nothing pays for it, so the
 encoder makes the ellipses small beside the distances between them: their standard deviation is
@@ -242,7 +242,7 @@ def draw_ellipses(study: Study, model: vae_jax.VAE, params: dict[str, Any]) -> p
 
 
 def draw_samples(study: Study, model: vae_jax.VAE, params: dict[str, Any]) -> page.Figure:
-    figure, axes = drawing.panels(1, 3, 1.95)
+    figure, axes = drawing.panels(1, 3, 1.95, gridspec_kw={"wspace": 0.12})
     for panel, case in zip(axes, CASES, strict=True):
         draws = vae_jax.generate(study.key("loss case pictures"), model, params[case], 25)
         drawing.images(panel, np.asarray(draws.mean), 5, TITLES[case])

@@ -59,11 +59,11 @@ at even and the encoder at odd steps.
 | together | [[turns.joint.elbo:.2f]] | [[turns.joint.steps]] |
 | in turn | [[turns.alternating.elbo:.2f]] | [[turns.alternating.steps]] |
 
-The target is what the steps in turn reach at the end of training, on the training images. By the
-clock the two differ by the same factor: here [[steps]] steps took [[seconds.joint:.1f]] s together
-and [[seconds.alternating:.1f]] s in turn. Half of the work of a step in turn is thrown away, since
-both gradients come out of the same pass; a decoder's step on its own could spare the encoder's part
-of the backward pass, but never the forward one.
+The target is what the steps in turn reach at the end of training, on the training images. A step in
+turn takes about as long as a joint one, so that the clock says the same: here [[steps]] steps took
+[[seconds.joint:.1f]] s together and [[seconds.alternating:.1f]] s in turn. Half of the work of a
+step in turn is thrown away, since both gradients come out of the same pass; a decoder's step on its
+own could spare the encoder's part of the backward pass, but never the forward one.
 
 **How many draws?** The expectation is over the draws *and* over the images. With $S$ draws for each
 image the noise of the draws falls like $1/S$. Measured at one minibatch, the variance of the
@@ -106,8 +106,8 @@ EXERCISES = (
     (
         "With fifty draws instead of one, why is the variance with fresh images not fifty times "
         "smaller?",
-        "It falls by [[draws.total_variance.0:.1f]], and by [[draws.variance.0:.1f]] with the same "
-        "images: what the images contribute stays, whatever the number of draws.",
+        "It falls by a factor of [[draws.total_variance.0:.1f]], and of [[draws.variance.0:.1f]] "
+        "with the same images: what the images contribute stays, whatever the number of draws.",
     ),
     (
         "A budget of 100 evaluations of the decoder for each step: 100 images with one draw, or 10 "

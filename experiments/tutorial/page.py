@@ -313,7 +313,8 @@ def _inline(text: str, scope: _Scope) -> str:
             shown = f"chapter {scope.book.index(content) + 1}"
             return f'<a href="#{content}">{shown}</a>' if content in scope.shown else shown
         if kind == "reference":
-            return link(html.unescape(re.sub(r"[()]", "", content)), content)
+            name = " ".join(re.sub(r"[()]", "", content).split())
+            return link(html.unescape(name), content)
         if kind == "term":
             term = _TERM_OF[" ".join(content.lower().split())]
             return content if term in scope.linked else link(term, content)
