@@ -16,8 +16,8 @@ GLOSSARY = {
     "decoder computes.",
     "evidence": "The probability of the image under all codes, $p(x)$; its logarithm is what the "
     "ELBO bounds from below.",
-    "divergence": "How far one distribution is from another, in nats and never negative; here always "
-    "Kullback's and Leibler's, $\\mathrm{KL}(q \\,\\|\\, p) = "
+    "divergence": "How far one distribution is from another, in nats and never negative; here "
+    "always Kullback's and Leibler's, $\\mathrm{KL}(q \\,\\|\\, p) = "
     "\\mathbb{E}_q[\\log q(z) - \\log p(z)]$.",
     "ELBO": "The evidence lower bound, $\\mathcal{L}(x) \\le \\log p(x)$: reconstruction minus "
     "divergence from the prior.",
