@@ -118,7 +118,7 @@ left. For the trained VAE, with all standard deviations replaced by $s$:
 > Where write-ups slip: what is maximised is a lower bound of $\log p(x)$; the *loss*, which is
 minimised, is its negative, an upper bound of $-\log p(x)$. Calling the loss a lower bound turns the
 whole argument upside down.
-""".replace(" ❘ ", "\N{NO-BREAK SPACE}❘\N{NO-BREAK SPACE}")
+"""
 
 
 EXERCISES = (

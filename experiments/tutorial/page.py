@@ -285,7 +285,8 @@ def _derivation(name: str, scope: _Scope) -> str:
 
 def _table(lines: Sequence[str], scope: _Scope) -> str:
     def row(line: str, tag: str) -> str:
-        cells = [_inline(cell.strip(), scope) for cell in line.strip().strip("|").split("|")]
+        line = line.strip().strip("|").replace(" ❘ ", "\N{NO-BREAK SPACE}❘\N{NO-BREAK SPACE}")
+        cells = [_inline(cell.strip(), scope) for cell in line.split("|")]
         return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
 
     first, *rest = lines
