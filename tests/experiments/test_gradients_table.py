@@ -47,6 +47,7 @@ def test_p_values_without_a_bias_are_uniform():
     assert (np.abs(counts - 100) < 4 * np.sqrt(75)).all()
 
 
+@pytest.mark.long
 def test_a_small_run(command, tmp_path):
     output = tmp_path / "run"
     small = ("--draws=8", "--num-replicates=150", "--epochs=2", "--hidden=8", "--latent-dim=2")

@@ -184,6 +184,7 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(command, finished):
     succeeded(command("mnist", f"--output={finished}", "--resume", "--epochs=6"))
 
 
+@pytest.mark.long
 def test_two_latent_dimensions_grey_pixels_convolutions_and_an_average(command, tmp_path):
     process = train(
         command,
