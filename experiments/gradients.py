@@ -5,7 +5,6 @@ many times by each estimator, apart for the encoder and the decoder. Rainforth e
 Tucker et al. 2019 show some of these curves; here is the whole table.
 """
 
-import dataclasses
 import math
 import sys
 import time
@@ -21,10 +20,11 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 import vae_jax
-from vae_jax import networks
+from vae_jax import networks, run
 from vae_jax.run import command, devices, folder, measure, options
 from vae_jax.run.data import named
 from vae_jax.run.errors import UsageError
+from vae_jax.run.job import open_program
 
 PROG = "python -m experiments.gradients"
 STAGES = ("start", "middle", "end")
@@ -144,23 +144,24 @@ def train(
 ) -> list[dict[str, Any]]:
     """The parameters at each of STAGES."""
     init_key, key = jax.random.split(key)
-    optimizer = optax.adam(chosen.learning_rate)
     params = jax.jit(model.init)(init_key, jnp.zeros((1, *images.shape[1:]), jnp.float32))
-    state = vae_jax.init_state(key, params, optimizer)
-    loss = vae_jax.make_loss(model, observe=vae_jax.binarize)
-    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-    stages = []
-    for epoch in range(chosen.epochs + 1):
-        # A copy, as the state is donated.
-        if epoch in (0, chosen.epochs // 2, chosen.epochs):
-            stages.append(jax.tree.map(jnp.copy, state.params))
-        if epoch < chosen.epochs:
-            order = vae_jax.shuffle(
-                state.key, epoch, num_examples=len(images), batch_size=chosen.batch_size
-            )
-            state, metrics = train_epoch(state, vae_jax.Batch(images), order)
-    print(f"trained: loss {np.mean(metrics.loss):.2f} nats in the last epoch")
-    return stages
+    after = [jax.device_get(params)]  # each epoch
+
+    def keep(params: Any) -> dict[str, float]:
+        after.append(jax.device_get(params))
+        return {}
+
+    fitted = run.fit(
+        key,
+        vae_jax.make_loss(model, observe=vae_jax.binarize),
+        params,
+        optax.adam(chosen.learning_rate),
+        vae_jax.Batch(images),
+        run.Plan(epochs=chosen.epochs, batch_size=chosen.batch_size),
+        validate=keep,
+    )
+    print(f"trained: loss {fitted.rows[-1]['train_loss']:.2f} nats in the last epoch")
+    return [after[0], after[chosen.epochs // 2], after[-1]]
 
 
 def make_draw(model: vae_jax.VAE, x: jax.Array, estimator: Estimator, num_draws: int) -> Any:
@@ -303,10 +304,7 @@ def check(chosen: Options) -> None:
     """Raises UsageError for the first option whose value cannot be used."""
     least = {"num_replicates": 20, "num_examples": 1, "epochs": 2, "batch_size": 1, "latent_dim": 1}
     for name, value in least.items():
-        if getattr(chosen, name) < value:
-            raise UsageError(
-                f"--{name.replace('_', '-')} is {getattr(chosen, name)}: it must be {value} or more"
-            )
+        options.check_at_least(value, **{name: getattr(chosen, name)})
     for name in ("draws", "hidden"):
         values = getattr(chosen, name)
         if not values or min(values) < 1 or (name == "draws" and len(set(values)) < len(values)):
@@ -314,10 +312,7 @@ def check(chosen: Options) -> None:
                 f"--{name} is {values}: give positive numbers, of draws different ones"
             )
     options.check_seed(chosen.seed)
-    if not 0 < chosen.learning_rate < np.inf:
-        raise UsageError(
-            f"--learning-rate is {chosen.learning_rate}: it must be positive and finite"
-        )
+    options.check_learning_rate(chosen.learning_rate)
 
 
 def main() -> None:
@@ -335,13 +330,7 @@ def main() -> None:
             f"--batch-size is {chosen.batch_size} and --num-examples {chosen.num_examples} but "
             f"{dataset.name} has {len(images)} training examples: make them smaller"
         )
-    name = f"gradients-{dataset.name}{'-instead-of-mnist' if dataset.notice else ''}"
-    output = folder.create(chosen.output, name, overwrite=chosen.overwrite)
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(chosen).items()}
-    folder.write_json(output / "config.json", plain)
-    if dataset.notice:
-        print(f"\n*** {dataset.notice} ***\n")
-    print(f"results: {output}   device: {jax.devices()[0].device_kind}")
+    output, plain = open_program(chosen, "gradients", dataset)
     model = vae_jax.make_vae(
         networks.Encoder(networks.MLP((2 * chosen.latent_dim,), chosen.hidden)),
         networks.BernoulliDecoder(networks.MLP(images.shape[1:], chosen.hidden)),

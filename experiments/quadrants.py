@@ -6,7 +6,6 @@ baseline network whose guess goes into the CVAE. The tutorial's negative conditi
 log-likelihoods, bounds of 10 draws, are 71.8, 51.0 and 24.2 nats; README.md has those of this one.
 """
 
-import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from vae_jax import networks, run
 from vae_jax.run import command, devices, folder, measure, options
 from vae_jax.run.data import Dataset, named
 from vae_jax.run.errors import UsageError
+from vae_jax.run.job import open_program
 
 PROG = "python -m experiments.quadrants"
 _BATCH = 500
@@ -277,24 +277,16 @@ def draw_completions(
 
 def check(chosen: Options) -> None:
     """Raises UsageError for the first option whose value cannot be used."""
-    for name in ("epochs", "batch_size", "latent_dim"):
-        if getattr(chosen, name) < 1:
-            raise UsageError(
-                f"--{name.replace('_', '-')} is {getattr(chosen, name)}: it must be 1 or more"
-            )
-    if chosen.num_importance_samples < 2:
-        raise UsageError(
-            f"--num-importance-samples is {chosen.num_importance_samples}: it must be 2 or more"
-        )
+    options.check_at_least(
+        1, epochs=chosen.epochs, batch_size=chosen.batch_size, latent_dim=chosen.latent_dim
+    )
+    options.check_at_least(2, num_importance_samples=chosen.num_importance_samples)
     if not chosen.given or len(set(chosen.given)) < len(chosen.given):
         raise UsageError(f"--given is {chosen.given}: give 1, 2, 3 or several of them")
     if not chosen.hidden or min(chosen.hidden) < 1:
         raise UsageError(f"--hidden is {chosen.hidden}: give one positive width or more")
     options.check_seed(chosen.seed)
-    if not 0 < chosen.learning_rate < np.inf:
-        raise UsageError(
-            f"--learning-rate is {chosen.learning_rate}: it must be positive and finite"
-        )
+    options.check_learning_rate(chosen.learning_rate)
 
 
 def main() -> None:
@@ -309,13 +301,7 @@ def main() -> None:
             f"--batch-size is {chosen.batch_size} but {dataset.name} has "
             f"{len(dataset.train.images)} training examples: make it smaller"
         )
-    name = f"quadrants-{dataset.name}{'-instead-of-mnist' if dataset.notice else ''}"
-    output = folder.create(chosen.output, name, overwrite=chosen.overwrite)
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(chosen).items()}
-    folder.write_json(output / "config.json", plain)
-    if dataset.notice:
-        print(f"\n*** {dataset.notice} ***\n")
-    print(f"results: {output}   device: {jax.devices()[0].device_kind}")
+    output, plain = open_program(chosen, "quadrants", dataset)
     print("negative conditional log-likelihood, nats\n given  baseline      CVAE, bound   CVAE")
     rows = []
     for num_given in chosen.given:

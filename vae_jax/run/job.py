@@ -1,5 +1,6 @@
 """What a run on images is made of, once its data are there and its folder is open."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,8 +74,7 @@ def open_job(
     if leader and chosen.run.resume and output is not None:
         folder.lock(output)
     elif leader:
-        name = f"{dataset.name}-instead-of-mnist" if dataset.notice else dataset.name
-        output = folder.create(output, name, overwrite=chosen.run.overwrite)
+        output = folder.create(output, _name(dataset), overwrite=chosen.run.overwrite)
     assert output is not None
     binarization = defaults.binarization(chosen, dataset)
     pixels = measure_pixels(dataset.train.images, binarization)
@@ -126,6 +126,37 @@ def open_job(
     return job
 
 
+def open_program(chosen: Any, program: str, dataset: Dataset) -> tuple[Path, dict[str, Any]]:
+    """Opens the folder of a program that is no run to resume, and says what is about to be done.
+
+    Args:
+      chosen: its options, a dataclass with `output` and `overwrite`.
+      program: its name, which a folder that is not asked for begins with.
+      dataset: what it is about.
+
+    Returns:
+      The folder, and the options as JSON values, which its config.json holds.
+    """
+    name = f"{program}-{_name(dataset)}"
+    output = folder.create(chosen.output, name, overwrite=chosen.overwrite)
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(chosen).items()}
+    folder.write_json(output / "config.json", plain)
+    _say_notice(dataset)
+    for note in dataset.notes:
+        print(f"note: {note}")
+    print(f"results: {output}   device: {jax.devices()[0].device_kind}")
+    return output, plain
+
+
+def _name(dataset: Dataset) -> str:
+    return f"{dataset.name}-instead-of-mnist" if dataset.notice else dataset.name
+
+
+def _say_notice(dataset: Dataset) -> None:
+    if dataset.notice:
+        print(f"\n*** {dataset.notice} ***\n")
+
+
 def _say_longer(training: options.Training, before: int, dataset: Dataset) -> None:
     """Says what a resumed run's other length does to the learning rate, if it has one."""
     assert training.epochs is not None
@@ -145,8 +176,7 @@ def _say_longer(training: options.Training, before: int, dataset: Dataset) -> No
 
 def _announce(job: Job) -> None:
     dataset, binarization = job.dataset, job.config["binarization"]
-    if dataset.notice:
-        print(f"\n*** {dataset.notice} ***\n")
+    _say_notice(dataset)
     sizes = "{:,} training, {:,} validation, {:,} test images".format(
         *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
     )

@@ -229,7 +229,7 @@ class OwnOptions(Options):
 def check(options: Options) -> None:
     """Raises UsageError for the first option whose value cannot be used."""
     model, training = options.model, options.training
-    _check_at_least(1, embedding_dim=model.embedding_dim)
+    check_at_least(1, embedding_dim=model.embedding_dim)
     data: Data | OwnData = options.data
     named = data if isinstance(data, Data) else None
     if named is not None and model.conditional and named.dataset == "binarized_mnist":
@@ -249,21 +249,19 @@ def check(options: Options) -> None:
         "accumulate": training.accumulate,
         "keep": options.run.keep,
     }
-    _check_at_least(1, **{name: value for name, value in given.items() if value is not None})
-    _check_at_least(0, workers=options.devices.workers, patience=training.patience or 0)
+    check_at_least(1, **{name: value for name, value in given.items() if value is not None})
+    check_at_least(0, workers=options.devices.workers, patience=training.patience or 0)
     _check_objective(options)
     _check_devices(options)
     if isinstance(options.data, OwnData) and options.data.image_size is not None:
-        _check_at_least(1, image_size=options.data.image_size)
+        check_at_least(1, image_size=options.data.image_size)
     check_seed(training.seed)
-    _check_at_least(2, **dataclasses.asdict(options.evaluation))
+    check_at_least(2, **dataclasses.asdict(options.evaluation))
     for name, widths in ("hidden", model.hidden), ("channels", model.channels):
         if not widths or min(widths) < 1:
             raise UsageError(f"--{name} is {widths}: give one positive width or more")
-    if training.learning_rate is not None and not 0 < training.learning_rate < math.inf:
-        raise UsageError(
-            f"--learning-rate is {training.learning_rate}: it must be positive and finite"
-        )
+    if training.learning_rate is not None:
+        check_learning_rate(training.learning_rate)
     if training.clip_norm != "auto" and not training.clip_norm > 0:
         raise UsageError(f"--clip-norm is {training.clip_norm}: it must be positive")
     if not 0 <= training.average_decay < 1:
@@ -281,8 +279,8 @@ def check(options: Options) -> None:
 
 def _check_objective(options: Options) -> None:
     chosen = options.objective
-    _check_at_least(1, num_draws=chosen.num_draws)
-    _check_at_least(0, kl_warmup=chosen.kl_warmup)
+    check_at_least(1, num_draws=chosen.num_draws)
+    check_at_least(0, kl_warmup=chosen.kl_warmup)
     for name, value in ("beta", chosen.beta), ("free-bits", chosen.free_bits):
         if not 0 <= value < math.inf:
             raise UsageError(f"--{name} is {value}: it must be 0 or more, and finite")
@@ -324,7 +322,7 @@ def _check_objective(options: Options) -> None:
 def _check_devices(options: Options) -> None:
     devices = options.devices
     if devices.num_devices is not None:
-        _check_at_least(1, num_devices=devices.num_devices)
+        check_at_least(1, num_devices=devices.num_devices)
     if devices.coordinator is None or devices.coordinator == "auto":
         if devices.num_processes is not None or devices.process_id is not None:
             raise UsageError(
@@ -349,7 +347,14 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"--seed is {seed}: it must be from 0 to 2^63 - 1")
 
 
-def _check_at_least(least: int, **values: int) -> None:
+def check_learning_rate(rate: float) -> None:
+    """Raises UsageError for a step that is none."""
+    if not 0 < rate < math.inf:
+        raise UsageError(f"--learning-rate is {rate}: it must be positive and finite")
+
+
+def check_at_least(least: int, **values: int) -> None:
+    """Raises UsageError for the first option, by its field's name, that is less."""
     for name, value in values.items():
         if value < least:
             raise UsageError(f"--{name.replace('_', '-')} is {value}: it must be {least} or more")

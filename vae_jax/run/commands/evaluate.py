@@ -8,7 +8,6 @@ from typing import Annotated
 import tyro
 
 from vae_jax.run import command, folder, options
-from vae_jax.run.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,7 @@ class Options:
 
 def main(arguments: Sequence[str], prog: str) -> None:
     chosen = command.parse(Options, arguments, prog=prog)
-    if chosen.num_samples < 2:
-        raise UsageError(f"--num-samples is {chosen.num_samples}: it must be 2 or more")
+    options.check_at_least(2, num_samples=chosen.num_samples)
     options.check_seed(chosen.seed)
     folder.read_config(chosen.run)
     measure_again(chosen)

@@ -39,8 +39,7 @@ class Options:
 def main(arguments: Sequence[str], prog: str) -> None:
     chosen = command.parse(Options, arguments, prog=prog)
     num = (16 if chosen.label == "all" else 64) if chosen.num is None else chosen.num
-    if num < 1:
-        raise UsageError(f"--num is {num}: it must be 1 or more")
+    options.check_at_least(1, num=num)
     folder.check_picture(chosen.output)
     check_label(chosen, folder.read_config(chosen.run))
     options.check_seed(chosen.seed)
