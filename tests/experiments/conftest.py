@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from scipy import stats
+
+from vae_jax.run.data import named
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,3 +57,11 @@ def numbers(output):
 @pytest.fixture(scope="session")
 def text(output):
     return (output / "tutorial.html").read_text()
+
+
+@pytest.fixture(scope="session")
+def counted():
+    """The table of both: rows for the pixel off and on, a column for each class."""
+    train = named.load("digits").train
+    on = (train.images[:, 4, 4, 0] / 255 > 0.5).astype(int)
+    return stats.contingency.crosstab(on, train.labels).count

@@ -5,7 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from scipy import integrate, optimize, special, stats
+from scipy import optimize, special, stats
+from tutorial_oracles import CHAPTERS, TOLERANCE, conditional_classes, over, quad, slope
 
 from experiments.tutorial import (
     bound_lines,
@@ -14,47 +15,8 @@ from experiments.tutorial import (
     linear,
     probability_lines,
 )
-from vae_jax.run.data import named
 
 pytestmark = pytest.mark.long  # they read the run of the whole tutorial
-CHAPTERS = ("probability", "divergence", "bound", "likelihood", "gradient", "conditional_bound")
-TOLERANCE = 1e-4
-
-
-def quad(f, reach=12.0):
-    """An adaptive integral, where the page adds up a grid."""
-    return integrate.quad(f, -reach, reach, epsabs=1e-10, limit=200)[0]
-
-
-def over(q, f):
-    """E_q[f]."""
-    return q.expect(f, epsabs=1e-10)
-
-
-def slope(f, at, step=2e-4):
-    """A derivative by five points, where the page takes two."""
-    near, far = f(at + step) - f(at - step), f(at + 2 * step) - f(at - 2 * step)
-    return (8 * near - far) / (12 * step)
-
-
-@pytest.fixture(scope="module")
-def counted():
-    """The table of both: rows for the pixel off and on, a column for each class."""
-    train = named.load("digits").train
-    on = (train.images[:, 4, 4, 0] / 255 > 0.5).astype(int)
-    return stats.contingency.crosstab(on, train.labels).count
-
-
-def conditional_classes():
-    """The joint Gaussian of z and x of each class."""
-    for mean, scale, offset in zip(
-        *(conditional_bound.PRIOR_MEAN, conditional_bound.PRIOR_SCALE),
-        conditional_bound.OFFSET,
-        strict=True,
-    ):
-        v = scale**2
-        covariance = [[v, v], [v, v + conditional_bound.NOISE**2]]
-        yield stats.multivariate_normal([mean, mean + offset], covariance)
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
