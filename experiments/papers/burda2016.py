@@ -4,7 +4,7 @@
 
 The networks are the paper's; the schedule is not. It took Adam at batches of 20 for 3,280 epochs;
 this takes Muon, gradients of less variance (sticking the landing for the ELBO, DReG for the IWAE),
-an average of the parameters, and fewer draws in the first half of the time.
+an average of the parameters, and fewer draws in the first part of the time.
 """
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import vae_jax
 from experiments.papers import study
-from experiments.papers.study import Cell, Model, Params
+from experiments.papers.study import Cell, Model, Params, Part
 from vae_jax import Joint, Normal, networks
 from vae_jax.run import command
 
@@ -115,14 +115,17 @@ def iwae(model: Model, params: Params, x: jax.Array, z: object) -> jax.Array:
     ).value
 
 
+PARTS = {
+    1: ((1, 400, 1.0),),
+    5: ((1, 400, 0.5), (5, 400, 0.5)),
+    50: ((5, 400, 0.7), (50, 100, 0.3)),
+}
+"""Of k draws: the draws, images a step and share of each part of the training."""
+
+
 CELLS = {
     f"{name}-{draws}-{layers}": Cell(
-        published,
-        model,
-        objective,
-        draws,
-        400 if draws < 50 else 100,
-        warm_up=None if draws == 1 else (objective, draws // 10 or 1),
+        published, model, tuple(Part(objective, *part) for part in PARTS[draws])
     )
     for layers, model, name, objective, row in (
         ("one-layer", one_layer, "vae", elbo, {1: 86.76, 5: 86.47, 50: 86.35}),

@@ -15,7 +15,7 @@ import jax
 import vae_jax
 from experiments.papers import study
 from experiments.papers.burda2016 import PROTOCOL, one_layer
-from experiments.papers.study import Cell, Model, Params
+from experiments.papers.study import Cell, Model, Params, Part
 from vae_jax.run import command
 
 
@@ -47,7 +47,7 @@ def piwae(model: Model, params: Params, x: jax.Array, z: Any) -> jax.Array:
 
 
 CELLS = {
-    name: Cell(published, one_layer, objective, 64, 100, warm_up=(objective, 8))
+    name: Cell(published, one_layer, (Part(objective, 8, 400, 0.7), Part(objective, 64, 100, 0.3)))
     for name, published, objective in (
         ("miwae-8-8", 84.97, miwae),
         ("piwae-8-8", 84.46, piwae),

@@ -14,7 +14,7 @@ import jax
 import vae_jax
 from experiments.papers import study
 from experiments.papers.burda2016 import PROTOCOL, elbo, one_layer
-from experiments.papers.study import Cell, Model, Params
+from experiments.papers.study import Cell, Model, Params, Part
 from vae_jax.run import command
 
 
@@ -30,7 +30,7 @@ def analytic(model: Model, params: Params, x: jax.Array, z: Any) -> jax.Array:
 
 CELLS = {
     f"{name}-{draws}": Cell(
-        published if name == "total" else None, one_layer, objective, draws, 400
+        published if name == "total" else None, one_layer, (Part(objective, draws, 400),)
     )
     for name, objective in (("total", total), ("analytic", analytic), ("path", elbo))
     for draws, published in ((1, 86.76), (5, 86.47))

@@ -83,24 +83,34 @@ Objective = Callable[[Model, Params, jax.Array, Any], jax.Array]
 """(model, params, x, z) -> what is maximised, for each example and perhaps each draw."""
 
 
+class Part(NamedTuple):
+    """A part of a training.
+
+    Attributes:
+      objective: what it maximises.
+      num_draws: of z, for each image.
+      batch_size: images a step.
+      share: of the steps, or of the time; those of a training add up to 1.
+    """
+
+    objective: Objective
+    num_draws: int
+    batch_size: int
+    share: float = 1.0
+
+
 class Cell(NamedTuple):
     """A cell of a paper's table.
 
     Attributes:
       published: negative log p(x), nats; None where the paper has none.
       model: mean of the training images, [D] -> a `Model`.
-      objective: what its training maximises.
-      num_draws: of z, for each image.
-      batch_size: images a step.
-      warm_up: objective and draws of the first half of the time, where they are others.
+      parts: of its training, one after the other. Few draws bring most of the way in little time.
     """
 
     published: float | None
     model: Callable[[jax.Array], Model]
-    objective: Objective
-    num_draws: int
-    batch_size: int
-    warm_up: tuple[Objective, int] | None = None
+    parts: tuple[Part, ...]
 
 
 def make_loss(model: Model, objective: Objective, num_draws: int) -> Callable[..., Any]:
@@ -170,62 +180,79 @@ class _Clock:
 _TIMED_STEPS = 301
 
 
+def fit(
+    key: jax.Array,
+    loss: Callable[..., Any],
+    params: Params,
+    data: Any,
+    *,
+    batch_size: int,
+    rate: float,
+    steps: int | None,
+    budget: float,
+    to_zero: bool = True,
+) -> tuple[Params, dict[str, Any]]:
+    """Trains replicas for a number of steps, or for as many as a budget has time for.
+
+    Args:
+      key: of the order and the noise.
+      loss: of `make_loss`, or another sum over replicas.
+      params: of each replica, [R, ...].
+      data: what the loss takes batches of.
+      batch_size: examples a step.
+      rate: of `make_optimizer`.
+      steps: None for what the budget has time for, by the clock of some first steps.
+      budget: seconds.
+      to_zero: end at a rate of zero, with an average of the parameters; else at the full rate.
+
+    Returns:
+      The parameters, and what the training was.
+    """
+
+    def run_for(num_steps: int, planned: float, *callbacks: Any) -> run.Fitted:
+        plan = run.Plan(
+            steps=num_steps, batch_size=batch_size, average_decay=0.999 if to_zero else 0.0
+        )
+        return run.fit(
+            *(key, loss, params, make_optimizer(rate, planned), data, plan),
+            callbacks=[*callbacks, run.ProgressBar(disable=bool(callbacks))],
+        )
+
+    if steps is None:
+        clock = _Clock()
+        run_for(_TIMED_STEPS, math.inf, clock)
+        steps = max(1, round(budget / clock.seconds_per_step))
+    start = time.perf_counter()
+    fitted = run_for(steps, steps if to_zero else math.inf)
+    return fitted.params, {
+        "steps": steps,
+        "epochs": steps * batch_size / len(jax.tree.leaves(data)[0]),
+        "seconds": time.perf_counter() - start,
+        "compile_seconds": fitted.compile_seconds,
+        "loss": fitted.rows[-1]["train_loss"] / len(jax.tree.leaves(params)[0]),
+    }
+
+
 def train(
-    key: jax.Array, model: Model, cell: Cell, images: Any, chosen: Options
+    key: jax.Array, cell: Cell, model: Model, images: Any, chosen: Options
 ) -> tuple[Params, list[dict[str, Any]]]:
-    """The trained replicas [R, ...], and of each part of the training what it was."""
+    """The trained replicas of a cell [R, ...], and of each part of the training what it was."""
     keys = jax.random.split(key, chosen.seeds + 2)
     params = jax.vmap(model.init)(keys[2:])
-    own = (cell.objective, cell.num_draws)
-    parts = [own] if cell.warm_up is None else [cell.warm_up, own]
     report = []
-    for i, (objective, num_draws) in enumerate(parts):
-        loss = make_loss(model, objective, num_draws)
-        last = i == len(parts) - 1
-        part_key = jax.random.fold_in(keys[0], i)
-
-        def fit(
-            num_steps: int,
-            planned: float,
-            *callbacks: Any,
-            of: Any = (part_key, loss, params, last),
-        ) -> run.Fitted:
-            part_key, loss, params, last = of
-            return run.fit(
-                part_key,
-                loss,
-                params,
-                make_optimizer(chosen.learning_rate, planned),
-                images,
-                run.Plan(
-                    steps=num_steps,
-                    batch_size=cell.batch_size,
-                    average_decay=0.999 if last else 0.0,
-                ),
-                callbacks=[*callbacks, run.ProgressBar(disable=bool(callbacks))],
-            )
-
-        if chosen.steps is None:
-            clock = _Clock()
-            fit(_TIMED_STEPS, math.inf, clock)
-            share = seconds(chosen.budget) / len(parts)
-            num_steps = max(1, round(share / clock.seconds_per_step))
-        else:
-            num_steps = max(1, chosen.steps // len(parts))
-        start = time.perf_counter()
-        # A warm-up ends at the full rate.
-        fitted = fit(num_steps, num_steps if last else math.inf)
-        params = fitted.params
-        report.append(
-            {
-                "draws": num_draws,
-                "steps": num_steps,
-                "epochs": num_steps * cell.batch_size / len(images),
-                "seconds": time.perf_counter() - start,
-                "compile_seconds": fitted.compile_seconds,
-                "bound": -fitted.rows[-1]["train_loss"] / chosen.seeds,
-            }
+    for i, part in enumerate(cell.parts):
+        params, what = fit(
+            jax.random.fold_in(keys[0], i),
+            make_loss(model, part.objective, part.num_draws),
+            params,
+            images,
+            batch_size=part.batch_size,
+            rate=chosen.learning_rate,
+            steps=None if chosen.steps is None else max(1, round(part.share * chosen.steps)),
+            budget=part.share * seconds(chosen.budget),
+            to_zero=i == len(cell.parts) - 1,
         )
+        report.append({"draws": part.num_draws, "batch_size": part.batch_size} | what)
     return params, report
 
 
@@ -346,7 +373,7 @@ def main(paper: str, table: str, protocol: str, cells: Mapping[str, Cell]) -> No
     for name in chosen.cells or cells:
         start, cpu = time.perf_counter(), time.process_time()
         model = cells[name].model(jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
-        params, parts = train(train_key, model, cells[name], jnp.asarray(images), chosen)
+        params, parts = train(train_key, cells[name], model, jnp.asarray(images), chosen)
         trained = time.perf_counter()
         measured = [
             log_likelihood(

@@ -14,8 +14,8 @@ import jax
 
 import vae_jax
 from experiments.papers import study
-from experiments.papers.burda2016 import PROTOCOL, iwae, one_layer
-from experiments.papers.study import Cell, Model, Params
+from experiments.papers.burda2016 import PARTS, PROTOCOL, iwae, one_layer
+from experiments.papers.study import Cell, Model, Params, Part
 from vae_jax.run import command
 
 
@@ -28,10 +28,7 @@ CELLS = {
     f"{name}-{draws}": Cell(
         published,
         functools.partial(one_layer, latent_dim=100),
-        objective,
-        draws,
-        400 if draws < 50 else 100,
-        warm_up=None if draws == 1 else (objective, draws // 10 or 1),
+        tuple(Part(objective, *part) for part in PARTS[draws]),
     )
     for name, objective, row in (
         ("iwae", plain, {1: 86.35, 5: 85.18, 50: 84.59}),

@@ -139,13 +139,18 @@ def open_program(chosen: Any, program: str, dataset: Dataset) -> tuple[Path, dic
     """
     name = f"{program}-{_name(dataset)}"
     output = folder.create(chosen.output, name, overwrite=chosen.overwrite)
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(chosen).items()}
+    plain = plain_options(chosen)
     folder.write_json(output / "config.json", plain)
     _say_notice(dataset)
     for note in dataset.notes:
         print(f"note: {note}")
     print(f"results: {output}   device: {jax.devices()[0].device_kind}")
     return output, plain
+
+
+def plain_options(chosen: Any) -> dict[str, Any]:
+    """A program's options, a dataclass, as JSON values."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(chosen).items()}
 
 
 def _name(dataset: Dataset) -> str:
