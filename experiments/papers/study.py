@@ -19,6 +19,7 @@ import optax.contrib
 import vae_jax
 from vae_jax import run
 from vae_jax.run import command, devices, folder, measure, options
+from vae_jax.run.callbacks import counted
 from vae_jax.run.data import named
 from vae_jax.run.errors import UsageError
 from vae_jax.run.job import open_program
@@ -44,7 +45,7 @@ class Options:
     """Muon's, for the first half of the steps; from there it falls to zero along a line. Biases
     take a fifth of it, by Adam."""
     num_importance_samples: int = 5000
-    """Draws for log p(x) of each test image."""
+    """Draws for log p(x) of each test image, a multiple of 50."""
     num_test: int | None = None
     """Test images that are measured; all when not given."""
     dataset: Literal["mnist", "fashion_mnist", "digits"] = "mnist"
@@ -256,42 +257,48 @@ def train(
     return params, report
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+_CHUNK = 50
+_BOUNDS = {"elbo": 1, "iwae_5": 5, "iwae_50": 50}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
 def log_weights(
-    model: Model, num_samples: int, chunk_size: int, params: Params, key: jax.Array, x: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The logarithms of sum_s w_s and of sum_s w_s^2 over S draws, each [B]."""
+    model: Model, num_chunks: int, params: Params, key: jax.Array, x: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Of draws in chunks of 50: log sum_s w_s, log sum_s w_s^2, [B]; bounds of fewer, [3, B]."""
 
     def of_chunk(carry: Any, i: jax.Array) -> Any:
-        z = model.draw(params, jax.random.fold_in(key, i), x, chunk_size)
+        z = model.draw(params, jax.random.fold_in(key, i), x, _CHUNK)
         densities = model.posterior(params, x, z), model.prior(params, z), model.decode(params, z)
         # Of one draw, the bound estimated from it is the logarithm of its weight.
         log_w = vae_jax.elbo(x, z, *densities, analytic_kl=False).value
-        sums = (jax.nn.logsumexp(order * log_w, axis=0) for order in (1, 2))
-        return tuple(map(jnp.logaddexp, carry, sums)), None
+        sums = [jax.nn.logsumexp(order * log_w, axis=0) for order in (1, 2)]
+        first, second = map(jnp.logaddexp, carry[:2], sums)
+        groups = (log_w.reshape(num, -1, len(x)) for num in _BOUNDS.values())
+        bounds = [(jax.nn.logsumexp(g, axis=0) - math.log(len(g))).mean(axis=0) for g in groups]
+        return (first, second, carry[2] + jnp.stack(bounds) / num_chunks), None
 
     nothing = jnp.full(len(x), -jnp.inf)
-    chunks = jnp.arange(num_samples // chunk_size, dtype=jnp.int32)
-    return jax.lax.scan(of_chunk, (nothing, nothing), chunks)[0]
+    start = nothing, nothing, jnp.zeros((len(_BOUNDS), len(x)))
+    sums: tuple[jax.Array, ...]
+    sums, _ = jax.lax.scan(of_chunk, start, jnp.arange(num_chunks, dtype=jnp.int32))
+    return sums
 
 
 def log_likelihood(
     key: jax.Array, model: Model, params: Params, x: jax.Array, num_samples: int
 ) -> dict[str, float]:
-    """Mean log p(x) of images [N, D] by importance sampling, with its errors."""
-    rows, chunk_size = (500, 50) if jax.default_backend() != "cpu" else (20, 25)
-    rows, chunk_size = min(rows, len(x)), math.gcd(chunk_size, num_samples)
-    sums = []
-    # The last rows again, where the number does not divide: all batches have one shape.
-    for start in range(0, len(x), rows):
-        start = min(start, len(x) - rows)
-        part = log_weights(
-            model, num_samples, chunk_size, params, jax.random.fold_in(key, start), x[start:][:rows]
-        )
-        sums.append((start, part))
+    """Mean log p(x) of images [N, D] by importance sampling, with its errors, and lower bounds."""
+    rows = min(len(x), 10 if jax.default_backend() == "cpu" else 500)
     first, second = np.zeros((2, len(x)))
-    for start, part in sums:
-        first[start : start + rows], second[start : start + rows] = map(np.asarray, part)
+    bounds = np.zeros((len(_BOUNDS), len(x)))
+    # The last rows again, where the number does not divide: all batches have one shape.
+    starts = (min(start, len(x) - rows) for start in range(0, len(x), rows))
+    batches = (np.arange(start, start + rows) for start in starts)
+    for here in counted(batches, len(x), f"log p(x), {num_samples} draws"):
+        of_batch = (params, jax.random.fold_in(key, here[0]), x[here])
+        part = log_weights(model, num_samples // _CHUNK, *of_batch)
+        first[here], second[here], bounds[:, here] = map(np.asarray, part)
     value = first - math.log(num_samples)
     effective = np.exp(2 * first - second)
     errors = np.sqrt(np.maximum(1 / effective - 1 / num_samples, 0))
@@ -300,6 +307,7 @@ def log_likelihood(
         "standard_error_of_draws": float(np.sqrt(np.square(errors).sum()) / len(x)),
         "standard_error_over_images": float(value.std(ddof=1) / math.sqrt(len(x))),
         "effective_sample_size": float(np.median(effective)),
+        **{name: float(of.mean()) for name, of in zip(_BOUNDS, bounds, strict=True)},
     }
 
 
@@ -341,7 +349,11 @@ def check(chosen: Options, cells: Mapping[str, Cell]) -> None:
     names = ("seeds", "steps", "num_test")
     given = {name: getattr(chosen, name) for name in names}
     options.check_at_least(1, **{name: value for name, value in given.items() if value is not None})
-    options.check_at_least(2, num_importance_samples=chosen.num_importance_samples)
+    if chosen.num_importance_samples < _CHUNK or chosen.num_importance_samples % _CHUNK:
+        raise UsageError(
+            f"--num-importance-samples is {chosen.num_importance_samples}: give a multiple of "
+            f"{_CHUNK}"
+        )
     options.check_seed(chosen.seed)
     options.check_learning_rate(chosen.learning_rate)
 

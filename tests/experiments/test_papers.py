@@ -50,6 +50,8 @@ def test_the_likelihood_of_two_layers_is_the_exact_one():
     assert 0.001 < error < 0.02
     assert abs(found["value"] - truth.logpdf(x).mean()) < 4 * error
     assert 25 < found["effective_sample_size"] < 5000
+    # The means over many groups of draws, of which each bound is one.
+    assert found["elbo"] < found["iwae_5"] - 0.1 < found["iwae_50"] - 0.1 < found["value"] - 0.1
 
 
 def test_replicas_side_by_side_are_those_trained_alone():
