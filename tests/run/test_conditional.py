@@ -15,7 +15,7 @@ import scipy.stats
 from PIL import Image
 
 import vae_jax
-from vae_jax.run import classifier, conditional, options
+from vae_jax.run import classifier, conditional, figures, measure, options
 from vae_jax.run.commands import generate, mnist
 from vae_jax.run.commands import train as train_command
 from vae_jax.run.data import named
@@ -311,6 +311,11 @@ def test_generate_by_class(command, standard, tmp_path, arguments, shape):
     assert picture[:, -shape[1] :].shape == shape
     assert (picture.shape[1] > shape[1]) == ("--reconstruct-as=7" in arguments)  # names of rows
     assert pixels(tmp_path / "grid.png").std() > 10
+    if "--reconstruct-as=7" in arguments:  # of all 300, evenly spaced
+        x = measure.observed(vae_jax.binarize, named.load("digits").test.images, "test")
+        np.testing.assert_array_equal(
+            picture[:63, -shape[1] :], np.asarray(figures.grid(x[: 15 * 16 : 15], 16))[:63]
+        )
 
 
 def test_evaluate_a_conditional_run(command, standard):

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 import vae_jax
+from vae_jax.evaluation import batched
 from vae_jax.run import (
     callbacks,
     conditional,
@@ -250,9 +251,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         test_label,
         job.chosen.evaluation.num_importance_samples,
     )
-    test["warnings"] += measure.uninformed(
-        test["log_likelihood"], job.image_shape, binary=job.config["binarization"] != "none"
-    )
+    test = measure.compared(test, job.config, job.dataset.test.images)
     of_classes: dict[str, Any] = {}
     if test_label is not None:
         of_classes = conditional.measure(
@@ -268,7 +267,6 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     results = {
         **_described(job),
         **measure.reported(test),
-        **_bits(job, test["log_likelihood"]),
         **of_classes,
         **_timed(job, fitted),
         "parameters_sha256": measure.sha256(params),
@@ -282,15 +280,6 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         brief = f"{type(error).__name__}: {error}".partition("\n")[0]
         warnings.warn(f"a picture could not be made ({brief})", RuntimeWarning, stacklevel=2)
     print(f"pictures and numbers: {job.output}")
-
-
-def _bits(job: Job, log_likelihood: float) -> dict[str, float]:
-    """The field of results.json that compares with other models of bytes, where there is one."""
-    dequantised = "pixels" in job.config and job.dataset.test.images.dtype == np.uint8
-    if job.config["binarization"] != "none" or not dequantised:
-        return {}
-    bits = measure.bits_per_dimension(log_likelihood, job.image_shape)
-    return {"test_bits_per_dimension": bits}
 
 
 def _described(job: Job) -> dict[str, Any]:
@@ -349,7 +338,8 @@ def _draw(
         drawn = pictures.of_classes(class_key, job.model, params, test_x, test_label, num_classes)
         for name, picture in drawn.items():
             picture.save(job.output / name)
-    drawn = pictures.of_images(picture_key, job.model, params, test_x[:64], test_label)
+    shown = batched.take((test_x, test_label), pictures.spread(len(test_x), 64))
+    drawn = pictures.of_images(picture_key, job.model, params, *shown)
     for name, picture in drawn.items():
         picture.save(job.output / name)
     manifold = None

@@ -50,9 +50,7 @@ def measure_again(chosen: Options) -> None:
     x = measure.observed(trained.observe, dataset.test.images, "test")
     key = jax.random.key(chosen.seed)
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
-    test["warnings"] += measure.uninformed(
-        test["log_likelihood"], x.shape[1:], binary=trained.binarization != "none"
-    )
+    test = measure.compared(test, trained.config, dataset.test.images)
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,

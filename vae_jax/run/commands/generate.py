@@ -26,8 +26,8 @@ class Options:
     """Of a conditional run: the class to draw, or all for a row of each class, in which a column
     is a style."""
     reconstruct_as: str | None = None
-    """Of a conditional run: take the first test images and change their class to this one, in the
-    style that they have; each stands above its change."""
+    """Of a conditional run: take test images, evenly spaced, and change their class to this one, in
+    the style that they have; each stands above its change."""
     output: Path = Path("grid.png")
     """The picture; PNG, or what else its name's ending says."""
     data: str | None = None
@@ -99,19 +99,19 @@ def check_label(chosen: Options, config: dict[str, Any]) -> None:
 
 
 def reconstructed_as(chosen: Options, num: int, trained: "Trained") -> Any:
-    """The first test images, each above itself as another class."""
+    """Test images, evenly spaced, each above itself as another class."""
     import jax.numpy as jnp
 
     import vae_jax
-    from vae_jax.run import conditional, data, figures, measure
+    from vae_jax.run import conditional, data, figures, measure, pictures
 
     assert chosen.reconstruct_as is not None
     where = options.moved(trained.options.data, chosen.data)
     dataset = conditional.labelled(data.load_of_run(trained.config, where))
-    num = min(num, len(dataset.test.images))
+    rows = pictures.spread(len(dataset.test.images), num)
     # All are binarised, so that each is as the run's results have it.
-    x = measure.observed(trained.observe, dataset.test.images, "test")[:num]
-    label_now = jnp.asarray(dataset.test.labels[:num])
+    x = measure.observed(trained.observe, dataset.test.images, "test")[rows]
+    label_now = jnp.asarray(dataset.test.labels[rows])
     likelihood = vae_jax.transfer(
         trained.model,
         trained.params,
