@@ -34,7 +34,8 @@ for use in folder.lock, lambda path: folder.create(path, "", overwrite=True):
     said = process.stdout.splitlines()
     assert len(said) == 2, process.stderr
     for line in said:
-        assert f"run is being written by process {os.getpid()} on {os.uname().nodename}" in line
+        owner = f"process {os.getpid()} on {os.uname().nodename}"
+        assert f"run is in use by another process, last written by {owner}: wait" in line
 
 
 def test_a_lock_ends_with_its_process(tmp_path):

@@ -52,8 +52,8 @@ def results(output):
 
 
 def contents(output):
-    """Of every file; the lock's is who had it last."""
-    files = (path for path in output.rglob("*") if path.is_file() and path.name != ".lock")
+    """Of every file."""
+    files = (path for path in output.rglob("*") if path.is_file())
     return {path.relative_to(output): path.read_bytes() for path in files}
 
 
