@@ -19,7 +19,9 @@ def load(monkeypatch, tmp_path):
     """Loads a set whose examples a function makes."""
     tfds = pytest.importorskip("tensorflow_datasets")
 
-    def load(example, *, stream=False, splits=("train", "test"), **chosen):
+    def load(
+        example, *, stream=False, splits=("train", "test"), num=200, by_position=False, **chosen
+    ):
         decoded = []
 
         class Source(list):
@@ -31,12 +33,13 @@ def load(monkeypatch, tmp_path):
             info = SimpleNamespace(full_name="greys/1.0.0")
 
             def as_data_source(self, split=None, decoders=None):
-                sources = {"train": Source(range(200)), "test": Source(range(30))}
+                sources = {"train": Source(range(num)), "test": Source(range(30))}
                 sources = {name: sources[name] for name in splits}
                 return sources if split is None else sources[split]
 
         monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Builder())
-        return data.load(OwnData("tfds:greys", data_dir=tmp_path, **chosen), stream=stream), decoded
+        own = OwnData("tfds:greys", data_dir=tmp_path, **chosen)
+        return data.load(own, stream=stream, by_position=by_position), decoded
 
     return load
 
@@ -47,7 +50,7 @@ def grey(i):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_pictures_are_decoded_once_or_when_asked_for(load, stream):
-    found, decoded = load(grey, stream=stream)
+    found, decoded = load(grey, stream=stream, by_position=True)
     assert [len(part.images) for part in found[1:4]] == [180, 20, 30]
     assert isinstance(found.train.images, Prepared) == stream
     rows = np.array([[3, 100], [179, 3]])
@@ -59,6 +62,35 @@ def test_pictures_are_decoded_once_or_when_asked_for(load, stream):
     np.testing.assert_array_equal(images, GREYS[numbers % len(GREYS)][..., None])
     np.testing.assert_array_equal(labels, numbers % 2)
     assert found.names == ("0", "1")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_copies_are_on_one_side_and_each_image_has_its_label(load, stream):
+    """Of 60 images there are three or four copies each."""
+    found, _ = load(grey, stream=stream)
+    np.testing.assert_array_equal(found.test.images, GREYS[:30, ..., None])
+    sides = []
+    for images, labels in found.train, found.validation:
+        which = [int((image[..., 0] == GREYS).all((1, 2)).argmax()) for image in np.asarray(images)]
+        assert (labels == np.array(which) % 2).all()
+        sides.append(which)
+    assert sorted(sides[0] + sides[1]) == sorted(i % 60 for i in range(200))
+    assert len(set(sides[0])) > 40
+    assert not set(sides[0]) & set(sides[1])
+
+
+def test_a_set_that_grows_moves_no_test_image_into_training(load):
+    many = np.random.default_rng(1).integers(0, 256, (1500, 3, 3), np.uint8)
+    before, after = (
+        load(lambda i, start=start: {"image": many[start:][i]}, splits=("train",), num=num)[0]
+        for start, num in ((300, 1200), (0, 1500))
+    )
+    test, train = (
+        {image.tobytes() for image in split.images} for split in (before.test, after.train)
+    )
+    assert 80 < len(test) < 160
+    assert not test & train
+    assert before.digest != after.digest
 
 
 @pytest.mark.parametrize("stream", [False, True])
