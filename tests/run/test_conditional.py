@@ -347,16 +347,34 @@ def test_bad_labels_of_generate(standard, arguments, message):
     assert "\n" not in str(error.value)
 
 
-def test_label_for_an_unconditional_run(tmp_path):
+def test_a_class_that_is_called_all_is_drawn_as_one(tmp_path, monkeypatch, capsys):
+    """The user's own name is heard first, and it is said."""
+    drawn = []
+    monkeypatch.setattr(generate, "draw", lambda *_, every: drawn.append((_[1], every)))
+    monkeypatch.setattr("vae_jax.run.restore.restore", lambda run: None)
+    monkeypatch.setattr(generate.folder, "save_picture", lambda *_: None)
+    for names in ["all", "cat"], ["cat", "dog"]:
+        write_config(tmp_path, classes=names, num_classes=2, conditional=True)
+        generate.main([str(tmp_path), "--label=all"], "generate")
+    assert drawn == [(64, False), (16, True)]
+    said = capsys.readouterr().out
+    assert said.count("--label=all is the class of that name; samples_by_class.png has every") == 1
+
+
+def write_config(folder, *, conditional=False, **changed):
     config = {
-        "options": options.to_json(options.Options()),
+        "options": options.to_json(options.Options(model=options.Model(conditional=conditional))),
         "dataset": "digits",
         "notice": "",
         "binarization": "dynamic",
         "image_shape": [8, 8, 1],
         "num_classes": 10,
     }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({**config, **changed}))
+
+
+def test_label_for_an_unconditional_run(tmp_path):
+    write_config(tmp_path)
     with pytest.raises(UsageError, match=r"--label is 2 but .* is an unconditional run"):
         generate.main([str(tmp_path), "--label=2"], "generate")
 

@@ -181,7 +181,7 @@ def _validation(job: Job) -> training.Validate:
     """The bound of the validation set, one draw an image, the same draws each time."""
     x = measure.observed(job.observe, job.dataset.validation.images, "validation")
     label, model = job.labels("validation"), job.model
-    key = jax.random.fold_in(job.keys["evaluate"], 0)
+    key = job.keys["validation"]
     batch_size = min(len(x), max(1, _VALIDATED_PIXELS // math.prod(job.image_shape)))
     num_batches = -(-len(x) // batch_size)
 
@@ -242,9 +242,9 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     test_x = measure.observed(job.observe, job.dataset.test.images, "test")
     label = job.labels("test")
     test_label = None if label is None else jnp.asarray(label)
-    evaluate_key, params = job.keys["evaluate"], fitted.params
+    params = fitted.params
     test = measure.measure(
-        jax.random.fold_in(evaluate_key, 1),
+        job.keys["evaluation"],
         job.model,
         params,
         test_x,
@@ -255,7 +255,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     of_classes: dict[str, Any] = {}
     if test_label is not None:
         of_classes = conditional.measure(
-            jax.random.fold_in(evaluate_key, 2),
+            job.keys["classes"],
             job.model,
             params,
             test_x,
@@ -331,7 +331,7 @@ def _draw(
     """Writes the run's pictures."""
     from vae_jax.run import figures, pictures  # here, as matplotlib takes a second
 
-    picture_key, params = job.keys["picture"], fitted.params
+    picture_key, params = job.keys["pictures"], fitted.params
     num_classes = job.dataset.num_classes
     if test_label is not None:
         picture_key, class_key = jax.random.split(picture_key)

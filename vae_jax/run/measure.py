@@ -13,6 +13,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.evaluation import batched
+from vae_jax.run import keys
 from vae_jax.run.callbacks import counted
 
 ELBO_DRAWS = 10
@@ -28,7 +29,7 @@ def observed(observe: Any, images: Any, split: str) -> Any:
     Returns:
       float32 [N, H, W, C], an array, or of many what is read like one.
     """
-    key = jax.random.fold_in(jax.random.key(0), {"validation": 0, "test": 1}[split])
+    key = keys.of_run(0)[f"{split} pixels"]
     if 4 * math.prod(images.shape) <= _IN_MEMORY:
         return jax.jit(observe)(key, jnp.asarray(images))
     return Observed(observe, images, key)
