@@ -36,6 +36,7 @@ def test_active_units_do_not_count_what_the_label_alone_tells():
     ignoring = model._replace(encode=lambda params, x, label=None: model.prior(params, label))
     test = measure.measure(jax.random.key(1), ignoring, params, x, label, 2)
     assert test["active_units"] == 0
+    assert any(said.startswith("none of the 3 latents is used") for said in test["warnings"])
     assert test["means"].var(axis=0).max() > 0.01
     np.testing.assert_allclose(test["kl_per_dimension"], 0, atol=1e-6)
 

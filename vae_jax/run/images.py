@@ -198,7 +198,7 @@ def _validation(job: Job) -> training.Validate:
     def validate(params: Any) -> dict[str, Any]:
         bounds, sizes = [], []
         for i, rows in enumerate(np.array_split(np.arange(len(x)), num_batches)):
-            batch_key = jax.random.fold_in(key, i) if num_batches > 1 else key
+            batch_key = jax.random.fold_in(key, i) if num_batches > 1 else jax.random.clone(key)
             of_rows = None if label is None else label[rows]
             part = x if num_batches == 1 else x[rows]
             bounds.append(jax.device_get(bound_of(params, batch_key, part, of_rows)))

@@ -207,7 +207,9 @@ def test_two_latent_dimensions_grey_pixels_convolutions_and_an_average(command, 
 
 def test_generate_and_evaluate_read_a_run(command, finished, tmp_path):
     picture = tmp_path / "grid.png"
-    succeeded(command("generate", finished, "--num=10", f"--output={picture}", "--seed=3"))
+    process = command("generate", finished, "--num=10", f"--output={picture}", "--seed=3")
+    succeeded(process)
+    assert not process.stderr
     first = pixels(picture)
     succeeded(command("generate", finished, "--num=10", f"--output={picture}", "--seed=4"))
     assert (pixels(picture) != first).any()
