@@ -100,6 +100,28 @@ def test_zeros_and_ones_are_binary(load, stream):
     assert set(np.unique(np.asarray(found.test.images))) == {0, 255}
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "bool"])
+def test_images_of_each_type_are_seen_as_they_are_or_refused_in_a_line(load, dtype, channels):
+    """What is transparent lies on white."""
+    random = np.random.default_rng(0).integers(0, 256, (200, 5, 4, channels))
+    values = (random > 127) if dtype == "bool" else random.astype(dtype)
+    seen = random
+    if channels == 4:
+        alpha = random[..., 3:] / 255
+        seen = random[..., :3] * alpha + 255 * (1 - alpha)
+    if dtype == "bool":
+        seen = 255 * values
+    example = lambda i: {"image": values[i % 200]}  # noqa: E731
+    if dtype in ("uint16", "float32") or (dtype == "bool" and channels > 1):
+        with pytest.raises(DataError) as raised:
+            load(example)
+        assert "\n" not in str(raised.value)
+        return
+    found, _ = load(example)
+    np.testing.assert_allclose(found.test.images, seen[:30], atol=1.01 * (channels == 4))
+
+
 def test_texts_are_classes(load):
     found, _ = load(lambda i: {**grey(i), "label": (b"dog", b"cat")[i % 2]})
     assert found.names == ("cat", "dog")
