@@ -81,7 +81,9 @@ def test_log_likelihoods_of_every_class_and_what_is_made_of_them(monkeypatch):
     expected = {
         "log_likelihood": exact[rows, labels].mean(),
         "log_likelihood_standard_error": 0.1 / np.sqrt(num_test),
+        "log_likelihood_standard_error_over_images": scipy.stats.sem(exact[rows, labels]),
         "marginal_log_likelihood": marginal.mean(),
+        "marginal_log_likelihood_standard_error_over_images": scipy.stats.sem(marginal),
         "marginal_log_likelihood_standard_error": 0.1 * np.sqrt((weight**2).sum()) / num_test,
         "bayes_accuracy": correct.mean(),
         "bayes_accuracy_standard_error": scipy.stats.sem(correct),
@@ -96,6 +98,10 @@ def test_log_likelihoods_of_every_class_and_what_is_made_of_them(monkeypatch):
     np.testing.assert_allclose(shuffled + cost, expected["log_likelihood"], rtol=1e-5)
     assert cost != 0
     assert fields["conditional_shuffled_log_likelihood_standard_error"] < 1e-5
+    said = conditional.summary({**fields, "num_test": num_test}).splitlines()
+    over = scipy.stats.sem(marginal)
+    of_draws = expected["marginal_log_likelihood_standard_error"]
+    assert f"{marginal.mean():9.2f} nats, +- {over:.2f} over 7 images, +- {of_draws:.3f}" in said[1]
 
 
 def test_the_classifier_sees_floats_as_it_sees_the_bytes_that_they_are():
