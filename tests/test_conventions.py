@@ -249,7 +249,7 @@ def test_modules_import_only_from_floors_below():
 
 
 ENGINE_FLOORS = [
-    {"errors", "survival", "figures"},
+    {"errors", "survival", "figures", "keys"},
     {"extras", "options", "plan", "processes"},
     {"callbacks", "command", "data", "devices", "folder", "model", "objective"},
     {"defaults", "measure", "restore", "saver"},

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import vae_jax
-from vae_jax.run import defaults, folder, objective, options
+from vae_jax.run import defaults, folder, keys, objective, options
 from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.model import make_model, make_schedule, measure_pixels, observe
 
@@ -25,7 +25,7 @@ class Job(NamedTuple):
       config: what config.json holds.
       observe: (key, bytes) -> x.
       model: the VAE.
-      keys: of the run, by what they are for.
+      keys: of the run, from `keys.of_run`.
       continued_by: the command that goes on with it.
       start: of the process, by time.perf_counter.
     """
@@ -101,8 +101,6 @@ def open_job(
         folder.write_json(output / "config.json", config)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the folder is made")
-    key = jax.random.key(chosen.training.seed)
-    names = ("init", "train", "evaluate", "picture")
     job = Job(
         chosen=chosen,
         dataset=dataset,
@@ -118,7 +116,7 @@ def open_job(
             dataset.num_classes,
             as_before="pixels" not in config,
         ),
-        keys=dict(zip(names, jax.random.split(key, 4), strict=True)),
+        keys=keys.of_run(chosen.training.seed),
         continued_by=f"{prog} --output={output} --resume",
         start=start,
     )

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.evaluation import batched
+from vae_jax.run import keys
 from vae_jax.run.callbacks import counted
 
 ELBO_DRAWS = 10
@@ -28,7 +29,7 @@ def observed(observe: Any, images: Any, split: str) -> Any:
     Returns:
       float32 [N, H, W, C], an array, or of many what is read like one.
     """
-    key = jax.random.fold_in(jax.random.key(0), {"validation": 0, "test": 1}[split])
+    key = keys.of_run(0)[f"{split} pixels"]
     if 4 * math.prod(images.shape) <= _IN_MEMORY:
         return jax.jit(observe)(key, jnp.asarray(images))
     return Observed(observe, images, key)
@@ -143,6 +144,26 @@ def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Cal
         return bound, estimate, kl, posterior.mean, moved
 
     return measure_batch
+
+
+def compared(test: dict[str, Any], config: Mapping[str, Any], images: Any) -> dict[str, Any]:
+    """What was measured, beside a model that knows nothing of the images.
+
+    Args:
+      test: from `measure`.
+      config: of the run, its config.json.
+      images: of the test set, as they were read.
+
+    Returns:
+      The same, with a warning more where that model is the better one, and with bits_per_dimension
+      where the images are bytes that were dequantised.
+    """
+    nats, shape = test["log_likelihood"], tuple(images.shape[1:])
+    binary = config["binarization"] != "none"
+    said = test["warnings"] + uninformed(nats, shape, binary=binary)
+    if binary or images.dtype != np.uint8 or "pixels" not in config:  # version 0.1 did not
+        return {**test, "warnings": said}
+    return {**test, "warnings": said, "bits_per_dimension": bits_per_dimension(nats, shape)}
 
 
 def bits_per_dimension(log_likelihood: float, image_shape: tuple[int, ...]) -> float:

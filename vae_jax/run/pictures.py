@@ -11,13 +11,17 @@ import vae_jax
 from vae_jax.run import conditional, figures
 
 
+def spread(num: int, most: int) -> np.ndarray:
+    """Rows of a set of `num` to show, `most` at most, evenly spaced: folders lie class by class."""
+    return np.arange(min(num, most)) * num // min(num, most)
+
+
 def of_images(
     key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, label: jax.Array | None
 ) -> dict[str, Image.Image]:
     """reconstructions.png of test images, and samples.png from the prior."""
-    label = None if label is None else label[: len(x)]
     likelihood = vae_jax.reconstruct(model, params, x, label)
-    # With labels, one image for each of the first test labels.
+    # With labels, one image for each of theirs.
     samples = vae_jax.generate(key, model, params, 64 if label is None else (), label)
     return {
         "reconstructions.png": figures.reconstructions(

@@ -37,7 +37,7 @@ def measure_again(chosen: Options) -> None:
     import jax
     import jax.numpy as jnp
 
-    from vae_jax.run import conditional, data, measure
+    from vae_jax.run import conditional, data, keys, measure
     from vae_jax.run.restore import restore
 
     trained = restore(chosen.run)
@@ -48,11 +48,9 @@ def measure_again(chosen: Options) -> None:
         dataset = conditional.labelled(dataset)
         label = jnp.asarray(dataset.test.labels)
     x = measure.observed(trained.observe, dataset.test.images, "test")
-    key = jax.random.key(chosen.seed)
+    key = keys.of_run(chosen.seed)["evaluate again"]
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
-    test["warnings"] += measure.uninformed(
-        test["log_likelihood"], x.shape[1:], binary=trained.binarization != "none"
-    )
+    test = measure.compared(test, trained.config, dataset.test.images)
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,
