@@ -94,39 +94,30 @@ EXERCISES = (
     (
         "The range for the size is wider than those for the places. Why?",
         "It is [[width.scale:.2f]], and [[width.x:.2f]] and [[width.y:.2f]] for the places. A "
-        "place "
-        ""
-        ""
-        ""
-        ""
-        ""
-        "has 32 values and a size 6; and a sprite of the wrong size is wrong along its rim, while "
-        "one beside its place is wrong on two sides.",
+        "place has 32 values and a size 6; and a sprite of the wrong size is wrong along its rim, "
+        "while one beside its place is wrong on two sides.",
     ),
     (
         "Why are the sine and the cosine of *twice* the angle used for the ellipse's angle?",
         "After half a turn an ellipse is itself again: angles 0 and 180 degrees are one picture, "
-        "and "
-        "no code can tell them apart. Twice the angle takes both to the same value.",
+        "and no code can tell them apart. Twice the angle takes both to the same value.",
     ),
     (
         "Would the graphs of the VAE look the same for another seed?",
         "In shape, not in place: any dimension can be the one for a factor, and with the other "
-        "sign, "
-        "for both leave the prior and the bound as they are.",
+        "sign, for both leave the prior and the bound as they are.",
     ),
     (
         "How many nats does the VAE spend on a sprite in all, and how many would it take to name "
-        "one "
-        "exactly?",
+        "one exactly?",
         "It spends [[kl:.1f]]. Naming one of 737,280 takes $\\log 737280 = 13.5$ nats, if every "
         "sprite were told from every other.",
     ),
     (
         "A code of zeros: what do the two decoders make of it?",
         "The VAE a sprite-like blob, since zero is the middle of its prior. The autoencoder "
-        "whatever "
-        "lies there: zero means nothing to it. Draws near zero are in the first row of the figure.",
+        "whatever lies there: zero means nothing to it. Draws near zero are in the first row of "
+        "the figure.",
     ),
 )
 
@@ -296,13 +287,7 @@ def draw_knobs(model: vae_jax.VAE, params: Any, kl: np.ndarray) -> page.Figure:
         "A row for each latent dimension and a column for each value: along some rows the sprite "
         "moves, along others it grows or changes its form.",
         "One ellipse with one dimension of its code set to nine values. Beside each dimension, "
-        "what "
-        ""
-        ""
-        ""
-        ""
-        ""
-        "it says of a sprite on average.",
+        "what it says of a sprite on average.",
     )
 
 
@@ -317,19 +302,7 @@ def draw_outside(drawn: dict[str, dict[str, np.ndarray]]) -> page.Figure:
     return page.figure(
         figure,
         "Decoded sprites. For codes of sprites both models show sprites; for codes of the prior "
-        "the "
-        ""
-        ""
-        ""
-        ""
-        ""
-        "VAE shows blurred sprites and the autoencoder clouds and crumbs, far out as well.",
+        "the VAE shows blurred sprites and the autoencoder clouds and crumbs, far out as well.",
         "Decoded means: of codes of new sprites, of codes of the prior, and of codes three times "
-        "as "
-        ""
-        ""
-        ""
-        ""
-        ""
-        "far out as each model's own.",
+        "as far out as each model's own.",
     )

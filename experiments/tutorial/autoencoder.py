@@ -144,14 +144,7 @@ EXERCISES = (
     ),
     (
         "Which of the rows of the first table would you show to sell an autoencoder as a "
-        "generative "
-        ""
-        ""
-        ""
-        ""
-        ""
-        ""
-        "model, and what would a critic ask to see beside it?",
+        "generative model, and what would a critic ask to see beside it?",
         "The fourth: with two latents the judge is sure about [[sure_2.autoencoder:.0%]] of its "
         "draws and [[sure_2.vae:.0%]] of the VAE's. The critic asks for recall: "
         "[[fidelity.plane.autoencoder.recall:.0%]] against [[fidelity.plane.vae.recall:.0%]].",
@@ -292,8 +285,7 @@ def draw_architecture() -> page.Figure:
     return page.figure(
         figure,
         "Two rows of boxes. Autoencoder: image, encoder, code, decoder, image. VAE: the encoder "
-        "gives "
-        "a mean and a standard deviation, noise makes a code of them, which is decoded.",
+        "gives a mean and a standard deviation, noise makes a code of them, which is decoded.",
         "The same two networks in both. The VAE's encoder answers with a mean and a standard "
         "deviation, and what is decoded is a draw.",
     )

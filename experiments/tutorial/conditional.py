@@ -80,8 +80,7 @@ EXERCISES = (
     (
         "Why is the KL of the conditional model smaller?",
         "[[kl.conditional:.2f]] against [[kl.unconditional:.2f]] nats: which digit it is need not "
-        "be "
-        "in the code, since decoder, encoder and prior are told.",
+        "be in the code, since decoder, encoder and prior are told.",
     ),
     (
         "What would the bound with shuffled labels be, if the model ignored the label?",

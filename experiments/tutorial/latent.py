@@ -76,13 +76,11 @@ EXERCISES = (
     (
         "Halfway between two codes the judge is sure less often than at the codes themselves. Why?",
         "It is sure of [[sure_midpoint.latent:.0%]] halfway. On the way from one district to "
-        "another "
-        "there is a border, where the decoder answers with a mixture of both.",
+        "another there is a border, where the decoder answers with a mixture of both.",
     ),
     (
         "An ellipse's standard deviation of [[posterior_scale:.2f]] in two dimensions: how many "
-        "such "
-        "ellipses fit into the prior's circle of standard deviation 1, by area?",
+        "such ellipses fit into the prior's circle of standard deviation 1, by area?",
         "About $1 / \\sigma^2$, so [[ellipses:.0f]]: that is roughly how many kinds of images a "
         "plane can tell apart.",
     ),

@@ -113,13 +113,9 @@ EXERCISES = (
     (
         "With fidelity only the KL was not trained, and is [[fidelity.kl:.1f]] nats. Where does it "
         "come from?",
-        "From narrow ellipses far out: $-\\log \\sigma$ is about "
-        "[[fidelity.minus_log_scale:.1f]] for each of two dimensions, and half the squared "
-        "distance "
-        ""
-        ""
-        ""
-        "from zero makes most of the rest.",
+        "From narrow ellipses far out: $-\\log \\sigma$ is about [[fidelity.minus_log_scale:.1f]] "
+        "for each of two dimensions, and half the squared distance from zero makes most of the "
+        "rest.",
     ),
     (
         "Weights of 1 and 0.5, a beta of 0.5: where would the ellipses be?",
