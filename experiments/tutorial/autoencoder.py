@@ -257,31 +257,33 @@ def limit(key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array) -> dict
 
 
 def draw_architecture() -> page.Figure:
-    figure, axes = drawing.panels(2, 1, 3.4)
-    texts = {"autoencoder": ("$z = \\mu$",), "VAE": ("$\\mu$", "$\\sigma$")}
-    for panel, (title, outputs) in zip(axes, texts.items(), strict=True):
-        panel.set(xlim=(0, 10), ylim=(0, 3), title=title)
+    figure, axes = drawing.panels(2, 1, 2.6, gridspec_kw={"height_ratios": (1, 2.2)})
+    for panel, title, reach in zip(axes, ("autoencoder", "VAE"), (0.5, 1.2), strict=True):
+        panel.set(xlim=(0, 10), ylim=(-reach, reach), title=title)
         panel.axis("off")
-        drawing.box(panel, (0.5, 1.5), "$x$")
-        drawing.box(panel, (2.4, 1.5), "encoder\n$\\phi$", drawing.BLUE)
-        drawing.box(panel, (7.6, 1.5), "decoder\n$\\theta$", drawing.ORANGE)
-        drawing.box(panel, (9.5, 1.5), "$\\hat{x}$")
-        drawing.arrow(panel, (0.8, 1.5), (1.65, 1.5))
-        drawing.arrow(panel, (8.4, 1.5), (9.2, 1.5))
-        if title == "autoencoder":
-            drawing.box(panel, (5, 1.5), *outputs)
-            drawing.arrow(panel, (3.15, 1.5), (4.35, 1.5))
-            drawing.arrow(panel, (5.65, 1.5), (6.8, 1.5))
-            continue
-        for text, height in zip((*outputs, "$\\epsilon$"), (2.4, 1.5, 0.4), strict=True):
-            noise = {"boxstyle": "circle,pad=0.3", "facecolor": "#e6e6e6"} if height < 1 else {}
-            drawing.box(panel, (4.1, height), text, **noise)
-            drawing.arrow(panel, (4.4, height), (5.0, 1.5 + 0.2 * (height - 1.5)))
-            if not noise:
-                drawing.arrow(panel, (3.15, 1.5 + 0.3 * (height - 1.5)), (3.8, height))
-        drawing.box(panel, (5.9, 1.5), "$\\mu + \\sigma\\epsilon$")
-        drawing.arrow(panel, (6.75, 1.5), (6.85, 1.5))
-        panel.text(4.55, 0.2, "noise, $N(0, I)$", fontsize=8)
+        drawing.box(panel, (0.35, 0), "$x$")
+        drawing.box(panel, (2.1, 0), "encoder\n$\\phi$", drawing.BLUE)
+        drawing.box(panel, (8.1, 0), "decoder\n$\\theta$", drawing.ORANGE)
+        drawing.box(panel, (9.7, 0), "$\\hat{x}$")
+        drawing.arrow(panel, (0.6, 0), (1.4, 0))
+        drawing.arrow(panel, (8.8, 0), (9.45, 0))
+    autoencoder, vae = axes
+    drawing.box(autoencoder, (5.1, 0), "$z = \\mu$")
+    drawing.arrow(autoencoder, (2.8, 0), (4.6, 0))
+    drawing.arrow(autoencoder, (5.6, 0), (7.4, 0))
+    drawing.box(vae, (6, 0), "$\\mu + \\sigma\\epsilon$")
+    drawing.arrow(vae, (6.6, 0), (7.4, 0))
+    noise = {"boxstyle": "circle,pad=0.3", "facecolor": "#e6e6e6"}
+    for text, height, shape in (
+        ("\\mu", 0.85, {}),
+        ("\\sigma", 0, {}),
+        ("\\epsilon", -0.85, noise),
+    ):
+        drawing.box(vae, (4, height), f"${text}$", **shape)
+        drawing.arrow(vae, (4.3, height), (5.4, 0.2 * height))
+        if not shape:
+            drawing.arrow(vae, (2.8, 0.3 * height), (3.7, height))
+    vae.text(3.65, -0.85, "noise, $N(0, I)$", ha="right", va="center", fontsize=8)
     return page.figure(
         figure,
         "Two rows of boxes. Autoencoder: image, encoder, code, decoder, image. VAE: the encoder "

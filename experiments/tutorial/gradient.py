@@ -347,41 +347,39 @@ def draw_histogram(first: dict[str, np.ndarray], exact: np.ndarray) -> page.Figu
 
 
 def draw_graphs() -> page.Figure:
-    figure, axes = drawing.panels(1, 2, 2.9)
-    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "black"}
-    random = {**box, "boxstyle": "circle,pad=0.3", "facecolor": "#e3e3e3"}
+    figure, axes = drawing.panels(1, 2, 2.7)
+    random = {"boxstyle": "circle,pad=0.3", "facecolor": "#e3e3e3"}
 
-    def node(panel: Any, at: tuple[float, float], text: str, style: dict[str, Any]) -> None:
-        panel.text(*at, text, ha="center", va="center", bbox=style, fontsize=9, zorder=3)
-
-    def arrow(panel: Any, start: Any, end: Any, **settings: Any) -> None:
-        style = {"arrowstyle": "-|>", "shrinkA": 15, "shrinkB": 15, "color": "black", **settings}
+    def back(panel: Any, start: Any, end: Any, curve: float) -> None:
+        style = {"arrowstyle": "-|>", "color": drawing.ORANGE, "linestyle": "--", "shrinkA": 0}
+        style |= {"shrinkB": 0, "connectionstyle": f"arc3,rad={curve}"}
         panel.annotate("", end, start, arrowprops=style)
 
-    back = {"color": drawing.ORANGE, "linestyle": "--", "connectionstyle": "arc3,rad=-0.45"}
     for panel, title in zip(axes, ("score function", "reparameterised"), strict=True):
-        panel.set(xlim=(-1.3, 1.3), ylim=(-0.4, 3.4), title=title)
+        panel.set(xlim=(-1.3, 1.3), ylim=(-0.25, 3.25), title=title)
         panel.axis("off")
+        drawing.box(panel, (-0.4, 0), "$\\phi$: $\\mu$, $\\sigma$")
+        drawing.box(panel, (-0.4, 3), "$f(z)$")
     left, right = axes
-    node(left, (0, 0), r"$\phi$: $\mu$, $\sigma$", box)
-    node(left, (0, 1.5), r"$z \sim q_\phi$", random)
-    node(left, (0, 3), r"$f(z)$", box)
-    arrow(left, (0, 0), (0, 1.5), shrinkB=20)
-    arrow(left, (0, 1.5), (0, 3), shrinkA=20)
-    node(left, (0.95, 1.5), r"$\log q_\phi(z)$", box)
-    arrow(left, (0.95, 1.5), (0.1, 0), **{**back, "connectionstyle": "arc3,rad=-0.3"})
-    left.text(-0.12, 0.62, "draw: no\ngradient", ha="right", fontsize=8)
-    left.text(0.95, 2.2, "times\n$f(z) - b$", ha="center", fontsize=8, color=drawing.ORANGE)
-    node(right, (-0.5, 0), r"$\phi$: $\mu$, $\sigma$", box)
-    node(right, (0.8, 0), r"$\epsilon$", random)
-    node(right, (0, 1.5), r"$z = \mu + \sigma\epsilon$", box)
-    node(right, (0, 3), r"$f(z)$", box)
-    arrow(right, (-0.5, 0), (0, 1.5))
-    arrow(right, (0.8, 0), (0, 1.5))
-    arrow(right, (0, 1.5), (0, 3))
-    arrow(right, (0, 3), (0, 1.5), **{**back, "connectionstyle": "arc3,rad=0.6"})
-    arrow(right, (0, 1.5), (-0.5, 0), **{**back, "connectionstyle": "arc3,rad=0.6"})
-    right.text(-0.95, 2.2, "gradient", ha="center", fontsize=8, color=drawing.ORANGE)
+    drawing.arrow(left, (-0.4, 1.9), (-0.4, 2.75))
+    drawing.arrow(right, (-0.4, 1.75), (-0.4, 2.75))
+    drawing.box(left, (-0.4, 1.5), "$z \\sim q_\\phi$", **random)
+    drawing.box(left, (0.8, 1.5), "$\\log q_\\phi(z)$")
+    drawing.arrow(left, (-0.4, 0.25), (-0.4, 1.1))
+    drawing.arrow(left, (-0.1, 1.5), (0.35, 1.5))
+    back(left, (0.8, 1.25), (0, 0), -0.35)
+    left.text(-0.5, 0.62, "draw: no\ngradient", ha="right", va="center", fontsize=8)
+    label = {"va": "center", "fontsize": 8, "color": drawing.ORANGE}
+    left.text(0.8, 0.45, "gradient,\ntimes\n$f(z) - b$", **label)
+    drawing.box(right, (-0.4, 1.5), "$z = \\mu + \\sigma\\epsilon$")
+    drawing.box(right, (0.9, 1.5), "$\\epsilon$", **random)
+    drawing.arrow(right, (-0.4, 0.25), (-0.4, 1.25))
+    drawing.arrow(right, (0.75, 1.5), (0.05, 1.5))
+    back(right, (-0.65, 2.8), (-0.65, 1.75), 0.4)
+    back(right, (-0.65, 1.25), (-0.65, 0.25), 0.4)
+    for height in (2.27, 0.75):
+        right.text(-0.92, height, "gradient", ha="right", **label)
+    right.text(0.9, 1.1, "noise,\n$N(0, I)$", ha="center", va="top", fontsize=8)
     return page.figure(
         figure,
         "Two computation graphs. Score function: phi to a random node z to f, the gradient returns "
