@@ -280,7 +280,9 @@ def draw_knobs(model: vae_jax.VAE, params: Any, kl: np.ndarray) -> page.Figure:
     figure, axes = drawing.panels(height=3.6)
     drawing.images(axes, images[order].reshape(-1, *images.shape[2:]), 9, frame=True)
     drawing.row_labels(axes, [f"$z_{{{i + 1}}}$   {kl[i]:.2f} nats" for i in order], len(order))
-    drawing.column_labels(axes, [f"{value:+.1f}" for value in np.linspace(-2, 2, 9)])
+    drawing.column_labels(
+        axes, [f"{value:+.1f}" if value else "0" for value in np.linspace(-2, 2, 9)]
+    )
     axes.set_xlabel("value of the dimension")
     return page.figure(
         figure,
