@@ -62,9 +62,9 @@ cost more nats than it saves in pixels is not said at all, and its range is that
 range is that of a whole dimension, which may serve several factors: the one that turns with the
 angle moves with the places too, and is narrow for their sake. The autoencoder's values tell the
 places as well and the angle better, but not how much a value matters: it has no range to compare
-with. Nothing in either loss asks for one dimension for each factor. Here the two places are folded
-over several, as the bends show; a dimension for each factor, where it is found, is not to be relied
-on (Locatello et al. 2019).
+with. Nothing in either loss asks for one dimension for each factor. Where a curve bends back, the
+factor is folded over several dimensions; a dimension for each factor, where it is found, is not to
+be relied on (Locatello et al. 2019).
 
 **Turning one knob.** A sprite is encoded by the VAE and one dimension is moved from $-2$ to $2$,
 the most informative first:
@@ -92,10 +92,11 @@ and crumbs.
 
 EXERCISES = (
     (
-        "The range for the size is wider than those for the places. Why?",
-        "It is [[width.scale:.2f]], and [[width.x:.2f]] and [[width.y:.2f]] for the places. A "
-        "place has 32 values and a size 6; and a sprite of the wrong size is wrong along its rim, "
-        "while one beside its place is wrong on two sides.",
+        "The range for the place from left to right is [[width.x:.2f]] wide. How many nats does it "
+        "cost at least, and what does the VAE have for them?",
+        "$\\tfrac{1}{2}(\\sigma^2 + \\mu^2 - 1 - \\log \\sigma^2)$ is at least $-\\log \\sigma - "
+        "\\tfrac{1}{2}$, here [[least_nats:.2f]] nats. A sprite beside its place is wrong on two "
+        "sides, and each pixel that is wrong for certain costs more than that.",
     ),
     (
         "Why are the sine and the cosine of *twice* the angle used for the ellipse's angle?",
@@ -177,6 +178,7 @@ def run(study: Study) -> page.Chapter:
         "neighbours": NEIGHBOURS,
         "explained": shares,
         "width": width,
+        "least_nats": -np.log(width["x"]) - 0.5,
         "kl": kl.sum(),
         "wrong": {
             row: {name: wrong_pixels(images, library) for name, images in of.items()}
