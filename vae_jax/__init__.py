@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from vae_jax import networks as networks
     from vae_jax.bounds import Bound, autoencode, ciwae, elbo, iwae, miwae, piwae, renyi, tvo
     from vae_jax.distributions import (
+        Ancestral,
         Bernoulli,
         Categorical,
         Distribution,
+        Draw,
         Joint,
         MultivariateNormal,
         Normal,
+        draw,
+        given,
         kl_divergence,
         log_prob,
         sample,
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
         sticking_the_landing,
         vimco,
     )
+    from vae_jax.hierarchy import make_chain, make_top_down
     from vae_jax.loss import make_loss
     from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
     from vae_jax.penalties import (
@@ -96,12 +101,16 @@ _ROOMS = {
         "tvo",
     ),
     "distributions": (
+        "Ancestral",
         "Bernoulli",
         "Categorical",
         "Distribution",
+        "Draw",
         "Joint",
         "MultivariateNormal",
         "Normal",
+        "draw",
+        "given",
         "kl_divergence",
         "log_prob",
         "sample",
@@ -131,6 +140,7 @@ _ROOMS = {
         "sticking_the_landing",
         "vimco",
     ),
+    "hierarchy": ("make_chain", "make_top_down"),
     "loss": ("make_loss",),
     "model": (
         "VAE",
@@ -173,11 +183,13 @@ __all__ = [
     "DCI",
     "VAE",
     "AggregateKL",
+    "Ancestral",
     "Batch",
     "Bernoulli",
     "Bound",
     "Categorical",
     "Distribution",
+    "Draw",
     "Estimate",
     "Evaluation",
     "Joint",
@@ -200,10 +212,12 @@ __all__ = [
     "dip_vae_i",
     "dip_vae_ii",
     "doubly_reparameterized",
+    "draw",
     "elbo",
     "evaluate",
     "free_bits",
     "generate",
+    "given",
     "init_state",
     "interpolate",
     "iwae",
@@ -213,7 +227,9 @@ __all__ = [
     "leave_one_out",
     "log_likelihood",
     "log_prob",
+    "make_chain",
     "make_loss",
+    "make_top_down",
     "make_train_epoch",
     "make_train_step",
     "make_vae",

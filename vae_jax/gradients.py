@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from vae_jax.bounds import Bound, elbo, iwae
 from vae_jax.bounds._terms import checked, log_posterior
 from vae_jax.bounds.weighted import log_mean_exp, weighed
-from vae_jax.distributions import Joint
+from vae_jax.distributions import Joint, given
 
 __all__ = [
     "doubly_reparameterized",
@@ -176,6 +176,11 @@ def doubly_reparameterized(
     >>> params = {"encoder": jnp.float32(0.5), "decoder": jnp.float32(1.0)}
     >>> gradient = jax.grad(loss)(params, jax.random.key(0))
     """
+    if not hasattr(z, "shape"):
+        raise TypeError(
+            f"z is a {type(z).__name__} of several latents, whose scores it does not take apart: "
+            "use sticking_the_landing, or iwae itself"
+        )
     held = _held(posterior, z)
     log_weights, *_ = weighed(x, z, held, prior, decode(z))
     z = _scale_tangent(z, jax.nn.softmax(log_weights, axis=0))
@@ -264,7 +269,7 @@ def _scored(
 ) -> tuple[Array, Array, list[Array]]:
     """log w of constant draws, a zero with the gradient of log q(z|x), a `Bound`'s other terms."""
     z = jax.lax.stop_gradient(z)
-    values = x, z, posterior, prior, decode(z)
+    values = x, z, given(posterior, z), given(prior, z), decode(z)
     log_weights, *terms = weighed(*values)
     latents, _, leading, _ = checked(*values)
     log_q = log_posterior(latents, leading).astype(log_weights.dtype)
@@ -298,9 +303,10 @@ def _held(posterior: Any, z: Any) -> Any:
             f"the posterior, a {type(posterior).__name__}, is no pytree of its parameters, which "
             "are to be held constant: register it, or use a distribution that is one"
         )
-    if not jnp.issubdtype(z.dtype, jnp.floating):
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(z)]
+    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
         raise TypeError(
-            f"z has dtype {z.dtype} and no gradient goes through it: use vimco or score_function"
+            f"z has dtype {dtypes[0]} and no gradient goes through it: use vimco or score_function"
         )
     return jax.lax.stop_gradient(posterior)
 

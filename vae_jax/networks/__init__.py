@@ -1,8 +1,9 @@
 """Flax Linen networks for vectors and images of any shape, and what makes distributions of them.
 
-A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `GatedMLP`, `ResidualMLP`, `ConvEncoder`
-and `ConvDecoder`, `ResidualConvEncoder` and `ResidualConvDecoder`. `Encoder`, `BernoulliDecoder` and
-`NormalDecoder` wrap one and return a distribution. Nothing else in vae_jax imports flax.
+A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `GatedMLP`, `ResidualMLP`; of images
+`ConvEncoder` and `ConvDecoder`, `ResidualConvEncoder` and `ResidualConvDecoder`. `Encoder`,
+`BernoulliDecoder` and `NormalDecoder` wrap one and return a distribution. Nothing else in vae_jax
+imports flax.
 
 A network whose `condition` is a `ClassCondition` or a `FloatCondition` takes a label beside its
 input, and joins the two: flattened and concatenated before a dense layer, as channels before a
@@ -13,6 +14,13 @@ draws z [S, B, Z].
 from vae_jax.networks.condition import ClassCondition, FloatCondition
 from vae_jax.networks.conv import Conv, ConvDecoder, ConvEncoder, StridedConv, TransposedConv
 from vae_jax.networks.heads import BernoulliDecoder, Encoder, NormalDecoder, StandardPrior
+from vae_jax.networks.hierarchy import (
+    BottomUp,
+    LadderDecoder,
+    LadderEncoder,
+    TopDown,
+    precision_weighted,
+)
 from vae_jax.networks.initializers import constant_bias, logit
 from vae_jax.networks.mlp import MLP, GatedMLP, ResidualMLP
 from vae_jax.networks.precision import matmul_bfloat16
@@ -21,6 +29,7 @@ from vae_jax.networks.residual import ResidualConvDecoder, ResidualConvEncoder, 
 __all__ = [
     "MLP",
     "BernoulliDecoder",
+    "BottomUp",
     "ClassCondition",
     "Conv",
     "ConvDecoder",
@@ -28,15 +37,19 @@ __all__ = [
     "Encoder",
     "FloatCondition",
     "GatedMLP",
+    "LadderDecoder",
+    "LadderEncoder",
     "NormalDecoder",
     "ResidualConvDecoder",
     "ResidualConvEncoder",
     "ResidualMLP",
     "StandardPrior",
     "StridedConv",
+    "TopDown",
     "TransposedConv",
     "channels_for",
     "constant_bias",
     "logit",
     "matmul_bfloat16",
+    "precision_weighted",
 ]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -58,6 +57,7 @@ class GatedMLP(nn.Module):
       matmul: see `MLP`.
       condition: see `MLP`.
 
+    >>> import jax, jax.numpy as jnp
     >>> network = GatedMLP((3,), hidden=(8,))
     >>> params = network.init(jax.random.key(0), jnp.ones((1, 5)))
     >>> network.apply(params, jnp.ones((4, 5))).shape
@@ -97,6 +97,7 @@ class ResidualMLP(nn.Module):
       matmul: see `MLP`.
       condition: see `MLP`.
 
+    >>> import jax, jax.numpy as jnp
     >>> network = ResidualMLP((3,), hidden=(8, 8))
     >>> params = network.init(jax.random.key(0), jnp.ones((1, 5)))
     >>> network.apply(params, jnp.ones((4, 5))).shape
@@ -140,6 +141,7 @@ def flattened(module: Any, x: Array, label: Any) -> Array:
 
 
 def dense(module: Any, width: int, **options: Any) -> nn.Dense:
+    """A layer with the module's matrix product."""
     return nn.Dense(width, dot_general=as_dot_general(module.matmul), **options)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -40,6 +39,7 @@ class ResidualConvEncoder(nn.Module):
       matmul: of all layers; see `MLP`.
       condition: as `ConvEncoder` has it.
 
+    >>> import jax, jax.numpy as jnp
     >>> network = ResidualConvEncoder((6,), channels=(4, 8), hidden=8)
     >>> params = network.init(jax.random.key(0), jnp.ones((1, 10, 9, 3)))
     >>> network.apply(params, jnp.ones((2, 10, 9, 3))).shape
@@ -87,6 +87,7 @@ class ResidualConvDecoder(nn.Module):
       matmul: of all layers; see `MLP`.
       condition: as `ConvDecoder` has it.
 
+    >>> import jax, jax.numpy as jnp
     >>> network = ResidualConvDecoder((10, 9, 3), channels=(8, 4), hidden=8)
     >>> params = network.init(jax.random.key(0), jnp.ones((1, 6)))
     >>> network.apply(params, jnp.ones((2, 6))).shape
