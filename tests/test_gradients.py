@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
 import vae_jax
 from vae_jax import Categorical, Joint, MultivariateNormal, Normal, gradients, networks
@@ -288,3 +288,62 @@ def test_a_hierarchy_by_the_parts_made_anew():
     error = np.sqrt((held - plain).var() / num)
     assert error > 1e-4
     assert abs((held - plain).mean()) < 4 * error
+
+
+HIERARCHY = {"q": (0.6, 0.4, 0.5, 0.7), "p": (0.8, 0.9, 1.3, 0.6)}
+"""q(h1|x), q(h2|h1), p(h1|h2) and p(x|h1): their slopes a, b; c, d and scales s, t; u, v."""
+
+
+def iwae_of_a_hierarchy(q, p, x, noise, weights):
+    """The expectation over noise [N, S, 2] of a bound of S draws, in float64 and by scipy alone."""
+    (a, b, s, t), (c, d, u, v) = q, p
+    h1 = a * x + s * noise[..., 0]
+    h2 = b * h1 + t * noise[..., 1]
+    normal = stats.norm.logpdf
+    log_w = normal(x, d * h1, v) + normal(h1, c * h2, u) + normal(h2)
+    log_w -= normal(h1, a * x, s) + normal(h2, b * h1, t)
+    return weights @ (special.logsumexp(log_w, axis=1) - np.log(noise.shape[1]))
+
+
+@pytest.mark.parametrize(("estimator", "num_draws"), [("stl", 1), ("dreg", 1), ("dreg", 2)])
+def test_gradients_of_a_hierarchy_by_quadrature(estimator, num_draws):
+    nodes, of_node = np.polynomial.hermite_e.hermegauss(12)
+    of_node = of_node / of_node.sum()
+    noise = np.stack(np.meshgrid(*[nodes] * 2 * num_draws, indexing="ij"), -1)
+    noise = noise.reshape(-1, num_draws, 2)
+    each = np.stack(np.meshgrid(*[of_node] * 2 * num_draws, indexing="ij"), -1)
+    weights = each.reshape(len(noise), -1).prod(-1)
+    x = 0.9
+
+    def exact(**moved):
+        return iwae_of_a_hierarchy(**(HIERARCHY | moved), x=x, noise=noise, weights=weights)
+
+    def gradient_of(name):
+        step = 1e-5 * np.eye(4)
+        return [
+            (exact(**{name: HIERARCHY[name] + e}) - exact(**{name: HIERARCHY[name] - e})) / 2e-5
+            for e in step
+        ]
+
+    eps = jnp.asarray(noise, jnp.float32).transpose(1, 0, 2)  # [S, N, 2]
+    observed = jnp.full((len(noise), 1), x, jnp.float32)
+
+    def mean_bound(params):
+        (a, b, s, t), (c, d, u, v) = params["q"], params["p"]
+        h1 = (a * observed)[None] + s * eps[..., :1]
+        z = h1, b * h1 + t * eps[..., 1:]
+        (ha, hb, hs, ht) = jax.lax.stop_gradient(params["q"])
+        posterior = lambda z: Joint((Normal(ha * observed, hs), Normal(hb * z[0], ht)))  # noqa: E731
+        prior = lambda z: Joint((Normal(c * z[1], u), Normal(jnp.zeros(1), 1.0)))  # noqa: E731
+        decode = lambda z: Normal(d * z[0], v)  # noqa: E731
+        if estimator == "stl":
+            bound = vae_jax.sticking_the_landing(observed, z, posterior, prior(z), decode(z))
+            return jnp.asarray(weights, jnp.float32) @ bound.value.mean(axis=0)
+        bound = vae_jax.doubly_reparameterized(observed, z, posterior, prior, decode)
+        return jnp.asarray(weights, jnp.float32) @ bound.value
+
+    params = jax.tree.map(jnp.float32, HIERARCHY)
+    value, gradient = jax.jit(jax.value_and_grad(mean_bound))(params)
+    np.testing.assert_allclose(value, exact(), rtol=1e-5)
+    np.testing.assert_allclose(gradient["p"], gradient_of("p"), rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(gradient["q"], gradient_of("q"), rtol=2e-3, atol=2e-4)

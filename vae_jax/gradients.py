@@ -114,7 +114,8 @@ def sticking_the_landing(x: Any, z: Any, posterior: Any, prior: Any, likelihood:
     Args:
       x: [*b, *event], what was observed.
       z: reparameterised draws from the posterior, [*s, *b, Z].
-      posterior: q(z|x), a pytree.
+      posterior: q(z|x), a pytree; or z -> q(z|x) made from constant parameters, which a Joint needs
+        whose parts depend on one another's draws, and an `Ancestral` does for itself.
       prior: p(z).
       likelihood: p(x|z), decoded from z.
 
@@ -155,8 +156,9 @@ def doubly_reparameterized(
     Args:
       x: [*b, *event], what was observed.
       z: reparameterised draws from the posterior, [S, *b, Z].
-      posterior: q(z|x), a pytree.
-      prior: p(z).
+      posterior: q(z|x), a pytree; or z -> q(z|x) made from constant parameters, which a Joint needs
+        whose parts depend on one another's draws.
+      prior: p(z); or z -> p(z), where its parts depend on draws.
       decode: z -> p(x|z), batch axes [S, *b]; deterministic.
 
     Returns:
@@ -176,15 +178,10 @@ def doubly_reparameterized(
     >>> params = {"encoder": jnp.float32(0.5), "decoder": jnp.float32(1.0)}
     >>> gradient = jax.grad(loss)(params, jax.random.key(0))
     """
-    if not hasattr(z, "shape"):
-        raise TypeError(
-            f"z is a {type(z).__name__} of several latents, whose scores it does not take apart: "
-            "use sticking_the_landing, or iwae itself"
-        )
-    held = _held(posterior, z)
-    log_weights, *_ = weighed(x, z, held, prior, decode(z))
-    z = _scale_tangent(z, jax.nn.softmax(log_weights, axis=0))
-    return iwae(x, z, held, prior, decode(z))
+    log_weights, *_ = weighed(x, z, _held(posterior, z), _at(z, prior), decode(z))
+    weights = jax.nn.softmax(log_weights, axis=0)
+    z = jax.tree.map(lambda part: _scale_tangent(part, weights), z)
+    return iwae(x, z, _held(posterior, z), _at(z, prior), decode(z))
 
 
 def vimco(x: Any, z: Any, posterior: Any, prior: Any, decode: Callable[[Any], Any]) -> Bound:
@@ -289,24 +286,31 @@ def _log_mean_exp_replacing(log_weights: Array, replacement: Array) -> Array:
     return jnp.logaddexp(others, replacement) - math.log(len(log_weights))
 
 
+def _at(z: Any, prior: Any) -> Any:
+    """The prior, or what it is at z."""
+    return prior if hasattr(prior, "log_prob") else prior(z)
+
+
 def _held(posterior: Any, z: Any) -> Any:
     """The posterior with constant parameters, where its gradient is known to go through z."""
+    for part in jax.tree.leaves(z):
+        if not jnp.issubdtype(part.dtype, jnp.floating):
+            raise TypeError(
+                f"z has dtype {part.dtype} and no gradient goes through it: use vimco or "
+                "score_function"
+            )
+    if not hasattr(posterior, "log_prob") and callable(posterior):
+        return posterior(z)
     if isinstance(posterior, Joint):
         raise ValueError(
-            "the posterior is a Joint, whose parts may depend on one another's draws: make the "
-            "parts anew from jax.lax.stop_gradient(params) and the same draws, and pass them to "
-            "elbo(..., analytic_kl=False)"
+            "the posterior is a Joint, whose parts may depend on one another's draws: pass a "
+            "function that makes it of z from jax.lax.stop_gradient(params)"
         )
     leaves = jax.tree.leaves(posterior)
     if not leaves or not all(isinstance(leaf, _ARRAY) for leaf in leaves):
         raise TypeError(
             f"the posterior, a {type(posterior).__name__}, is no pytree of its parameters, which "
             "are to be held constant: register it, or use a distribution that is one"
-        )
-    dtypes = [leaf.dtype for leaf in jax.tree.leaves(z)]
-    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
-        raise TypeError(
-            f"z has dtype {dtypes[0]} and no gradient goes through it: use vimco or score_function"
         )
     return jax.lax.stop_gradient(posterior)
 
