@@ -65,7 +65,7 @@ def densities(model, params, x):
 
     [G, G], or [G, 1] of what does not depend on the second latent of the walk.
     """
-    grid = np.linspace(-14, 14, 281)  # scales are above 0.1: exact to many digits
+    grid = np.linspace(-14, 14, 141)  # scales are above 0.2: exact to many digits
     pair = np.meshgrid(grid, grid, indexing="ij")
     z = tuple(jnp.asarray(part, jnp.float32)[..., None, None] for part in pair)
     ndims = [part.ndim - 1 for part in model.encode(params, x[None]).mean]
@@ -108,7 +108,7 @@ def integrals(model, params, x):
 @each_model
 def test_bounds_are_those_of_quadrature(name):
     model, params, x = made(name)
-    num = 4000
+    num = 2000
 
     @jax.jit
     def bounds(params, key):
