@@ -89,6 +89,7 @@ DRAWS = {
     "autoencode": lambda key: vae_jax.autoencode(
         key, jnp.zeros(NUM_PIXELS), lambda x: MODEL.encode(None, x), STANDARD, decode
     ),
+    "draw": lambda key: vae_jax.draw(key, STANDARD, STANDARD, decode),
     "generate": lambda key: vae_jax.generate(key, MODEL, None),
     "log_likelihood": lambda key: vae_jax.log_likelihood(
         key, jnp.zeros(NUM_PIXELS), STANDARD, STANDARD, decode, num_samples=2
@@ -231,7 +232,7 @@ FLOORS = [
     {"distributions"},
     {"_checksum", "bounds", "networks", "penalties", "pixels"},
     {"gradients", "model"},
-    {"train", "evaluation", "checkpoint"},
+    {"train", "evaluation", "checkpoint", "hierarchy"},
     {"loss"},
     {"__init__"},
     {"run"},

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from vae_jax.bounds import Bound, elbo, iwae
 from vae_jax.bounds._terms import checked, log_posterior
 from vae_jax.bounds.weighted import log_mean_exp, weighed
-from vae_jax.distributions import Joint
+from vae_jax.distributions import Joint, given
 
 __all__ = [
     "doubly_reparameterized",
@@ -115,7 +115,7 @@ def sticking_the_landing(x: Any, z: Any, posterior: Any, prior: Any, likelihood:
       x: [*b, *event], what was observed.
       z: reparameterised draws from the posterior, [*s, *b, Z].
       posterior: q(z|x), a pytree; or z -> q(z|x) made from constant parameters, which a Joint needs
-        whose parts depend on one another's draws.
+        whose parts depend on one another's draws, and an `Ancestral` does for itself.
       prior: p(z).
       likelihood: p(x|z), decoded from z.
 
@@ -266,7 +266,7 @@ def _scored(
 ) -> tuple[Array, Array, list[Array]]:
     """log w of constant draws, a zero with the gradient of log q(z|x), a `Bound`'s other terms."""
     z = jax.lax.stop_gradient(z)
-    values = x, z, posterior, prior, decode(z)
+    values = x, z, given(posterior, z), given(prior, z), decode(z)
     log_weights, *terms = weighed(*values)
     latents, _, leading, _ = checked(*values)
     log_q = log_posterior(latents, leading).astype(log_weights.dtype)

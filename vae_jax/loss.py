@@ -8,7 +8,7 @@ import jax
 from jax import Array
 
 from vae_jax.bounds import Bound, elbo
-from vae_jax.distributions import sample
+from vae_jax.distributions import draw, sample
 from vae_jax.model import VAE
 from vae_jax.train import Batch, Loss, Params
 
@@ -79,14 +79,18 @@ def make_loss(
         if observe is not None:
             observe_key, key = jax.random.split(key)
             x = observe(observe_key, x)
-        posterior = model.encode(params, x, label)
-        z = sample(key, posterior, sample_shape)
+        posterior, prior = model.encode(params, x, label), model.prior(params, label)
 
         def decode(z: Any) -> Any:
             return model.decode(params, z, label)
 
-        prior = model.prior(params, label)
-        bound = objective(x, z, posterior, prior, decode if decodes else decode(z))
+        if decodes:
+            z = sample(key, posterior, sample_shape)
+            bound = objective(x, z, posterior, prior, decode)
+        else:
+            drawn = draw(key, posterior, prior, decode, sample_shape)
+            z, posterior, prior, _ = drawn
+            bound = objective(x, *drawn)
         value = bound.value
         if penalty is not None:
             value = value - penalty(bound, z, posterior, prior, step)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from vae_jax.distributions import Joint, Normal, foreign, sample
+from vae_jax.distributions import Ancestral, Joint, Normal, foreign, sample
 
 __all__ = ["VAE", "generate", "interpolate", "make_vae", "reconstruct", "transfer", "traverse"]
 
@@ -217,7 +217,11 @@ def generate(
     """
     prior = model.prior(params, label)
     z = sample(key, prior, sample_shape)
-    if not isinstance(prior, Joint) and len(foreign.shape(prior)) == 1 and _are_classes(label):
+    if (
+        not isinstance(prior, Joint | Ancestral)
+        and len(foreign.shape(prior)) == 1
+        and _are_classes(label)
+    ):
         raise ValueError(
             f"label has shape {jnp.shape(label)} but the prior has no batch axes, so that draws "
             "and labels would be paired: give make_vae prior=networks.StandardPrior(latent_dim)"
@@ -309,7 +313,7 @@ def interpolate(
         raise ValueError(f"num is {num}: a line with both its ends has 2 points at least")
     start = model.encode(params, x_from, label).mean
     end = model.encode(params, x_to, label).mean
-    z = jnp.linspace(start, end, num)
+    z = jax.tree.map(lambda start, end: jnp.linspace(start, end, num), start, end)
     return model.decode(params, z, label)
 
 
@@ -328,6 +332,9 @@ def traverse(
     Returns:
       The likelihood, batch axes [Z, V, *b].
 
+    Raises:
+      TypeError: z is of several latents.
+
     >>> encode = lambda params, x, label=None: Normal(x / params, 1.0)
     >>> decode = lambda params, z, label=None: Normal(z * params, 1.0)
     >>> model = VAE(None, encode, None, decode)
@@ -335,6 +342,10 @@ def traverse(
     Array([[[2., 0.]], [[0., 2.]]], dtype=float32)
     """
     mean = model.encode(params, x, label).mean
+    if not hasattr(mean, "shape"):
+        raise TypeError(
+            f"z is a {type(mean).__name__} of several latents: decode changed ones by model.decode"
+        )
     latent_dim, values = mean.shape[-1], jnp.asarray(values, mean.dtype)
 
     def with_value(dimension: Array, value: Array) -> Array:

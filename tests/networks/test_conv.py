@@ -50,8 +50,10 @@ def test_decoder_image_is_cut_from_the_larger_one_at_its_far_edges():
             nn.ConvTranspose(5, (3, 3), strides=(2, 2), transpose_kernel=True),
             (2, 3, 7, 5, 4),
         ),
+        (networks.Conv(5), nn.Conv(5, (3, 3)), (2, 3, 7, 6, 4)),
+        (networks.Conv(5), nn.Conv(5, (3, 3)), (2, 1, 2, 4)),
     ],
-    ids=["strided", "strided, odd", "transposed"],
+    ids=["strided", "strided, odd", "transposed", "stride 1", "stride 1, a row"],
 )
 def test_convolutions_equal_those_of_flax(ours, theirs, shape):
     """Values, and gradients in input and parameters."""

@@ -14,6 +14,7 @@ LATENT_DIM = 3
 IMAGE_SHAPES = [(28, 28, 1), (8, 8, 1), (28, 20, 1), (7, 5, 3)]
 
 
+KINDS = ["mlp", "conv", "gated", "residual", "residual conv"]
 each_image_shape = pytest.mark.parametrize("shape", IMAGE_SHAPES, ids=str)
 
 
@@ -21,6 +22,9 @@ def encoders(shape):
     return {
         "mlp": networks.MLP((2 * LATENT_DIM,), hidden=(8,), event_ndims=3),
         "conv": networks.ConvEncoder((2 * LATENT_DIM,), channels=(3, 5), hidden=8),
+        "gated": networks.GatedMLP((2 * LATENT_DIM,), hidden=(8,), event_ndims=3),
+        "residual": networks.ResidualMLP((2 * LATENT_DIM,), hidden=(8, 8), event_ndims=3),
+        "residual conv": networks.ResidualConvEncoder((2 * LATENT_DIM,), (3, 5), hidden=8),
     }
 
 
@@ -28,6 +32,9 @@ def decoders(shape, **kwargs):
     return {
         "mlp": networks.MLP(shape, hidden=(8,), **kwargs),
         "conv": networks.ConvDecoder(shape, channels=(5, 3), hidden=8, **kwargs),
+        "gated": networks.GatedMLP(shape, hidden=(8,), **kwargs),
+        "residual": networks.ResidualMLP(shape, hidden=(8, 8), **kwargs),
+        "residual conv": networks.ResidualConvDecoder(shape, (5, 3), hidden=8, **kwargs),
     }
 
 
@@ -42,7 +49,7 @@ def random_variables(network, x):
     return jax.tree.map(lambda a: 0.2 * rng.normal(size=a.shape).astype(a.dtype), shapes)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("kind", KINDS)
 @each_image_shape
 def test_encoder_and_decoder_of_any_image_shape(shape, kind):
     encoder = networks.Encoder(encoders(shape)[kind])
@@ -59,7 +66,7 @@ def test_encoder_and_decoder_of_any_image_shape(shape, kind):
     assert variables["params"]["network"]["bias"].shape == shape
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_leading_axes_are_a_batch(kind, part):
     shape = (7, 5, 3)

@@ -1,5 +1,7 @@
 """The VAE of the image programs and its optimizer."""
 
+import typing
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,9 @@ import pytest
 
 import vae_jax
 from vae_jax import run
+from vae_jax.run.errors import UsageError
 from vae_jax.run.model import make_model, make_optimizer, measure_pixels, slower_where_wide
-from vae_jax.run.options import Model, Training
+from vae_jax.run.options import Model, Options, Training, check
 
 
 @pytest.mark.relax("numpy_dtype_promotion")
@@ -30,6 +33,62 @@ def test_a_very_wide_kernel_is_moved_as_far_as_one_of_3072_inputs():
     for name in "narrow", "wide", "conv":
         sums = moved[0][name]["kernel"].sum(axis=tuple(range(len(shapes[name]) - 1)))
         np.testing.assert_allclose(sums, -3.072, rtol=1e-4)
+
+
+NETWORKS = typing.get_args(typing.get_type_hints(Model)["network"])
+
+
+@pytest.mark.relax("numpy_dtype_promotion")
+@pytest.mark.parametrize("binarization", ["dynamic", "none"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_each_network_trains_two_steps(network, binarization):
+    images = np.random.default_rng(0).random((8, 9, 6, 3), dtype=np.float32)
+    images = images if binarization == "none" else np.round(images)
+    channels = (4, 8) if "conv" in network else None
+    model = make_model(
+        Model(network=network, hidden=(8, 8), channels=channels, latent_dim=2),
+        images.shape[1:],
+        binarization,
+        measure_pixels(images, binarization),
+        0,
+    )
+    params = model.init(jax.random.key(1), images[:1])
+    fitted = run.fit(
+        jax.random.key(0),
+        vae_jax.make_loss(model),
+        params,
+        optax.adam(1e-2),
+        images,
+        run.Plan(epochs=2, batch_size=8),
+    )
+    assert len(fitted.rows) == 2
+    assert all(np.isfinite(row["train_loss"]) for row in fitted.rows)
+    for path, same in jax.tree_util.tree_leaves_with_path(
+        jax.tree.map(lambda a, b: bool((a == b).all()), params, fitted.params)
+    ):
+        assert not same, path
+
+
+@pytest.mark.parametrize("network", ["conv", "residual_conv"])
+def test_convolutions_of_what_is_no_picture_are_refused_in_a_line(network):
+    images = np.zeros((2, 1, 20, 1), np.float32)
+    with pytest.raises(UsageError, match="data are 1 x 20, no pictures: choose mlp, gated or") as e:
+        make_model(
+            Model(network=network, latent_dim=2),
+            images.shape[1:],
+            "dynamic",
+            measure_pixels(images, "dynamic"),
+            0,
+        )
+    assert "\n" not in str(e.value)
+
+
+def test_channels_of_a_network_without_convolutions_are_refused():
+    with pytest.raises(UsageError, match=r"--channels is of convolutions but --network=gated"):
+        check(Options(model=Model(network="gated", channels=(8,))))
+    check(Options(model=Model(network="residual_conv", channels=(8,))))
+    with pytest.raises(UsageError, match=r"--channels is \(0,\)"):
+        check(Options(model=Model(network="conv", channels=(0,))))
 
 
 @pytest.mark.relax("numpy_dtype_promotion")

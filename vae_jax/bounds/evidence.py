@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from vae_jax.bounds import _terms
-from vae_jax.distributions import sample
+from vae_jax.distributions import given, sample
 from vae_jax.distributions.joint import is_ancestral
 
 
@@ -52,7 +52,7 @@ def elbo(
       likelihood: p(x|z), decoded from z.
       analytic_kl: the KL in closed form; False for its estimate log q(z|x) - log p(z) from z, which
         any pair with a `log_prob` has. Of Joints it is estimated in any case, unless both are
-        ancestral: see `Joint`.
+        ancestral: see `Joint` and `Ancestral`.
 
     Returns:
       A `Bound` with arrays of shape [*s, *b].
@@ -70,6 +70,7 @@ def elbo(
     >>> elbo(jnp.ones((4, 3)), z, posterior, prior, Bernoulli(jnp.zeros((4, 3)))).value.round(3)
     Array([-2.079, -2.079, -2.079, -2.079], dtype=float32)
     """
+    posterior, prior = given(posterior, z), given(prior, z)
     latents, observed, leading, _ = _terms.checked(x, z, posterior, prior, likelihood)
     log_likelihood = _terms.log_likelihood(observed, leading)
     closed = analytic_kl and is_ancestral(posterior) and is_ancestral(prior)

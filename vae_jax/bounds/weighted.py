@@ -11,6 +11,7 @@ from jax import Array
 
 from vae_jax.bounds import _terms
 from vae_jax.bounds.evidence import Bound
+from vae_jax.distributions import given
 
 
 def iwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any) -> Bound:
@@ -240,6 +241,7 @@ def weighed(
     x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any
 ) -> tuple[Array, Array, Array]:
     """log w of each draw, [S, *b], and the other terms of a `Bound`, meant over the draws."""
+    posterior, prior = given(posterior, z), given(prior, z)
     latents, observed, leading, num_draw_axes = _terms.checked(x, z, posterior, prior, likelihood)
     if not num_draw_axes:
         raise ValueError(

@@ -16,6 +16,7 @@ Distributions of other libraries (distrax, NumPyro, TFP) are accepted wherever t
 compute in the dtype of their own parameters.
 """
 
+from vae_jax.distributions.ancestral import Ancestral, Draw, draw, given
 from vae_jax.distributions.bernoulli import Bernoulli
 from vae_jax.distributions.categorical import Categorical
 from vae_jax.distributions.divergence import kl_divergence
@@ -24,12 +25,16 @@ from vae_jax.distributions.normal import MultivariateNormal, Normal
 from vae_jax.distributions.protocol import Distribution, log_prob, sample
 
 __all__ = [
+    "Ancestral",
     "Bernoulli",
     "Categorical",
     "Distribution",
+    "Draw",
     "Joint",
     "MultivariateNormal",
     "Normal",
+    "draw",
+    "given",
     "kl_divergence",
     "log_prob",
     "sample",

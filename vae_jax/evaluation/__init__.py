@@ -9,7 +9,12 @@ from vae_jax.evaluation.disentanglement import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
-from vae_jax.evaluation.latents import active_units, kl_per_dimension
+from vae_jax.evaluation.latents import (
+    active_units,
+    active_units_per_layer,
+    kl_per_dimension,
+    kl_per_layer,
+)
 from vae_jax.evaluation.likelihood import Estimate, log_likelihood
 
 __all__ = [
@@ -19,12 +24,14 @@ __all__ = [
     "Evaluation",
     "Sandwich",
     "active_units",
+    "active_units_per_layer",
     "aggregate_kl",
     "annealed_log_likelihood",
     "bidirectional",
     "dci",
     "evaluate",
     "kl_per_dimension",
+    "kl_per_layer",
     "log_likelihood",
     "mutual_information_gap",
     "separated_attribute_predictability",

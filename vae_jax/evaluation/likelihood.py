@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vae_jax.bounds import elbo
-from vae_jax.distributions import sample
+from vae_jax.distributions import Ancestral, draw, sample
 from vae_jax.distributions._pytree import check_key
 from vae_jax.evaluation import pareto
 
@@ -95,6 +95,14 @@ def log_likelihood(
 
     def log_weights(index: Array) -> Array:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+        if isinstance(posterior, Ancestral):  # all of a draw in one pass
+
+            def log_weight(key: Array) -> Array:
+                drawn = draw(key, posterior, prior, decode)
+                return elbo(x, *drawn, analytic_kl=False).value
+
+            weights: Array = jax.vmap(log_weight)(keys)
+            return weights
         z = jax.vmap(lambda k: sample(k, posterior))(keys)
         # Of one draw, the bound estimated from it is the logarithm of its weight.
         return elbo(x, z, posterior, prior, decode(z), analytic_kl=False).value

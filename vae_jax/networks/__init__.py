@@ -1,6 +1,7 @@
 """Flax Linen networks for vectors and images of any shape, and what makes distributions of them.
 
-A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `ConvEncoder`, `ConvDecoder`. `Encoder`,
+A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `GatedMLP`, `ResidualMLP`; of images
+`ConvEncoder` and `ConvDecoder`, `ResidualConvEncoder` and `ResidualConvDecoder`. `Encoder`,
 `BernoulliDecoder` and `NormalDecoder` wrap one and return a distribution. Nothing else in vae_jax
 imports flax.
 
@@ -11,25 +12,44 @@ draws z [S, B, Z].
 """
 
 from vae_jax.networks.condition import ClassCondition, FloatCondition
-from vae_jax.networks.conv import ConvDecoder, ConvEncoder, StridedConv, TransposedConv
+from vae_jax.networks.conv import Conv, ConvDecoder, ConvEncoder, StridedConv, TransposedConv
 from vae_jax.networks.heads import BernoulliDecoder, Encoder, NormalDecoder, StandardPrior
+from vae_jax.networks.hierarchy import (
+    BottomUp,
+    LadderDecoder,
+    LadderEncoder,
+    TopDown,
+    precision_weighted,
+)
 from vae_jax.networks.initializers import constant_bias, logit
-from vae_jax.networks.mlp import MLP
+from vae_jax.networks.mlp import MLP, GatedMLP, ResidualMLP
 from vae_jax.networks.precision import matmul_bfloat16
+from vae_jax.networks.residual import ResidualConvDecoder, ResidualConvEncoder, channels_for
 
 __all__ = [
     "MLP",
     "BernoulliDecoder",
+    "BottomUp",
     "ClassCondition",
+    "Conv",
     "ConvDecoder",
     "ConvEncoder",
     "Encoder",
     "FloatCondition",
+    "GatedMLP",
+    "LadderDecoder",
+    "LadderEncoder",
     "NormalDecoder",
+    "ResidualConvDecoder",
+    "ResidualConvEncoder",
+    "ResidualMLP",
     "StandardPrior",
     "StridedConv",
+    "TopDown",
     "TransposedConv",
+    "channels_for",
     "constant_bias",
     "logit",
     "matmul_bfloat16",
+    "precision_weighted",
 ]

@@ -1,4 +1,4 @@
-"""Convolutions of stride 2 as matrix products, and networks for images of any size made of them."""
+"""Convolutions as matrix products, and networks for images of any size made of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -127,6 +127,44 @@ class StridedConv(nn.Module):
         return y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
 
+class Conv(nn.Module):
+    """A 3x3 convolution of stride 1, `nn.Conv` with padding "SAME" and that layer's parameters.
+
+    On CPU it is a matrix product of 3x3 patches, for the reason given in `StridedConv`; elsewhere
+    XLA's convolution, which has no patches to write and read.
+
+    Attributes:
+      features: output channels.
+      matmul: of the patches; another than `jnp.matmul` is used on every device.
+      kernel_init: of the kernel, [3, 3, C, features].
+
+    >>> conv = Conv(features=8)
+    >>> params = conv.init(jax.random.key(0), jnp.ones((1, 7, 5, 3)))
+    >>> conv.apply(params, jnp.ones((4, 7, 5, 3))).shape
+    (4, 7, 5, 8)
+    """
+
+    features: int
+    matmul: Callable[[Array, Array], Array] = jnp.matmul
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[*b, H, W, C] -> [*b, H, W, features]."""
+        check_floating(x)
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
+        if self.matmul is jnp.matmul and jax.default_backend() != "cpu":
+            images = x.reshape(-1, *x.shape[-3:])
+            y = jax.lax.conv_general_dilated(
+                images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            ).reshape(*x.shape[:-1], self.features)
+        else:
+            y = self.matmul(_neighbours(x), kernel.reshape(-1, self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        return y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
+
+
 class TransposedConv(nn.Module):
     """A transposed 3x3 convolution of stride 2, as a matrix product to 3x3 patches that are summed.
 
@@ -166,6 +204,14 @@ def _patches(x: Array) -> Array:
     """[*b, 2 H, 2 W, C] -> [*b, H, W, 9 C]: rows 2i to 2i + 2 and columns 2j to 2j + 2."""
     axis = x.ndim - 3
     parts = [part for row in _thirds(x, axis) for part in _thirds(row, axis + 1)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _neighbours(x: Array) -> Array:
+    """[*b, H, W, C] -> [*b, H, W, 9 C]: each pixel's 3x3 surroundings, zeros behind the edges."""
+    *batch, height, width, _ = x.shape
+    padded = jnp.pad(x, [*[(0, 0)] * len(batch), (1, 1), (1, 1), (0, 0)])
+    parts = [padded[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
     return jnp.concatenate(parts, axis=-1)
 
 

@@ -30,7 +30,7 @@ class Encoder(nn.Module):
 
     def __call__(self, x: Array, label: Any = None) -> Normal:
         mean, log_scale = jnp.split(_apply(self.network, x, label), 2, axis=-1)
-        return Normal(mean, jnp.exp(_bounded(log_scale)))
+        return Normal(mean, jnp.exp(bounded(log_scale)))
 
 
 class BernoulliDecoder(nn.Module):
@@ -71,7 +71,7 @@ class NormalDecoder(nn.Module):
     def __call__(self, z: Array, label: Any = None) -> Normal:
         log_scale = self.param("log_scale", nn.initializers.zeros_init(), ())
         mean = _apply(self.network, z, label)
-        scale = self.initial_scale * jnp.exp(_bounded(self.rate * log_scale))
+        scale = self.initial_scale * jnp.exp(bounded(self.rate * log_scale))
         scale = scale.astype(mean.dtype)
         return Normal(mean, scale, event_ndims=self.event_ndims)
 
@@ -98,5 +98,6 @@ def _apply(network: Any, x: Array, label: Any) -> Array:
     return output
 
 
-def _bounded(log_scale: Array) -> Array:
+def bounded(log_scale: Array) -> Array:
+    """Smoothly within (-10, 10), and as it is near 0."""
     return _MAX_LOG_SCALE * jnp.tanh(log_scale / _MAX_LOG_SCALE)

@@ -299,6 +299,7 @@ def _described(job: Job) -> dict[str, Any]:
         "num_test": len(job.dataset.test.images),
         "seed": job.chosen.training.seed,
         "epochs": job.chosen.training.epochs,
+        "network": job.chosen.model.network,
         "latent_dim": job.chosen.model.latent_dim,
         "conditional": job.chosen.model.conditional,
         **dataclasses.asdict(job.chosen.objective),

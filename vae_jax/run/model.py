@@ -12,7 +12,8 @@ import optax
 
 import vae_jax
 from vae_jax import networks
-from vae_jax.run.options import Model, Training
+from vae_jax.run.errors import UsageError
+from vae_jax.run.options import CONVOLUTIONS, Model, Training
 
 Observe = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images) -> float32 x."""
@@ -140,17 +141,9 @@ def make_model(
             prior = networks.Encoder(
                 nn.Sequential([condition.clone(), networks.MLP(statistics, (100,))])
             )
-    shared: dict[str, Any] = {"activation": nn.silu, "matmul": matmul, "condition": condition}
-    if options.network == "mlp":
-        encoder: nn.Module = networks.MLP(statistics, options.hidden, event_ndims=3, **shared)
-        decoder: nn.Module = networks.MLP(
-            image_shape, options.hidden[::-1], bias_init=bias_init, **shared
-        )
-    else:
-        encoder = networks.ConvEncoder(statistics, options.channels, **shared)
-        decoder = networks.ConvDecoder(
-            image_shape, options.channels[::-1], bias_init=bias_init, **shared
-        )
+    encoder, decoder = _networks(
+        options, image_shape, bias_init=bias_init, matmul=matmul, condition=condition
+    )
     if not grey:
         likelihood: nn.Module = networks.BernoulliDecoder(decoder, event_ndims=3)
     elif as_before:
@@ -162,6 +155,60 @@ def make_model(
         )
     return vae_jax.make_vae(networks.Encoder(encoder), likelihood, options.latent_dim, prior)
 
+
+def _networks(
+    options: Model,
+    image_shape: tuple[int, ...],
+    *,
+    bias_init: Any,
+    matmul: Any,
+    condition: networks.ClassCondition | None,
+) -> tuple[nn.Module, nn.Module]:
+    """The encoder's network, with twice as many outputs as latents, and the decoder's."""
+    assert options.latent_dim is not None
+    statistics, backwards = (2 * options.latent_dim,), options.hidden[::-1]
+    plain: dict[str, Any] = {"matmul": matmul, "condition": condition}
+    active: dict[str, Any] = {"activation": nn.silu, **plain}
+    if options.network in CONVOLUTIONS and min(image_shape[:2]) < _SMALLEST:
+        raise UsageError(
+            f"--network={options.network} halves height and width, but the data are "
+            f"{image_shape[0]} x {image_shape[1]}, no pictures: choose mlp, gated or residual"
+        )
+    match options.network:
+        case "mlp":
+            return (
+                networks.MLP(statistics, options.hidden, event_ndims=3, **active),
+                networks.MLP(image_shape, backwards, bias_init=bias_init, **active),
+            )
+        case "gated":
+            return (
+                networks.GatedMLP(statistics, options.hidden, event_ndims=3, **plain),
+                networks.GatedMLP(image_shape, backwards, bias_init=bias_init, **plain),
+            )
+        case "residual":
+            return (
+                networks.ResidualMLP(statistics, options.hidden, event_ndims=3, **active),
+                networks.ResidualMLP(image_shape, backwards, bias_init=bias_init, **active),
+            )
+        case "conv":
+            channels = options.channels or (32, 64)
+            return (
+                networks.ConvEncoder(statistics, channels, **active),
+                networks.ConvDecoder(image_shape, channels[::-1], bias_init=bias_init, **active),
+            )
+        case "residual_conv":
+            channels = options.channels or networks.channels_for(image_shape)
+            return (
+                networks.ResidualConvEncoder(statistics, channels, **active),
+                networks.ResidualConvDecoder(
+                    image_shape, channels[::-1], bias_init=bias_init, **active
+                ),
+            )
+    raise ValueError(f"network is {options.network}")
+
+
+# Pixels a side of a picture: less has nothing to halve.
+_SMALLEST = 4
 
 # Adam moves each parameter by about its learning rate a step: the scale's logarithm, which has
 # further to go than a weight, moves by so many of them.

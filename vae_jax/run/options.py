@@ -62,17 +62,21 @@ class OwnData:
 class Model:
     """The networks."""
 
-    network: Literal["mlp", "conv"] = "mlp"
-    """mlp is the faster on a CPU; conv has fewer parameters."""
+    network: Literal["mlp", "gated", "residual", "conv", "residual_conv"] = "mlp"
+    """mlp is the fastest on a CPU. gated lets each layer's linear part through a gate, as the
+    VampPrior's models do, with twice the parameters of mlp. residual has a way around each pair of
+    layers, for many --hidden. conv has the fewest parameters. residual_conv is as deep as the
+    pictures' size needs: for 32 x 32 and more, and an accelerator."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the dense layers' matrix products; bfloat16 still sums in float32."""
     latent_dim: int | None = None
     """Dimensions that do not pay for their KL switch themselves off. 40 when not given, more than
     MNIST uses; 128 of your own images in grey or colour."""
     hidden: tuple[int, ...] = (400, 400)
-    """Widths of the MLP's hidden layers; the decoder has them in reverse."""
-    channels: tuple[int, ...] = (32, 64)
-    """Channels of the convolutions; each halves height and width."""
+    """Widths of the hidden layers of mlp, gated and residual; the decoder has them in reverse."""
+    channels: tuple[int, ...] | None = None
+    """Channels of the convolutions; each halves height and width. When not given: 32 and 64 of
+    conv; of residual_conv as many as end at 7 x 7 or less, from 32 up to 256."""
     conditional: bool = False
     """Learn p(x|c), c the label, whose embedding goes into the encoder and the decoder."""
     prior: Literal["conditional", "standard"] = "conditional"
@@ -143,6 +147,8 @@ class Objective:
     """Nats of each latent's KL, on average over a batch, that cost nothing: none is worth closing
     below them; 0.01 to 0.5 is usual."""
 
+
+CONVOLUTIONS = ("conv", "residual_conv")
 
 # Those that are of each objective.
 GRADIENTS = {
@@ -257,8 +263,13 @@ def check(options: Options) -> None:
         check_at_least(1, image_size=options.data.image_size)
     check_seed(training.seed)
     check_at_least(2, **dataclasses.asdict(options.evaluation))
+    if model.channels is not None and model.network not in CONVOLUTIONS:
+        raise UsageError(
+            f"--channels is of convolutions but --network={model.network} has none: leave it out, "
+            f"or choose {' or '.join(CONVOLUTIONS)}"
+        )
     for name, widths in ("hidden", model.hidden), ("channels", model.channels):
-        if not widths or min(widths) < 1:
+        if widths is not None and (not widths or min(widths) < 1):
             raise UsageError(f"--{name} is {widths}: give one positive width or more")
     if training.learning_rate is not None:
         check_learning_rate(training.learning_rate)
@@ -426,8 +437,11 @@ def from_json(config: dict[str, Any]) -> Options:
     for group, name in (*paths, ("training", "init_from"), ("run", "output")):
         if config[group].get(name) is not None:
             config[group][name] = Path(config[group][name])
-    for name in "hidden", "channels":
-        config["model"][name] = tuple(config["model"][name])
+    config["model"]["hidden"] = tuple(config["model"]["hidden"])
+    channels = config["model"]["channels"]
+    # Of version 0.1 and 0.2 a run of an MLP has channels too.
+    of_conv = channels is not None and config["model"]["network"] in CONVOLUTIONS
+    config["model"]["channels"] = tuple(channels) if of_conv else None
     if config["training"]["clip_norm"] is None:
         config["training"]["clip_norm"] = math.inf
     own = "image_size" in config["data"]

@@ -1,0 +1,228 @@
+"""Very deep VAEs (Child 2021), small: a top-down residual VAE on dynamic MNIST.
+
+    python -m experiments.papers.child2021 --size=large --minutes=10 --manual-dir=FOLDER
+
+The paper has no MNIST; beside the number stand those of other hierarchies without autoregression,
+negative log p(x) in nats: ResNet VAE with a RealNVP prior 78.49, NVAE 78.01 (Vahdat & Kautz 2020,
+42 V100-hours), a ladder of 5 dense layers 81.74 (Sonderby et al. 2016).
+
+Needs JAX, flax and optax alone, and reads the original files, for machines that have no more.
+"""
+
+import argparse
+import gzip
+import json
+import math
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import vae_jax
+from vae_jax import networks
+
+SIZES: dict[str, dict[str, Any]] = {
+    # For two CPU cores: all but the first and the last convolution are at 7 x 7.
+    "small": {"width": 64, "blocks": (0, 0, 4), "dtype": jnp.float32, "batch_size": 100},
+    "large": {"width": 96, "blocks": (0, 6, 8), "dtype": jnp.bfloat16, "batch_size": 256},
+    "tiny": {"width": 8, "blocks": (0, 1, 1), "dtype": jnp.float32, "batch_size": 20},
+}
+
+
+def make_model(size: dict[str, Any], mean: jax.Array) -> vae_jax.VAE:
+    """q(z|x) and p(x, z) of as many layers as there are blocks."""
+    shared = {key: size[key] for key in ("width", "blocks", "dtype")}
+    bias = networks.constant_bias(networks.logit(mean))
+    decoder = networks.TopDown((28, 28, 1), bias_init=bias, **shared)
+    return vae_jax.make_top_down(networks.BottomUp(**shared), decoder)
+
+
+def make_loss(model: vae_jax.VAE, warm_up: int) -> Any:
+    """Minus the bound, with the KL's weight rising over the first steps, lest layers close."""
+    beta = optax.linear_schedule(0.1, 1.0, warm_up)
+    return vae_jax.make_loss(
+        model,
+        observe=vae_jax.binarize,
+        penalty=lambda bound, z, posterior, prior, step: vae_jax.weighted_kl(bound.kl, beta(step)),
+    )
+
+
+def make_optimizer(rate: float, total: float) -> optax.GradientTransformation:
+    """Adam, at a constant rate for half of the steps and then down along a half cosine.
+
+    The number of steps is in the state: it is known once the first ones have been timed, and the
+    program need not be compiled anew.
+    """
+    adam = optax.chain(optax.clip_by_global_norm(200.0), optax.scale_by_adam(b2=0.99))
+
+    def init(params: Any) -> Any:
+        return adam.init(params), jnp.float32(total), jnp.int32(0)
+
+    def update(gradient: Any, state: Any, params: Any = None) -> Any:
+        of_adam, total, count = state
+        updates, of_adam = adam.update(gradient, of_adam, params)
+        step = count.astype(jnp.float32)
+        past = jnp.clip(2 * step / total - 1, 0.0, 1.0)
+        now = rate * jnp.minimum((step + 1) / 500, 1.0) * (1 + jnp.cos(jnp.pi * past)) / 2
+        return jax.tree.map(lambda u: -now * u, updates), (of_adam, total, count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def train(key: jax.Array, model: vae_jax.VAE, images: jax.Array, chosen: Any) -> Any:
+    """The averaged parameters after the time or the steps that were asked for, and the steps."""
+    init_key, train_key = jax.random.split(key)
+    batch_size = SIZES[chosen.size]["batch_size"]
+    optimizer = make_optimizer(chosen.learning_rate, math.inf)
+    params = jax.jit(model.init)(init_key, jnp.zeros((1, 28, 28, 1)))
+    state = vae_jax.init_state(train_key, params, optimizer, average=True)
+    steps_of = vae_jax.make_train_epoch(
+        make_loss(model, chosen.warm_up), optimizer, average_decay=chosen.average_decay
+    )
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(f"{size:,} parameters, {len(model.prior(params).mean)} layers of latents", flush=True)
+
+    def order(epoch: int) -> jax.Array:
+        return vae_jax.shuffle(train_key, epoch, num_examples=len(images), batch_size=batch_size)
+
+    per_epoch = len(images) // batch_size
+    start, total, step, timed = time.perf_counter(), chosen.steps, 0, 0.0
+    while total is None or step < total:
+        epoch, place = divmod(step, per_epoch)
+        # Parts short enough to be timed at the start, and to be told of later.
+        part = {0: 1, 1: 25}.get(step, max(1, per_epoch // 2))
+        stop = min(place + part, per_epoch, math.inf if total is None else place + total - step)
+        begun = time.perf_counter()
+        state, metrics = steps_of(state, images, order(epoch), place, int(stop))
+        bound = jax.tree.map(lambda m: float(np.nanmean(m)), metrics.aux)
+        taken = int(stop) - place
+        timed = (time.perf_counter() - begun) / taken
+        step += taken
+        if total is None and step > 1:  # the first was compiled
+            left = 60 * chosen.minutes - (time.perf_counter() - start)
+            total = step + max(1, int(left / timed))
+            optimizer_state = (state.opt_state[0], jnp.float32(total), state.opt_state[2])
+            state = state._replace(opt_state=optimizer_state)
+        minutes = (time.perf_counter() - start) / 60
+        if step % per_epoch == 0 or step >= (total or 0) or step < 100:
+            print(
+                f"{minutes:6.2f} min, step {step} of {total}, epoch {step / per_epoch:.1f}, "
+                f"{timed * 1e3:.1f} ms a step: bound {bound.value:.2f}, KL {bound.kl:.2f}",
+                flush=True,
+            )
+    return state.average, step
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def estimate(
+    model: vae_jax.VAE, num_samples: int, chunk_size: int, params: Any, key: jax.Array, x: jax.Array
+) -> Any:
+    """log p(x) of a batch, its bound with each layer's KL, and where the posterior stands."""
+    bound_key, weight_key = jax.random.split(key)
+    of = (
+        model.encode(params, x),
+        model.prior(params),
+        lambda z: model.decode(params, z),
+    )
+    drawn = vae_jax.draw(bound_key, *of)
+    bound = vae_jax.elbo(x, *drawn)
+    likelihood = vae_jax.log_likelihood(
+        weight_key, x, *of, num_samples=num_samples, chunk_size=chunk_size
+    )
+    return likelihood, bound, vae_jax.kl_per_layer(drawn.posterior, drawn.prior)
+
+
+def measure(key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, num_samples: int) -> Any:
+    """Negative log p(x), minus the ELBO and each layer's KL, told of as they come."""
+    rows, chunk = (250, 20) if jax.default_backend() != "cpu" else (20, 10)
+    rows, chunk = min(rows, len(x)), math.gcd(chunk, num_samples)
+    values, errors, bounds, layers = [], [], [], []
+    begun = told = time.perf_counter()
+    for i, start in enumerate(range(0, len(x) - rows + 1, rows)):
+        part = x[start : start + rows]
+        found = estimate(model, num_samples, chunk, params, jax.random.fold_in(key, i), part)
+        likelihood, bound, kl = jax.device_get(found)
+        values.append(likelihood.value)
+        errors.append(likelihood.standard_error)
+        bounds.append(bound.value)
+        layers.append(kl.mean(axis=1))
+        last = start + 2 * rows > len(x)
+        if time.perf_counter() - told > 5 or last:
+            told = time.perf_counter()
+            value = np.concatenate(values)
+            print(
+                f"{len(value)} images, {num_samples} draws, {told - begun:.0f} s: -log p(x) "
+                f"{-value.mean():.3f} +- {value.std() / math.sqrt(len(value)):.2f}, -ELBO "
+                f"{-np.mean(bounds):.3f}",
+                flush=True,
+            )
+    value, error = np.concatenate(values), np.concatenate(errors)
+    return {
+        "num_test": len(value),
+        "num_importance_samples": num_samples,
+        "negative_log_likelihood": float(-value.mean()),
+        "standard_error_of_draws": float(np.sqrt(np.square(error).sum()) / len(value)),
+        "standard_error_over_images": float(value.std() / math.sqrt(len(value))),
+        "negative_elbo": float(-np.mean(bounds)),
+        "kl_per_layer": np.mean(layers, axis=0).round(4).tolist(),
+    }
+
+
+def read(folder: Path, part: str) -> np.ndarray:
+    """Images [N, 28, 28, 1] of an original file; its header is 16 bytes."""
+    content = gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes())
+    return np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--manual-dir", type=Path, required=True, help="with the original files")
+    parser.add_argument("--size", choices=SIZES, default="small", help="large is for a GPU")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of training")
+    parser.add_argument("--steps", type=int, help="in place of minutes")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--warm-up", type=int, default=2000, help="steps of a smaller KL")
+    parser.add_argument("--average-decay", type=float, default=0.999)
+    parser.add_argument("--num-importance-samples", type=int, default=500)
+    parser.add_argument("--num-test", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("runs/child2021"))
+    chosen = parser.parse_args()
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    images, test = jnp.asarray(read(chosen.manual_dir, "train")), read(chosen.manual_dir, "t10k")
+    key, test_key, train_key = jax.random.split(jax.random.key(chosen.seed), 3)
+    x = jax.jit(vae_jax.binarize)(test_key, jnp.asarray(test))[: chosen.num_test]
+    mean = jnp.asarray(images.mean(axis=0) / 255, jnp.float32)
+    model = make_model(SIZES[chosen.size], mean)
+    start, cpu = time.perf_counter(), time.process_time()
+    params, steps = train(train_key, model, images, chosen)
+    trained = time.perf_counter()
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    np.savez(
+        chosen.output / "params.npz",
+        **{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves},
+    )
+    results = {
+        "paper": "child2021",
+        "published": {"ResNet VAE, RealNVP prior": 78.49, "NVAE": 78.01, "ladder": 81.74},
+        **measure(test_key, model, params, x, chosen.num_importance_samples),
+        "steps": steps,
+        "training_minutes": (trained - start) / 60,
+        "measuring_minutes": (time.perf_counter() - trained) / 60,
+        "cpu_minutes": (time.process_time() - cpu) / 60,
+        "device": jax.devices()[0].device_kind,
+        "options": {name: str(value) for name, value in vars(chosen).items()},
+    }
+    (chosen.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    likelihood = vae_jax.generate(key, model, params, 64)
+    np.save(chosen.output / "samples.npy", np.asarray(likelihood.mean))
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
