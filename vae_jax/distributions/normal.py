@@ -16,6 +16,7 @@ from vae_jax.distributions._pytree import (
     float_array,
     in_narrowest,
     in_widest,
+    positive_like,
     pytree,
     sum_event,
 )
@@ -51,18 +52,9 @@ class Normal:
     event_ndims: int = dataclasses.field(default=1, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        mean, scale = float_array("mean", self.mean), float_array("scale", self.scale)
-        if scale.shape not in ((), mean.shape):
-            raise ValueError(
-                f"mean has shape {mean.shape} but scale has shape {scale.shape}: "
-                "give them the same shape, or a scalar scale"
-            )
+        mean = float_array("mean", self.mean)
+        scale = positive_like("scale", self.scale, mean)
         check_event_ndims(mean, self.event_ndims)
-        check_positive("scale", scale)
-        if scale.shape != mean.shape:
-            # A number takes the mean's dtype; an array keeps the digits that it has.
-            scale = scale.astype(mean.dtype) if scale.weak_type else scale
-            scale = jnp.broadcast_to(scale, mean.shape)
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "scale", scale)
 
