@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         StudentT,
         kl_divergence,
         log_prob,
+        optimal_scale,
         sample,
     )
     from vae_jax.evaluation import (
@@ -118,6 +119,7 @@ _ROOMS = {
         "StudentT",
         "kl_divergence",
         "log_prob",
+        "optimal_scale",
         "sample",
     ),
     "evaluation": (
@@ -244,6 +246,7 @@ __all__ = [
     "miwae",
     "mutual_information_gap",
     "networks",
+    "optimal_scale",
     "piwae",
     "reconstruct",
     "renyi",

@@ -98,12 +98,12 @@ def test_draws_that_cannot_be_trusted_are_said():
 
 
 @pytest.mark.parametrize(
-    ("nats", "binary", "said"),
-    [(-544.0, True, True), (-543.0, True, False), (-1.0, False, True), (0.0, False, False)],
+    ("nats", "num_levels", "said"),
+    [(-544.0, 2, True), (-543.0, 2, False), (-1.0, 1, True), (0.0, 1, False), (-4348, 256, True)],
 )
-def test_a_model_that_is_worse_than_knowing_nothing_is_said(nats, binary, said):
-    """A coin a pixel costs 784 log 2 = 543.4 nats."""
-    found = measure.uninformed(nats, (28, 28, 1), binary=binary)
+def test_a_model_that_is_worse_than_knowing_nothing_is_said(nats, num_levels, said):
+    """A coin a pixel costs 784 log 2 = 543.4 nats, a byte eight times as much."""
+    found = measure.uninformed(nats, (28, 28, 1), num_levels)
     assert ["worse than if it knew nothing" in warning for warning in found] == [True] * said
 
 

@@ -26,7 +26,7 @@ from vae_jax.distributions.discretized_logistic import (
 from vae_jax.distributions.divergence import kl_divergence
 from vae_jax.distributions.heavy_tailed import Laplace, StudentT
 from vae_jax.distributions.joint import Joint
-from vae_jax.distributions.normal import MultivariateNormal, Normal
+from vae_jax.distributions.normal import MultivariateNormal, Normal, optimal_scale
 from vae_jax.distributions.protocol import Distribution, log_prob, sample
 from vae_jax.distributions.relaxed import RelaxedBernoulli, RelaxedCategorical
 
@@ -46,5 +46,6 @@ __all__ = [
     "StudentT",
     "kl_divergence",
     "log_prob",
+    "optimal_scale",
     "sample",
 ]

@@ -1,8 +1,8 @@
 """Flax Linen networks for vectors and images of any shape, and what makes distributions of them.
 
-A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `ConvEncoder`, `ConvDecoder`. `Encoder`,
-`BernoulliDecoder` and `NormalDecoder` wrap one and return a distribution. Nothing else in vae_jax
-imports flax.
+A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `ConvEncoder`, `ConvDecoder`. `Encoder`
+and the decoders by their distribution's name, `NormalDecoder` say, wrap one and return a
+distribution. Nothing else in vae_jax imports flax.
 
 A network whose `condition` is a `ClassCondition` or a `FloatCondition` takes a label beside its
 input, and joins the two: flattened and concatenated before a dense layer, as channels before a
@@ -12,7 +12,18 @@ draws z [S, B, Z].
 
 from vae_jax.networks.condition import ClassCondition, FloatCondition
 from vae_jax.networks.conv import ConvDecoder, ConvEncoder, StridedConv, TransposedConv
-from vae_jax.networks.heads import BernoulliDecoder, Encoder, NormalDecoder, StandardPrior
+from vae_jax.networks.heads import (
+    BernoulliDecoder,
+    CategoricalDecoder,
+    ContinuousBernoulliDecoder,
+    DiscretizedLogisticDecoder,
+    Encoder,
+    LaplaceDecoder,
+    MixtureOfDiscretizedLogisticsDecoder,
+    NormalDecoder,
+    StandardPrior,
+    StudentTDecoder,
+)
 from vae_jax.networks.initializers import constant_bias, logit
 from vae_jax.networks.mlp import MLP
 from vae_jax.networks.precision import matmul_bfloat16
@@ -20,14 +31,20 @@ from vae_jax.networks.precision import matmul_bfloat16
 __all__ = [
     "MLP",
     "BernoulliDecoder",
+    "CategoricalDecoder",
     "ClassCondition",
+    "ContinuousBernoulliDecoder",
     "ConvDecoder",
     "ConvEncoder",
+    "DiscretizedLogisticDecoder",
     "Encoder",
     "FloatCondition",
+    "LaplaceDecoder",
+    "MixtureOfDiscretizedLogisticsDecoder",
     "NormalDecoder",
     "StandardPrior",
     "StridedConv",
+    "StudentTDecoder",
     "TransposedConv",
     "constant_bias",
     "logit",

@@ -32,9 +32,7 @@ from vae_jax.run import (
 )
 from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.job import Job, open_job, streamed
-from vae_jax.run.model import (
-    make_optimizer,
-)
+from vae_jax.run.model import make_optimizer, num_levels
 from vae_jax.run.plan import Plan, named_leaves
 
 
@@ -92,7 +90,13 @@ def _train(job: Job) -> training.Fitted:
     if of.remat:
         model = model._replace(decode=jax.checkpoint(model.decode))
     setup = training.Setup(
-        loss=objective.make_loss(job.chosen.objective, model, job.observe, steps),
+        loss=objective.make_loss(
+            job.chosen.objective,
+            model,
+            job.observe,
+            steps,
+            optimal_scale=job.likelihood == "sigma_vae",
+        ),
         optimizer=optimizer,
         data=job.batch("train"),
         sharding=sharding,
@@ -251,7 +255,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         job.chosen.evaluation.num_importance_samples,
     )
     test["warnings"] += measure.uninformed(
-        test["log_likelihood"], job.image_shape, binary=job.config["binarization"] != "none"
+        test["log_likelihood"], job.image_shape, num_levels(job.likelihood)
     )
     of_classes: dict[str, Any] = {}
     if test_label is not None:
@@ -289,7 +293,8 @@ def _bits(job: Job, log_likelihood: float) -> dict[str, float]:
     dequantised = "pixels" in job.config and job.dataset.test.images.dtype == np.uint8
     if job.config["binarization"] != "none" or not dequantised:
         return {}
-    bits = measure.bits_per_dimension(log_likelihood, job.image_shape)
+    levels = num_levels(job.likelihood)
+    bits = measure.bits_per_dimension(log_likelihood, job.image_shape, levels)
     return {"test_bits_per_dimension": bits}
 
 
@@ -304,7 +309,7 @@ def _described(job: Job) -> dict[str, Any]:
         "classes": list(job.dataset.names),
         "data_digest": job.dataset.digest,
         "binarization": binarization,
-        "likelihood": "normal" if binarization == "none" else "bernoulli",
+        "likelihood": job.likelihood,
         "num_train": len(job.dataset.train.images),
         "num_validation": len(job.dataset.validation.images),
         "num_test": len(job.dataset.test.images),

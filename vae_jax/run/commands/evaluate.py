@@ -38,6 +38,7 @@ def measure_again(chosen: Options) -> None:
     import jax.numpy as jnp
 
     from vae_jax.run import conditional, data, measure
+    from vae_jax.run.model import num_levels
     from vae_jax.run.restore import restore
 
     trained = restore(chosen.run)
@@ -51,11 +52,12 @@ def measure_again(chosen: Options) -> None:
     key = jax.random.key(chosen.seed)
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
     test["warnings"] += measure.uninformed(
-        test["log_likelihood"], x.shape[1:], binary=trained.binarization != "none"
+        test["log_likelihood"], x.shape[1:], num_levels(trained.likelihood)
     )
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,
+        "likelihood": trained.likelihood,
         "conditional": trained.options.model.conditional,
         "num_test": len(x),
         "seed": chosen.seed,
