@@ -95,7 +95,7 @@ def test_what_makes_no_sense_is_refused_with_what_does(images, binarization, nam
     chosen = options.Options(
         options.Data(binarization=binarization), options.Model(likelihood=name)
     )
-    with pytest.raises(UsageError, match=f"--likelihood={name} is none of .*from {possible}"):
+    with pytest.raises(UsageError, match=f"--likelihood is {name} but .*from {possible}"):
         defaults.likelihood(chosen, dataset(images))
 
 

@@ -32,8 +32,8 @@ def likelihood(chosen: options.Options, dataset: Dataset) -> str:
     asked = chosen.model.likelihood
     if asked is not None and asked not in possible:
         raise UsageError(
-            f"--likelihood={asked} is none of {kind}, which {dataset.name} is to the model: choose "
-            f"from {', '.join(possible)}"
+            f"--likelihood is {asked} but the model sees {dataset.name} as {kind}: choose from "
+            f"{', '.join(possible)}"
         )
     return asked or possible[0]
 

@@ -254,9 +254,8 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         test_label,
         job.chosen.evaluation.num_importance_samples,
     )
-    test["warnings"] += measure.uninformed(
-        test["log_likelihood"], job.image_shape, num_levels(job.likelihood)
-    )
+    levels = num_levels(job.likelihood)
+    test["warnings"] += measure.uninformed(test["log_likelihood"], job.image_shape, levels)
     of_classes: dict[str, Any] = {}
     if test_label is not None:
         of_classes = conditional.measure(
@@ -272,7 +271,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     results = {
         **_described(job),
         **measure.reported(test),
-        **_bits(job, test["log_likelihood"]),
+        **measure.bits(job.config, job.dataset.test.images, levels, test["log_likelihood"]),
         **of_classes,
         **_timed(job, fitted),
         "parameters_sha256": measure.sha256(params),
@@ -286,16 +285,6 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         brief = f"{type(error).__name__}: {error}".partition("\n")[0]
         warnings.warn(f"a picture could not be made ({brief})", RuntimeWarning, stacklevel=2)
     print(f"pictures and numbers: {job.output}")
-
-
-def _bits(job: Job, log_likelihood: float) -> dict[str, float]:
-    """The field of results.json that compares with other models of bytes, where there is one."""
-    dequantised = "pixels" in job.config and job.dataset.test.images.dtype == np.uint8
-    if job.config["binarization"] != "none" or not dequantised:
-        return {}
-    levels = num_levels(job.likelihood)
-    bits = measure.bits_per_dimension(log_likelihood, job.image_shape, levels)
-    return {"test_bits_per_dimension": bits}
 
 
 def _described(job: Job) -> dict[str, Any]:

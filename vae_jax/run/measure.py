@@ -159,6 +159,17 @@ def bits_per_dimension(
     return (math.log(256 / num_levels) - nats) / math.log(2)
 
 
+def bits(
+    config: dict[str, Any], images: Any, num_levels: int, log_likelihood: float
+) -> dict[str, float]:
+    """The field of the results that compares with other models of bytes, where there is one."""
+    dequantised = "pixels" in config and images.dtype == np.uint8
+    if config["binarization"] != "none" or not dequantised:
+        return {}
+    found = bits_per_dimension(log_likelihood, tuple(images.shape[1:]), num_levels)
+    return {"test_bits_per_dimension": found}
+
+
 def _unused(active_units: int, latent_dim: int) -> list[str]:
     """What is to be said where the model ignores its latents."""
     if active_units:

@@ -51,9 +51,8 @@ def measure_again(chosen: Options) -> None:
     x = measure.observed(trained.observe, dataset.test.images, "test")
     key = jax.random.key(chosen.seed)
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
-    test["warnings"] += measure.uninformed(
-        test["log_likelihood"], x.shape[1:], num_levels(trained.likelihood)
-    )
+    levels = num_levels(trained.likelihood)
+    test["warnings"] += measure.uninformed(test["log_likelihood"], x.shape[1:], levels)
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,
@@ -64,6 +63,7 @@ def measure_again(chosen: Options) -> None:
         "step": trained.step,
         "data_digest": dataset.digest,
         **measure.reported(test),
+        **measure.bits(trained.config, dataset.test.images, levels, test["log_likelihood"]),
         "parameters_sha256": measure.sha256(trained.params),
         "device": jax.devices()[0].device_kind,
         "versions": measure.versions(),
