@@ -53,7 +53,7 @@ def kl_per_dimension(posterior: Normal, prior: Normal) -> Array:
     )
 
 
-def kl_per_layer(posterior: Joint, prior: Joint) -> Array:
+def kl_per_layer(posterior: Any, prior: Any) -> Array:
     """KL(q(z_l|z_<l, x) || p(z_l|z_<l)) of each layer of a hierarchy, in nats, [L, *s, *b].
 
     Given the draws of the layers before; their sum is the KL of `elbo`. A layer whose KL is 0 for

@@ -13,6 +13,7 @@ from vae_jax.run import classifier
 from vae_jax.run.callbacks import counted
 from vae_jax.run.data.dataset import Dataset, Split, take
 from vae_jax.run.errors import DataError
+from vae_jax.run.model import expected
 
 NUM_GENERATED = 10_000
 _BATCH = 500
@@ -196,7 +197,7 @@ def _agreement(
 
     @jax.jit
     def batch(key: jax.Array, label: jax.Array) -> Any:
-        return classify(vae_jax.generate(key, model, params, (), label).mean) == label
+        return classify(expected(vae_jax.generate(key, model, params, (), label))) == label
 
     labels = jnp.arange(NUM_GENERATED).reshape(-1, _BATCH) % num_classes
     return np.concatenate([batch(jax.random.fold_in(key, i), c) for i, c in enumerate(labels)])
@@ -225,7 +226,7 @@ def by_class(key: jax.Array, model: vae_jax.VAE, params: Any, num_classes: int, 
     prior = model.prior(params, label)
     style = jax.random.normal(key, (num, 1, prior.mean.shape[-1]))
     z = prior.mean[None] + prior.scale[None] * style
-    images = model.decode(params, z, label).mean
+    images = expected(model.decode(params, z, label))
     return images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
 
 
@@ -235,10 +236,10 @@ def transferred(
     """Images [N * (1 + num_classes), H, W, C]: each x, then its style under every class."""
 
     def to(new: jax.Array) -> Any:
-        return vae_jax.transfer(model, params, x, label, jnp.full_like(label, new)).mean
+        return expected(vae_jax.transfer(model, params, x, label, jnp.full_like(label, new)))
 
     images = jax.vmap(to, out_axes=1)(jnp.arange(num_classes))
-    return jnp.concatenate([x[:, None], images], axis=1).reshape(-1, *x.shape[1:])
+    return jnp.concatenate([classifier.unit(x)[:, None], images], axis=1).reshape(-1, *x.shape[1:])
 
 
 def summary(results: dict[str, Any]) -> str:

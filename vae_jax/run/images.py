@@ -33,9 +33,7 @@ from vae_jax.run import (
 )
 from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.job import Job, open_job, streamed
-from vae_jax.run.model import (
-    make_optimizer,
-)
+from vae_jax.run.model import make_optimizer, num_levels
 from vae_jax.run.plan import Plan, named_leaves
 
 
@@ -93,7 +91,13 @@ def _train(job: Job) -> training.Fitted:
     if of.remat:
         model = model._replace(decode=jax.checkpoint(model.decode))
     setup = training.Setup(
-        loss=objective.make_loss(job.chosen.objective, model, job.observe, steps),
+        loss=objective.make_loss(
+            job.chosen.objective,
+            model,
+            job.observe,
+            steps,
+            optimal_scale=job.likelihood == "sigma_vae",
+        ),
         optimizer=optimizer,
         data=job.batch("train"),
         sharding=sharding,
@@ -251,7 +255,8 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         test_label,
         job.chosen.evaluation.num_importance_samples,
     )
-    test = measure.compared(test, job.config, job.dataset.test.images)
+    levels = num_levels(job.likelihood)
+    test = measure.compared(test, job.config, job.dataset.test.images, levels)
     of_classes: dict[str, Any] = {}
     if test_label is not None:
         of_classes = conditional.measure(
@@ -293,7 +298,7 @@ def _described(job: Job) -> dict[str, Any]:
         "classes": list(job.dataset.names),
         "data_digest": job.dataset.digest,
         "binarization": binarization,
-        "likelihood": "normal" if binarization == "none" else "bernoulli",
+        "likelihood": job.likelihood,
         "num_train": len(job.dataset.train.images),
         "num_validation": len(job.dataset.validation.images),
         "num_test": len(job.dataset.test.images),

@@ -11,7 +11,13 @@ from jax.experimental import multihost_utils
 import vae_jax
 from vae_jax.run import defaults, folder, keys, objective, options
 from vae_jax.run.data.dataset import Dataset
-from vae_jax.run.model import make_model, make_schedule, measure_pixels, observe
+from vae_jax.run.model import (
+    likelihood_of,
+    make_model,
+    make_schedule,
+    measure_pixels,
+    observe,
+)
 
 
 class Job(NamedTuple):
@@ -44,6 +50,11 @@ class Job(NamedTuple):
     @property
     def image_shape(self) -> tuple[int, ...]:
         return self.dataset.image_shape
+
+    @property
+    def likelihood(self) -> str:
+        """Its name."""
+        return likelihood_of(self.chosen.model, self.config["binarization"])
 
     @property
     def stream(self) -> bool:
@@ -107,7 +118,11 @@ def open_job(
         mesh=mesh,
         output=output,
         config=config,
-        observe=observe(binarization, dequantize="pixels" in config),
+        observe=observe(
+            binarization,
+            likelihood_of(chosen.model, binarization),
+            dequantize="pixels" in config,
+        ),
         model=make_model(
             chosen.model,
             dataset.image_shape,
@@ -183,7 +198,10 @@ def _announce(job: Job) -> None:
     sizes = "{:,} training, {:,} validation, {:,} test images".format(
         *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
     )
-    print(f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}")
+    print(
+        f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}; likelihood: "
+        f"{job.likelihood}"
+    )
     if dataset.names:
         more = f", ... ({len(dataset.names)} in all)" if len(dataset.names) > 20 else ""
         print(f"classes: {', '.join(dataset.names[:20])}{more}")

@@ -38,6 +38,7 @@ def measure_again(chosen: Options) -> None:
     import jax.numpy as jnp
 
     from vae_jax.run import conditional, data, keys, measure
+    from vae_jax.run.model import num_levels
     from vae_jax.run.restore import restore
 
     trained = restore(chosen.run)
@@ -50,10 +51,12 @@ def measure_again(chosen: Options) -> None:
     x = measure.observed(trained.observe, dataset.test.images, "test")
     key = keys.of_run(chosen.seed)["evaluate again"]
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
-    test = measure.compared(test, trained.config, dataset.test.images)
+    levels = num_levels(trained.likelihood)
+    test = measure.compared(test, trained.config, dataset.test.images, levels)
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,
+        "likelihood": trained.likelihood,
         "conditional": trained.options.model.conditional,
         "num_test": len(x),
         "seed": chosen.seed,

@@ -61,6 +61,7 @@ def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
 
     import vae_jax
     from vae_jax.run import conditional, figures, keys
+    from vae_jax.run.model import expected
 
     key, model, params = keys.of_run(chosen.seed)["generate"], trained.model, trained.params
     if chosen.reconstruct_as is not None:
@@ -70,7 +71,7 @@ def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
         return figures.grid(images, num)
     label = None if chosen.label is None else jnp.int32(trained.classes.index(chosen.label))
     likelihood = vae_jax.generate(key, model, params, num, label)
-    return figures.grid(likelihood.mean, min(num, round(num**0.5)))
+    return figures.grid(expected(likelihood), min(num, round(num**0.5)))
 
 
 def check_label(chosen: Options, config: dict[str, Any]) -> None:
@@ -106,7 +107,8 @@ def reconstructed_as(chosen: Options, num: int, trained: "Trained") -> Any:
     import jax.numpy as jnp
 
     import vae_jax
-    from vae_jax.run import conditional, data, figures, measure, pictures
+    from vae_jax.run import classifier, conditional, data, figures, measure, pictures
+    from vae_jax.run.model import expected
 
     assert chosen.reconstruct_as is not None
     where = options.moved(trained.options.data, chosen.data)
@@ -123,4 +125,4 @@ def reconstructed_as(chosen: Options, num: int, trained: "Trained") -> Any:
         jnp.full_like(label_now, trained.classes.index(chosen.reconstruct_as)),
     )
     names = ("test", f"as {chosen.reconstruct_as[:20]}")
-    return figures.reconstructions(x, likelihood.mean, names)
+    return figures.reconstructions(classifier.unit(x), expected(likelihood), names)
