@@ -8,7 +8,7 @@ import jax
 from jax import Array
 
 from vae_jax.bounds import Bound, elbo
-from vae_jax.distributions import sample
+from vae_jax.distributions import draw
 from vae_jax.model import VAE
 from vae_jax.train import Batch, Loss, Params
 
@@ -80,13 +80,13 @@ def make_loss(
             observe_key, key = jax.random.split(key)
             x = observe(observe_key, x)
         posterior = model.encode(params, x, label)
-        z = sample(key, posterior, sample_shape)
+        z, scored = draw(key, posterior, sample_shape)
 
         def decode(z: Any) -> Any:
             return model.decode(params, z, label)
 
         prior = model.prior(params, label)
-        bound = objective(x, z, posterior, prior, decode if decodes else decode(z))
+        bound = objective(x, z, scored, prior, decode if decodes else decode(z))
         value = bound.value
         if penalty is not None:
             value = value - penalty(bound, z, posterior, prior, step)

@@ -19,18 +19,32 @@ compute in the dtype of their own parameters.
 from vae_jax.distributions.bernoulli import Bernoulli
 from vae_jax.distributions.categorical import Categorical
 from vae_jax.distributions.divergence import kl_divergence
+from vae_jax.distributions.drawn import draw
+from vae_jax.distributions.flow import Flow
 from vae_jax.distributions.joint import Joint
+from vae_jax.distributions.mixture import Mixture, vamp_mixture
 from vae_jax.distributions.normal import MultivariateNormal, Normal
 from vae_jax.distributions.protocol import Distribution, log_prob, sample
+from vae_jax.distributions.sphere import PowerSpherical, SphericalUniform
+from vae_jax.distributions.transforms import Coupling, InverseAutoregressive, Planar
 
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Coupling",
     "Distribution",
+    "Flow",
+    "InverseAutoregressive",
     "Joint",
+    "Mixture",
     "MultivariateNormal",
     "Normal",
+    "Planar",
+    "PowerSpherical",
+    "SphericalUniform",
+    "draw",
     "kl_divergence",
     "log_prob",
     "sample",
+    "vamp_mixture",
 ]

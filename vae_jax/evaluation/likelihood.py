@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from vae_jax.bounds import elbo
-from vae_jax.distributions import sample
 from vae_jax.distributions._pytree import check_key
+from vae_jax.distributions.drawn import draw_with_density, with_density
 from vae_jax.evaluation import pareto
 
 
@@ -95,9 +95,10 @@ def log_likelihood(
 
     def log_weights(index: Array) -> Array:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-        z = jax.vmap(lambda k: sample(k, posterior))(keys)
+        z, density = jax.vmap(lambda k: draw_with_density(k, posterior))(keys)
+        scored = with_density(posterior, z, density)
         # Of one draw, the bound estimated from it is the logarithm of its weight.
-        return elbo(x, z, posterior, prior, decode(z), analytic_kl=False).value
+        return elbo(x, z, scored, prior, decode(z), analytic_kl=False).value
 
     def add(sums: _Sums, index: Array) -> tuple[_Sums, None]:
         terms = log_weights(index)

@@ -188,9 +188,10 @@ def _validation(job: Job) -> training.Validate:
     @jax.jit
     def bound_of(params: Any, key: jax.Array, x: jax.Array, label: Any) -> vae_jax.Bound:
         posterior = model.encode(params, x, label)
-        z = vae_jax.sample(key, posterior)
+        z, posterior = vae_jax.draw(key, posterior)
         prior = model.prior(params, label)
-        bound = vae_jax.elbo(x, z, posterior, prior, model.decode(params, z, label))
+        likelihood = model.decode(params, z, label)
+        bound = vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=None)
         means: vae_jax.Bound = jax.tree.map(jnp.mean, bound)
         return means
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
+from vae_jax.distributions.drawn import draw_with_density, with_density
 from vae_jax.evaluation import batched
 from vae_jax.run.callbacks import counted
 
@@ -122,12 +123,13 @@ def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Cal
         def decode(z: jax.Array) -> Any:
             return model.decode(params, z, label)
 
-        def bound_of(z: jax.Array) -> vae_jax.Bound:
-            return vae_jax.elbo(x, z, posterior, prior, decode(z))
+        def bound_of(drawn: Any) -> vae_jax.Bound:
+            scored = with_density(posterior, *drawn)
+            return vae_jax.elbo(x, drawn[0], scored, prior, decode(drawn[0]), analytic_kl=None)
 
         # One after the other, so that no more draws are decoded at once than fit.
-        z = vae_jax.sample(elbo_key, posterior, ELBO_DRAWS)
-        bound = jax.tree.map(lambda b: b.mean(axis=0), jax.lax.map(bound_of, z))
+        drawn = draw_with_density(elbo_key, posterior, ELBO_DRAWS)
+        bound = jax.tree.map(lambda b: b.mean(axis=0), jax.lax.map(bound_of, drawn))
         estimate = vae_jax.log_likelihood(
             weight_key,
             x,
