@@ -62,7 +62,16 @@ if TYPE_CHECKING:
         vimco,
     )
     from vae_jax.loss import make_loss
-    from vae_jax.model import VAE, generate, interpolate, make_vae, reconstruct, transfer, traverse
+    from vae_jax.model import (
+        VAE,
+        generate,
+        interpolate,
+        make_vae,
+        reconstruct,
+        transfer,
+        traverse,
+        with_vamp_prior,
+    )
     from vae_jax.penalties import (
         cyclical_schedule,
         dip_vae_i,
@@ -158,6 +167,7 @@ _ROOMS = {
         "reconstruct",
         "transfer",
         "traverse",
+        "with_vamp_prior",
     ),
     "penalties": (
         "cyclical_schedule",
@@ -267,6 +277,7 @@ __all__ = [
     "vamp_mixture",
     "vimco",
     "weighted_kl",
+    "with_vamp_prior",
 ]
 
 

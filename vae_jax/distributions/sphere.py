@@ -91,7 +91,7 @@ class PowerSpherical:
         other = jnp.square(across).sum(-1, keepdims=True) / 2
         across = jnp.broadcast_to(jnp.sqrt(2 * along) / (along + other), across.shape) * across
         cosine = (along - other) / (along + other)
-        drawn = _reflected(jnp.concatenate([cosine, across], axis=-1), _unit(direction))
+        drawn: Array = _reflected(jnp.concatenate([cosine, across], axis=-1), _unit(direction))
         return drawn.astype(self.direction.dtype)
 
     def log_prob(self, value: ArrayLike) -> Array:
@@ -157,7 +157,7 @@ def entropy(distribution: PowerSpherical) -> Array:
     (concentration,) = in_widest(distribution.concentration)
     a, b = _shapes(concentration, distribution.shape[-1])
     # E[log((1 + cosine) / 2)] is -(digamma(a + b) - digamma(a)).
-    slope = jax.jvp(partial(_log_gamma_ratio, b), (a,), (jnp.ones_like(a),))[1]
+    slope: Array = jax.jvp(partial(_log_gamma_ratio, b), (a,), (jnp.ones_like(a),))[1]
     return _log_normalizer(concentration, distribution.shape[-1]) + concentration * slope
 
 

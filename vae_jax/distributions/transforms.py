@@ -105,7 +105,8 @@ def _along(target: Array, moved: Array, bias: Array) -> Array:
     # |tanh| < 1 holds t within |moved| of the target.
     ends = target - jnp.abs(moved), target + jnp.abs(moved)
     low, high = jax.lax.fori_loop(0, jnp.finfo(target.dtype).nmant + 8, halve, ends)
-    return low + (high - low) / 2
+    middle: Array = low + (high - low) / 2
+    return middle
 
 
 @_along.defjvp

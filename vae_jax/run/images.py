@@ -131,7 +131,7 @@ def _fresh(
         # The words of keys: a typed key cannot be given to many processes.
         init_key, train_key = map(jax.random.wrap_key_data, (init_words, train_words))
         first_label = jnp.zeros(1, jnp.int32) if job.chosen.model.conditional else None
-        params = job.model.init(init_key, jnp.zeros((1, *job.image_shape)), first_label)
+        params = job.model.init(init_key, job.example(), first_label)
         average = job.chosen.training.average_decay > 0
         return vae_jax.init_state(train_key, params, optimizer, average=average)
 
@@ -311,6 +311,8 @@ def _described(job: Job) -> dict[str, Any]:
         "num_test": len(job.dataset.test.images),
         "seed": job.chosen.training.seed,
         "epochs": job.chosen.training.epochs,
+        "posterior": job.chosen.model.posterior,
+        "prior": job.prior,
         "latent_dim": job.chosen.model.latent_dim,
         "conditional": job.chosen.model.conditional,
         **dataclasses.asdict(job.chosen.objective),
@@ -354,7 +356,7 @@ def _draw(
     for name, picture in drawn.items():
         picture.save(job.output / name)
     manifold = None
-    if means.shape[1] == 2 and test_label is None:
+    if means.shape[1] == 2 and test_label is None and job.prior == "standard":
         manifold = pictures.decoded_plane(job.model, params)
     labels = job.dataset.test.labels if num_classes else None
     figures.latent(job.output / "latent.png", means, labels, job.dataset.names, manifold)

@@ -12,6 +12,7 @@ import optax
 
 import vae_jax
 from vae_jax import networks
+from vae_jax.run import latents
 from vae_jax.run.options import Model, Training
 
 Observe = Callable[[jax.Array, jax.Array], jax.Array]
@@ -130,15 +131,15 @@ def make_model(
     assert options.latent_dim is not None
     bias_init = networks.constant_bias(pixels.mean if grey else networks.logit(pixels.mean))
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
-    statistics = (2 * options.latent_dim,)
+    statistics = (latents.num_statistics(options),)
     condition: networks.ClassCondition | None = None
-    prior: nn.Module | None = None
+    prior: nn.Module | None = None if options.conditional else latents.prior(options)
     if options.conditional:
         condition = networks.ClassCondition(num_classes, options.embedding_dim)
         prior = networks.StandardPrior(options.latent_dim)
         if options.prior == "conditional":
             prior = networks.Encoder(
-                nn.Sequential([condition.clone(), networks.MLP(statistics, (100,))])
+                nn.Sequential([condition.clone(), networks.MLP((2 * options.latent_dim,), (100,))])
             )
     shared: dict[str, Any] = {"activation": nn.silu, "matmul": matmul, "condition": condition}
     if options.network == "mlp":
@@ -160,7 +161,12 @@ def make_model(
         likelihood = networks.NormalDecoder(
             decoder, event_ndims=3, initial_scale=pixels.residual, rate=_SCALE_RATE
         )
-    return vae_jax.make_vae(networks.Encoder(encoder), likelihood, options.latent_dim, prior)
+    posterior = latents.encoder(options, encoder)
+    model = vae_jax.make_vae(posterior, likelihood, options.latent_dim, prior)
+    if options.prior == "vamp":
+        num = options.num_components or latents.NUM_COMPONENTS
+        model = vae_jax.with_vamp_prior(model, num)
+    return model
 
 
 # Adam moves each parameter by about its learning rate a step: the scale's logarithm, which has
