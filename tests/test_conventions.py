@@ -254,7 +254,7 @@ ENGINE_FLOORS = [
     {"extras", "options", "plan", "processes"},
     {"callbacks", "command", "data", "devices", "folder", "latents", "objective"},
     {"model"},
-    {"defaults", "measure", "restore", "saver"},
+    {"defaults", "measure", "restore", "sampler", "saver"},
     {"job", "training"},
     {"classifier"},
     {"conditional"},

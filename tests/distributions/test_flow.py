@@ -87,7 +87,7 @@ def flow(*names):
 def test_a_draw_knows_its_density():
     posterior = flow()
     z, scored = jax.jit(lambda key: vae_jax.draw(key, posterior, 3))(jax.random.key(0))
-    np.testing.assert_array_equal(z, posterior.sample(jax.random.key(0), (3,)))
+    np.testing.assert_allclose(z, posterior.sample(jax.random.key(0), (3,)), atol=1e-5)
     np.testing.assert_allclose(scored.density, posterior.log_prob(z), atol=1e-2)
     assert scored.shape == posterior.shape
     with jax.enable_x64(True):
@@ -173,13 +173,13 @@ def test_the_kl_of_a_flow_is_estimated():
     ("make", "message"),
     [
         (lambda: Planar(jnp.zeros(2), jnp.zeros(3), jnp.zeros(())), r"\(2,\), direction \(3,\)"),
-        (lambda: InverseAutoregressive(layers()[:1]), "give two or more that fit each other"),
+        (lambda: InverseAutoregressive(layers()[:1]), "layers of a InverseA.*give two or more"),
         (lambda: Coupling(layers()[::-1]), "give two or more that fit each other"),
         (lambda: Coupling(layers(), array(HIDDEN + 1)), "the first layer of the Coupling has 8"),
         (lambda: Flow(Normal(jnp.zeros((3, Z)), 1.0, event_ndims=2), ()), "base has 2 event axes"),
         (
             lambda: Flow(Normal(jnp.zeros(Z), 1.0), (TRANSFORMS["planar, of each"],)),
-            r"must be the last of the base's, or none|Incompatible shapes",
+            "batch axes must be the last of the base's, or none",
         ),
     ],
 )

@@ -50,13 +50,13 @@ class Flow:
             )
         z = jax.ShapeDtypeStruct(shape, self._dtype())
         for transform in self._wide(z.dtype).transforms:
-            y, log_det = jax.eval_shape(transform.forward_and_log_det, z)
-            if y.shape != shape or log_det.shape != shape[:-1]:
-                raise ValueError(
-                    f"base has shape {shape} but of such values {type(transform).__name__} makes "
-                    f"{y.shape}, with log-determinants {log_det.shape}: its parameters' batch axes "
-                    "must be the last of the base's, or none"
-                )
+            try:
+                made = jax.eval_shape(transform.forward_and_log_det, z)
+            except ValueError as error:
+                raise ValueError(_misfit(shape, transform, "nothing")) from error
+            shapes = tuple(array.shape for array in made)
+            if shapes != (shape, shape[:-1]):
+                raise ValueError(_misfit(shape, transform, f"{shapes[0]} and {shapes[1]}"))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,6 +111,14 @@ class Flow:
 
         wide: Flow = jax.tree.map(widen, self)
         return wide
+
+
+def _misfit(shape: tuple[int, ...], transform: Any, made: str) -> str:
+    return (
+        f"base has shape {shape} but of such values a {type(transform).__name__} makes {made}, and "
+        "not as many, with a log-determinant for each vector: its parameters' batch axes must be "
+        "the last of the base's, or none"
+    )
 
 
 def location(distribution: Any) -> Array:
