@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vae_jax.distributions import Joint, Normal, foreign, sample, vamp_mixture
-from vae_jax.distributions.flow import location
+from vae_jax.distributions.location import location
 
 __all__ = [
     "VAE",

@@ -22,6 +22,7 @@ PAIRS = [
     ("coupling", "vamp"),
     ("power_spherical", "vamp"),
 ]
+MEASURED = [("normal", "standard"), ("power_spherical", "vamp"), ("coupling", "vamp")]
 
 
 def small(posterior, prior):
@@ -38,7 +39,7 @@ def small(posterior, prior):
 
 @pytest.mark.relax("numpy_dtype_promotion")
 @pytest.mark.parametrize(("posterior", "prior"), PAIRS)
-def test_each_pair_trains_two_steps_and_is_measured(posterior, prior, monkeypatch):
+def test_each_pair_trains_two_steps(posterior, prior, monkeypatch):
     monkeypatch.setattr(latents, "_HIDDEN", (8,))
     monkeypatch.setattr(latents, "_CONTEXT", 2)
     chosen = small(posterior, prior)
@@ -67,10 +68,12 @@ def test_each_pair_trains_two_steps_and_is_measured(posterior, prior, monkeypatc
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, params)
     assert all(jax.tree.leaves(moved)), moved
     assert jax.tree.all(jax.tree.map(lambda g: bool(np.isfinite(g).all()), gradient))
+    if (posterior, prior) not in MEASURED:  # a program each
+        return
     x = jnp.asarray(IMAGES > 127, jnp.float32)
     found = measure.measure(jax.random.key(1), model, params, x, None, 2)
     assert np.isfinite([found["elbo"], found["log_likelihood"]]).all()
-    assert (found["kl_per_dimension"] is not None) == ((posterior, prior) == ("normal", "standard"))
+    assert (found["kl_per_dimension"] is None) == (prior != "standard")
 
 
 @pytest.mark.parametrize(

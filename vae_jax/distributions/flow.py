@@ -75,7 +75,7 @@ class Flow:
     ) -> tuple[Array, Array]:
         """Draws, and their log-density, which no inverse is needed for."""
         drawn = sample(key, self.base, sizes(sample_shape))
-        wide = self._wide(self._dtype())
+        wide = self.widest()
         z = drawn.astype(self._dtype())
         total = log_prob(wide.base, z)
         for transform in wide.transforms:
@@ -102,6 +102,10 @@ class Flow:
     def _dtype(self) -> Any:
         return accurate_dtype(*self._arrays())
 
+    def widest(self) -> "Flow":
+        """The flow with all of its parameters in the widest of their dtypes."""
+        return self._wide(self._dtype())
+
     def _wide(self, dtype: Any) -> "Flow":
         """The flow with all of its parameters in one dtype."""
 
@@ -119,18 +123,3 @@ def _misfit(shape: tuple[int, ...], transform: Any, made: str) -> str:
         "not as many, with a log-determinant for each vector: its parameters' batch axes must be "
         "the last of the base's, or none"
     )
-
-
-def location(distribution: Any) -> Array:
-    """A point in the middle of a distribution, [*b, *event].
-
-    Its mean; of a `Flow`, which has none in closed form, where the mean of its base is taken.
-    """
-    if not isinstance(distribution, Flow):
-        mean: Array = distribution.mean
-        return mean
-    wide = distribution._wide(distribution._dtype())
-    point = location(wide.base)
-    for transform in wide.transforms:
-        point, _ = transform.forward_and_log_det(point)
-    return point

@@ -67,11 +67,14 @@ class Mixture:
     @property
     def mean(self) -> Array:
         """Of the components' means, [*b, *event]."""
-        means = self.components.mean
-        shares, means = in_widest(jax.nn.softmax(accurate(self.logits)), means)
-        shares = jnp.expand_dims(shares, tuple(range(shares.ndim, means.ndim)))
-        total: Array = (jnp.broadcast_to(shares, means.shape) * means).sum(self.logits.ndim - 1)
-        return total.astype(self.components.mean.dtype)
+        return self.averaged(self.components.mean)
+
+    def averaged(self, points: Array) -> Array:
+        """The mean of a point of each component, [*b, K, *event]."""
+        shares, wide = in_widest(jax.nn.softmax(accurate(self.logits)), points)
+        shares = jnp.expand_dims(shares, tuple(range(shares.ndim, wide.ndim)))
+        total: Array = (jnp.broadcast_to(shares, wide.shape) * wide).sum(self.logits.ndim - 1)
+        return total.astype(points.dtype)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws of one component each, constant: the choice has no gradient."""

@@ -13,7 +13,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.distributions.drawn import draw_with_density, with_density
-from vae_jax.distributions.flow import location
+from vae_jax.distributions.location import location
 from vae_jax.evaluation import batched
 from vae_jax.run.callbacks import counted
 
