@@ -86,6 +86,7 @@ def decode(z):
 
 DRAWS = {
     "sample": lambda key: vae_jax.sample(key, STANDARD),
+    "sample_scored": lambda key: vae_jax.sample_scored(key, STANDARD)[0],
     "autoencode": lambda key: vae_jax.autoencode(
         key, jnp.zeros(NUM_PIXELS), lambda x: MODEL.encode(None, x), STANDARD, decode
     ),
@@ -230,7 +231,7 @@ def test_each_framework_has_one_room(package, module):
 
 FLOORS = [
     {"distributions"},
-    {"_checksum", "bounds", "networks", "penalties", "pixels"},
+    {"_checksum", "bounds", "networks", "penalties", "pixels", "quantization"},
     {"gradients", "model"},
     {"train", "evaluation", "checkpoint", "hierarchy"},
     {"loss"},
@@ -252,8 +253,9 @@ def test_modules_import_only_from_floors_below():
 ENGINE_FLOORS = [
     {"errors", "survival", "figures", "keys"},
     {"extras", "options", "plan", "processes"},
-    {"callbacks", "command", "data", "devices", "folder", "model", "objective"},
-    {"defaults", "measure", "restore", "saver"},
+    {"callbacks", "command", "data", "devices", "folder", "latents", "objective"},
+    {"model"},
+    {"defaults", "measure", "restore", "sampler", "saver"},
     {"job", "training"},
     {"classifier"},
     {"conditional"},

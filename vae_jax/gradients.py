@@ -19,6 +19,7 @@ from vae_jax.bounds import Bound, elbo, iwae
 from vae_jax.bounds._terms import checked, log_posterior
 from vae_jax.bounds.weighted import log_mean_exp, weighed
 from vae_jax.distributions import Joint, given
+from vae_jax.distributions.drawn import Drawn
 
 __all__ = [
     "doubly_reparameterized",
@@ -306,6 +307,8 @@ def _held(posterior: Any, z: Any) -> Any:
             "the posterior is a Joint, whose parts may depend on one another's draws: pass a "
             "function that makes it of z from jax.lax.stop_gradient(params)"
         )
+    if isinstance(posterior, Drawn):  # whose density has the gradient of its making
+        posterior = posterior.distribution
     leaves = jax.tree.leaves(posterior)
     if not leaves or not all(isinstance(leaf, _ARRAY) for leaf in leaves):
         raise TypeError(

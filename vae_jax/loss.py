@@ -8,7 +8,7 @@ import jax
 from jax import Array
 
 from vae_jax.bounds import Bound, elbo
-from vae_jax.distributions import draw, sample
+from vae_jax.distributions import draw, sample_scored
 from vae_jax.model import VAE
 from vae_jax.train import Batch, Loss, Params
 
@@ -85,8 +85,8 @@ def make_loss(
             return model.decode(params, z, label)
 
         if decodes:
-            z = sample(key, posterior, sample_shape)
-            bound = objective(x, z, posterior, prior, decode)
+            z, scored = sample_scored(key, posterior, sample_shape)
+            bound = objective(x, z, scored, prior, decode)
         else:
             drawn = draw(key, posterior, prior, decode, sample_shape)
             z, posterior, prior, _ = drawn

@@ -1,5 +1,6 @@
 """A VAE as four pure functions, and what one does with a trained one."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -8,9 +9,19 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from vae_jax.distributions import Ancestral, Joint, Normal, foreign, sample
+from vae_jax.distributions import Ancestral, Joint, Normal, foreign, sample, vamp_mixture
+from vae_jax.distributions.location import location
 
-__all__ = ["VAE", "generate", "interpolate", "make_vae", "reconstruct", "transfer", "traverse"]
+__all__ = [
+    "VAE",
+    "generate",
+    "interpolate",
+    "make_vae",
+    "reconstruct",
+    "transfer",
+    "traverse",
+    "with_vamp_prior",
+]
 
 Params = Any
 
@@ -77,7 +88,8 @@ def make_vae(
       decoder: [*b, Z] -> p(x|z), such as `networks.BernoulliDecoder`.
       latent_dim: Z.
       prior: label -> p(z|c) with the label's batch axes (Sohn et al. 2015, section 4.1): an encoder
-        of the label, or `networks.StandardPrior`. None for N(0, I) without batch axes.
+        of the label, or `networks.StandardPrior`. Or one that is called with nothing, for a learned
+        p(z) without batch axes, such as `networks.FlowPrior`. None for N(0, I), likewise.
 
     Returns:
       A `VAE` whose params are {"encoder": phi, "decoder": theta}, and "prior" where there is one.
@@ -105,7 +117,7 @@ def make_vae(
             "decoder": _init("decoder", decoder, decoder_key, z, *_given(label)),
         }
         if prior is not None:
-            params["prior"] = _init("prior", prior, prior_key, _known(label))
+            params["prior"] = _init("prior", prior, prior_key, *_of_prior(prior, label))
         _check_draws_nothing("encoder", lambda: encode(params, x, label))
         _check_draws_nothing("decoder", lambda: decode(params, z, label))
         _check_latent_dim("encoder", latent_dim, lambda: encode(params, x, label))
@@ -119,7 +131,7 @@ def make_vae(
     def prior_of(params: Params, label: Any = None) -> Any:
         if prior is None:
             return Normal(jnp.zeros(latent_dim), jnp.ones(latent_dim))
-        return prior.apply({"params": params["prior"]}, _known(label))
+        return prior.apply({"params": params["prior"]}, *_of_prior(prior, label))
 
     def decode(params: Params, z: Array, label: Any = None) -> Any:
         return decoder.apply({"params": params["decoder"]}, z, *_given(label))
@@ -179,10 +191,61 @@ def _given(label: Any) -> tuple[Any, ...]:
     return () if label is None else (label,)
 
 
-def _known(label: Any) -> Any:
+def _of_prior(prior: Any, label: Any) -> tuple[Any, ...]:
+    """What a prior's network is called with: the label, or nothing where it takes nothing."""
+    if callable(prior) and not inspect.signature(prior).parameters:
+        return ()
     if label is None:
         raise TypeError("label is None but the prior is conditional: pass a label")
-    return label
+    return (label,)
+
+
+def with_vamp_prior(model: VAE, num_components: int, *, noise: float = 0.1) -> VAE:
+    """A VAE whose prior is the mixture of its own posteriors at K learned pseudo-inputs.
+
+    The VampPrior (Tomczak & Welling 2018, equation 9), with equal shares. The pseudo-inputs start
+    at the rows of the example batch that `init` is given, in turn, with noise: give it K of the
+    training set. They are no further constrained.
+
+    Args:
+      model: an unconditional VAE whose params are a dict, such as `make_vae` gives; its own prior
+        is not used.
+      num_components: K.
+      noise: standard deviation of what is added to the rows.
+
+    Returns:
+      A `VAE` with "pseudo_inputs", [K, *event], beside the params of `model`.
+
+    Raises:
+      ValueError: num_components is less than 1.
+      TypeError: when called: the params are no dict, or a label is given.
+
+    >>> from vae_jax import networks
+    >>> encoder = networks.Encoder(networks.MLP((2 * 3,), hidden=(8,)))
+    >>> decoder = networks.BernoulliDecoder(networks.MLP((5,), hidden=(8,)))
+    >>> model = with_vamp_prior(make_vae(encoder, decoder, latent_dim=3), num_components=7)
+    >>> params = model.init(jax.random.key(0), jnp.zeros((1, 5)))
+    >>> params["pseudo_inputs"].shape, model.prior(params).shape
+    ((7, 5), (3,))
+    """
+    if num_components < 1:
+        raise ValueError(f"num_components is {num_components}: give 1 or more")
+
+    def init(key: Array, x: Array, label: Any = None) -> Params:
+        if label is not None:
+            raise TypeError("a label was given but a VampPrior is unconditional: leave it out")
+        model_key, noise_key = jax.random.split(key)
+        params = model.init(model_key, x)
+        if not isinstance(params, dict):
+            raise TypeError(f"the params are a {type(params).__name__}: a VampPrior adds to a dict")
+        rows = x[jnp.arange(num_components) % len(x)]
+        added = noise * jax.random.normal(noise_key, rows.shape, rows.dtype)
+        return {**params, "pseudo_inputs": rows + added}
+
+    def prior(params: Params, label: Any = None) -> Any:
+        return vamp_mixture(lambda x: model.encode(params, x), params["pseudo_inputs"])
+
+    return model._replace(init=init, prior=prior)
 
 
 def generate(
@@ -239,6 +302,8 @@ def _are_classes(label: Any) -> bool:
 def reconstruct(model: VAE, params: Params, x: Array, label: Any = None) -> Any:
     """p(x|z) at z = E_q[z|x]; deterministic.
 
+    Of a `Flow`, whose mean has no closed form, z is where the mean of its base is taken.
+
     Args:
       model: the VAE.
       params: its parameters.
@@ -253,7 +318,7 @@ def reconstruct(model: VAE, params: Params, x: Array, label: Any = None) -> Any:
     >>> reconstruct(VAE(None, encode, None, decode), 2.0, jnp.ones((1, 3))).mean
     Array([[1., 1., 1.]], dtype=float32)
     """
-    return model.decode(params, model.encode(params, x, label).mean, label)
+    return model.decode(params, location(model.encode(params, x, label)), label)
 
 
 def transfer(model: VAE, params: Params, x: Array, label: Any, new_label: Any) -> Any:
@@ -280,7 +345,7 @@ def transfer(model: VAE, params: Params, x: Array, label: Any, new_label: Any) -
     Array([8.], dtype=float32)
     """
     old, new = model.prior(params, label), model.prior(params, new_label)
-    style = (model.encode(params, x, label).mean - old.mean) / old.scale
+    style = (location(model.encode(params, x, label)) - old.mean) / old.scale
     return model.decode(params, new.mean + new.scale * style, new_label)
 
 
@@ -311,8 +376,7 @@ def interpolate(
     """
     if num < 2:
         raise ValueError(f"num is {num}: a line with both its ends has 2 points at least")
-    start = model.encode(params, x_from, label).mean
-    end = model.encode(params, x_to, label).mean
+    start, end = (location(model.encode(params, x, label)) for x in (x_from, x_to))
     z = jax.tree.map(lambda start, end: jnp.linspace(start, end, num), start, end)
     return model.decode(params, z, label)
 
@@ -341,7 +405,7 @@ def traverse(
     >>> traverse(model, 2.0, jnp.zeros(2), values=jnp.array([1.0])).mean
     Array([[[2., 0.]], [[0., 2.]]], dtype=float32)
     """
-    mean = model.encode(params, x, label).mean
+    mean = location(model.encode(params, x, label))
     if not hasattr(mean, "shape"):
         raise TypeError(
             f"z is a {type(mean).__name__} of several latents: decode changed ones by model.decode"

@@ -8,6 +8,7 @@ from jax import Array
 
 from vae_jax.distributions import Joint, foreign, kl_divergence
 from vae_jax.distributions._pytree import accurate, in_narrowest, in_widest
+from vae_jax.distributions.divergence import has_closed_form
 
 # The parts of one latent or several, z with its q(z|x) and p(z), and of x with its p(x|z).
 _Latents = list[tuple[Array, Any, Any]]
@@ -32,6 +33,11 @@ def log_ratio(latents: _Latents, leading: tuple[int, ...]) -> Array:
 def kl(latents: _Latents, leading: tuple[int, ...]) -> Array:
     terms = [kl_divergence(q, p, event_ndims=z.ndim - len(leading)) for z, q, p in latents]
     return total([jnp.broadcast_to(term, leading) for term in terms])
+
+
+def all_closed(latents: _Latents, leading: tuple[int, ...]) -> bool:
+    """Whether the KL of every part has a closed form."""
+    return all(has_closed_form(q, p, event_ndims=z.ndim - len(leading)) for z, q, p in latents)
 
 
 def _log_prob(distribution: Any, value: Array, leading: tuple[int, ...]) -> Array:

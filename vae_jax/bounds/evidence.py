@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from vae_jax.bounds import _terms
-from vae_jax.distributions import given, sample
+from vae_jax.distributions import given, sample_scored
 from vae_jax.distributions.joint import is_ancestral
 
 
@@ -31,7 +31,7 @@ class Bound(NamedTuple):
 
 
 def elbo(
-    x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, analytic_kl: bool = True
+    x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, analytic_kl: bool | None = True
 ) -> Bound:
     """The evidence lower bound, log p(x|z) - KL(q(z|x) || p(z)).
 
@@ -51,8 +51,9 @@ def elbo(
       prior: p(z).
       likelihood: p(x|z), decoded from z.
       analytic_kl: the KL in closed form; False for its estimate log q(z|x) - log p(z) from z, which
-        any pair with a `log_prob` has. Of Joints it is estimated in any case, unless both are
-        ancestral: see `Joint` and `Ancestral`.
+        any pair with a `log_prob` has; None for the closed form where one is known, else the
+        estimate. Of Joints it is estimated in any case, unless both are ancestral: see `Joint` and
+        `Ancestral`.
 
     Returns:
       A `Bound` with arrays of shape [*s, *b].
@@ -73,7 +74,11 @@ def elbo(
     posterior, prior = given(posterior, z), given(prior, z)
     latents, observed, leading, _ = _terms.checked(x, z, posterior, prior, likelihood)
     log_likelihood = _terms.log_likelihood(observed, leading)
-    closed = analytic_kl and is_ancestral(posterior) and is_ancestral(prior)
+    closed = is_ancestral(posterior) and is_ancestral(prior)
+    if analytic_kl is None:
+        closed = closed and _terms.all_closed(latents, leading)
+    else:
+        closed = closed and analytic_kl
     kl = (_terms.kl if closed else _terms.log_ratio)(latents, leading)
     return Bound(_terms.total([log_likelihood, -kl]), log_likelihood, kl)
 
@@ -107,6 +112,5 @@ def autoencode(
     >>> autoencode(jax.random.key(0), jnp.zeros((4, 3)), encode, prior, decode, 5).value.shape
     (5, 4)
     """
-    posterior = encode(x)
-    z = sample(key, posterior, sample_shape)
+    z, posterior = sample_scored(key, encode(x), sample_shape)
     return elbo(x, z, posterior, prior, decode(z))

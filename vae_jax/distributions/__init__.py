@@ -25,27 +25,39 @@ from vae_jax.distributions.discretized_logistic import (
     MixtureOfDiscretizedLogistics,
 )
 from vae_jax.distributions.divergence import kl_divergence
+from vae_jax.distributions.drawn import sample_scored
+from vae_jax.distributions.flow import Flow
 from vae_jax.distributions.heavy_tailed import Laplace, StudentT
 from vae_jax.distributions.joint import Joint
+from vae_jax.distributions.mixture import Mixture, vamp_mixture
 from vae_jax.distributions.normal import MultivariateNormal, Normal, optimal_scale
 from vae_jax.distributions.protocol import Distribution, log_prob, sample
 from vae_jax.distributions.relaxed import RelaxedBernoulli, RelaxedCategorical
+from vae_jax.distributions.sphere import PowerSpherical, SphericalUniform
+from vae_jax.distributions.transforms import Coupling, InverseAutoregressive, Planar
 
 __all__ = [
     "Ancestral",
     "Bernoulli",
     "Categorical",
     "ContinuousBernoulli",
+    "Coupling",
     "DiscretizedLogistic",
     "Distribution",
     "Draw",
+    "Flow",
+    "InverseAutoregressive",
     "Joint",
     "Laplace",
+    "Mixture",
     "MixtureOfDiscretizedLogistics",
     "MultivariateNormal",
     "Normal",
+    "Planar",
+    "PowerSpherical",
     "RelaxedBernoulli",
     "RelaxedCategorical",
+    "SphericalUniform",
     "StudentT",
     "draw",
     "given",
@@ -53,4 +65,6 @@ __all__ = [
     "log_prob",
     "optimal_scale",
     "sample",
+    "sample_scored",
+    "vamp_mixture",
 ]

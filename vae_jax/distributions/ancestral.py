@@ -10,8 +10,8 @@ from jax import Array
 
 from vae_jax.distributions import foreign
 from vae_jax.distributions._pytree import check_key, pytree
+from vae_jax.distributions.drawn import sample_scored
 from vae_jax.distributions.joint import Joint
-from vae_jax.distributions.protocol import sample
 
 
 class Draw(NamedTuple):
@@ -125,8 +125,9 @@ class Ancestral:
             if not drawn:
                 leading.extend((*sample_shape, *batch))
             missing = tuple(leading[: max(0, len(leading) - len(batch))])
-            drawn.append(sample(jax.random.fold_in(key, len(drawn)), parts[0], missing))
-            rows.append(parts)
+            z, scored = sample_scored(jax.random.fold_in(key, len(drawn)), parts[0], missing)
+            drawn.append(z)
+            rows.append((scored, *parts[1:]))
             return drawn[-1]
 
         leading: list[int] = []
@@ -179,8 +180,8 @@ def draw(
     Array([-1.838, -1.838, -1.838, -1.838], dtype=float32)
     """
     if not isinstance(posterior, Ancestral):
-        z = sample(key, posterior, sample_shape)
-        return Draw(z, posterior, prior, decode(z))
+        z, scored = sample_scored(key, posterior, sample_shape)
+        return Draw(z, scored, prior, decode(z))
     sizes = (sample_shape,) if hasattr(sample_shape, "__index__") else sample_shape
     z, rows, result = posterior.walked(key, tuple(map(operator.index, sizes)))
     joint = posterior.joint([row[0] for row in rows])

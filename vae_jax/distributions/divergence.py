@@ -21,8 +21,23 @@ from vae_jax.distributions._pytree import (
 )
 from vae_jax.distributions.bernoulli import Bernoulli, finite
 from vae_jax.distributions.categorical import Categorical
+from vae_jax.distributions.drawn import Drawn
 from vae_jax.distributions.joint import Joint, is_ancestral
 from vae_jax.distributions.normal import MultivariateNormal, Normal, diagonal_of
+from vae_jax.distributions.sphere import PowerSpherical, SphericalUniform, entropy, log_area
+
+
+class NoClosedFormError(TypeError):
+    """Of a pair whose divergence must be estimated."""
+
+
+def has_closed_form(posterior: Any, prior: Any, *, event_ndims: int | None = None) -> bool:
+    """Whether `kl_divergence` knows the pair; nothing is computed."""
+    try:
+        jax.eval_shape(lambda: kl_divergence(posterior, prior, event_ndims=event_ndims))
+    except NoClosedFormError:
+        return False
+    return True
 
 
 def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None) -> Array:
@@ -30,8 +45,8 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
 
     Known pairs: Gaussians of either covariance in either place (Kingma & Welling 2014, appendix B,
     for the diagonal case against N(0, I)), of vae_jax, distrax, NumPyro and TFP in any mixture;
-    Bernoulli, Categorical, and ancestral Joints of such parts; and what another library knows of
-    two of its own.
+    Bernoulli, Categorical, a `PowerSpherical` to the uniform distribution, and ancestral Joints of
+    such parts; and what another library knows of two of its own.
 
     Args:
       posterior: batch axes [*b].
@@ -51,6 +66,7 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
     >>> kl_divergence(Normal(jnp.ones((4, 2)), 1.0), Normal(jnp.zeros(2), 1.0))
     Array([1., 1., 1., 1.], dtype=float32)
     """
+    posterior, prior = (d.distribution if isinstance(d, Drawn) else d for d in (posterior, prior))
     if isinstance(posterior, Joint) and isinstance(prior, Joint):
         return _kl_joint(posterior, prior)
     for pair in itertools.product(type(posterior).__mro__, type(prior).__mro__):
@@ -67,7 +83,7 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
         p, q = (_as_gaussian(d, shape, event_ndims) for d in (posterior, prior))
         if p is not None and q is not None:
             return kl_divergence(p, q)
-    raise TypeError(
+    raise NoClosedFormError(
         f"no closed form is known for KL({type(posterior).__name__} || {type(prior).__name__}): "
         "estimate it from the draws, elbo(..., analytic_kl=False)"
     )
@@ -243,6 +259,11 @@ def _generalized(log_p: Array, log_q: Array) -> Array:
     return jnp.where(near & (p > 0), p * (jnp.expm1(-small) + small), q - p + p * difference)
 
 
+def _kl_spherical(posterior: PowerSpherical, prior: SphericalUniform) -> Array:
+    _check_pair(posterior, prior)
+    return log_area(prior.size) - entropy(posterior)
+
+
 def _kl_joint(posterior: Joint, prior: Joint) -> Array:
     if len(posterior.parts) != len(prior.parts):
         raise ValueError(
@@ -250,7 +271,7 @@ def _kl_joint(posterior: Joint, prior: Joint) -> Array:
             f"{len(prior.parts)}: give each part its counterpart"
         )
     if not (is_ancestral(posterior) and is_ancestral(prior)):
-        raise TypeError(
+        raise NoClosedFormError(
             "a Joint that is not ancestral: where a part depends on a later one, the sum of the "
             "closed forms is not the KL. Estimate it from the draws with elbo, or pass "
             "ancestral=True to each Joint if every part depends on earlier ones alone, or on none"
@@ -266,4 +287,5 @@ _CLOSED_FORMS: dict[tuple[type, type], Callable[[Any, Any], Array]] = {
     (MultivariateNormal, MultivariateNormal): _kl_multivariate_normal,
     (Bernoulli, Bernoulli): _kl_bernoulli,
     (Categorical, Categorical): _kl_categorical,
+    (PowerSpherical, SphericalUniform): _kl_spherical,
 }

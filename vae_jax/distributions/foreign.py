@@ -1,8 +1,8 @@
-"""Distributions of distrax, NumPyro and TFP, known by their attributes: none is imported here.
+"""Distributions of distrax, NumPyro, TFP and flowjax, by their attributes: none is imported.
 
 These libraries leave open what an event is: a Normal over [B, Z] with an empty `event_shape` may be
 B vectors or B * Z scalars, and its log-probabilities come back per entry. `event_ndims` says so,
-and who knows the batch sums down to it.
+and who knows the batch sums down to it. Those of flowjax have an event and no batch.
 """
 
 import sys
@@ -22,6 +22,15 @@ def shape(distribution: Any) -> tuple[int, ...]:
     Raises:
       TypeError: it is not one distribution over one array.
     """
+    if _is_of(distribution, "flowjax"):  # no batch axes: of many conditions it is no one law
+        if distribution.cond_shape is not None:
+            raise TypeError(
+                f"{type(distribution).__name__} of flowjax wants a condition of shape "
+                f"{distribution.cond_shape}: wrap it in a class that gives one, with the shape, "
+                "event_ndims and sample_and_log_prob of vae_jax.Distribution"
+            )
+        event: tuple[int, ...] = distribution.shape
+        return event
     _check_attributes(distribution)
     if hasattr(distribution, "event_ndims"):
         own: tuple[int, ...] = distribution.shape
@@ -59,6 +68,8 @@ def event_ndims(distribution: Any) -> int | None:
     if hasattr(distribution, "event_ndims"):
         own: int = distribution.event_ndims
         return own
+    if _is_of(distribution, "flowjax"):
+        return len(distribution.shape)
     return len(distribution.event_shape) or None
 
 
@@ -95,9 +106,12 @@ def innermost(distribution: Any) -> Any:
 
 def library(distribution: Any) -> str | None:
     """The name of the library a distribution is made of; a caller's subclass counts as its own."""
-    roots = {cls.__module__.partition(".")[0] for cls in type(distribution).__mro__}
-    known = [name for name in ("numpyro", "distrax", "tensorflow_probability") if name in roots]
-    return known[0] if known else None
+    names = ("numpyro", "distrax", "tensorflow_probability")
+    return next((name for name in names if _is_of(distribution, name)), None)
+
+
+def _is_of(distribution: Any, name: str) -> bool:
+    return any(cls.__module__.partition(".")[0] == name for cls in type(distribution).__mro__)
 
 
 def kl_divergence(posterior: Any, prior: Any) -> Array | None:

@@ -74,11 +74,16 @@ def sample(key: Array, distribution: Any, sample_shape: int | tuple[int, ...] = 
     (5, 4, 2)
     """
     check_key(key)
-    sizes = (sample_shape,) if hasattr(sample_shape, "__index__") else sample_shape
-    shape = tuple(map(operator.index, sizes))  # NumPy's integers too
+    shape = sizes(sample_shape)
     if "seed" in inspect.signature(distribution.sample).parameters:
         return distribution.sample(seed=key, sample_shape=shape)
     return distribution.sample(key, shape)
+
+
+def sizes(sample_shape: Any) -> tuple[int, ...]:
+    """The axes of draws as a tuple, of one size or several."""
+    given = (sample_shape,) if hasattr(sample_shape, "__index__") else sample_shape
+    return tuple(map(operator.index, given))  # NumPy's integers too
 
 
 def log_prob(distribution: Any, value: Any) -> Array:

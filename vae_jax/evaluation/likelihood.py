@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from vae_jax.bounds import elbo
-from vae_jax.distributions import Ancestral, draw, sample
+from vae_jax.distributions import Ancestral, draw
 from vae_jax.distributions._pytree import check_key
+from vae_jax.distributions.drawn import draw_with_density, with_density
 from vae_jax.evaluation import pareto
 
 
@@ -103,9 +104,10 @@ def log_likelihood(
 
             weights: Array = jax.vmap(log_weight)(keys)
             return weights
-        z = jax.vmap(lambda k: sample(k, posterior))(keys)
+        z, density = jax.vmap(lambda k: draw_with_density(k, posterior))(keys)
+        scored = with_density(posterior, z, density)
         # Of one draw, the bound estimated from it is the logarithm of its weight.
-        return elbo(x, z, posterior, prior, decode(z), analytic_kl=False).value
+        return elbo(x, z, scored, prior, decode(z), analytic_kl=False).value
 
     def add(sums: _Sums, index: Array) -> tuple[_Sums, None]:
         terms = log_weights(index)

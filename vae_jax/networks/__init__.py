@@ -2,8 +2,9 @@
 
 A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `GatedMLP`, `ResidualMLP`; of images
 `ConvEncoder` and `ConvDecoder`, `ResidualConvEncoder` and `ResidualConvDecoder`. `Encoder` and the
-decoders by their distribution's name, `NormalDecoder` say, wrap one and return a distribution.
-Nothing else in vae_jax imports flax.
+decoders by their distribution's name, `NormalDecoder` say, wrap one and return a distribution; so
+do `FullCovarianceEncoder`, `FlowEncoder` and `PowerSphericalEncoder`. `MixturePrior`, `FlowPrior`
+and `SphericalPrior` are given nothing. Nothing else in vae_jax imports flax.
 
 A network whose `condition` is a `ClassCondition` or a `FloatCondition` takes a label beside its
 input, and joins the two: flattened and concatenated before a dense layer, as channels before a
@@ -13,6 +14,13 @@ draws z [S, B, Z].
 
 from vae_jax.networks.condition import ClassCondition, FloatCondition
 from vae_jax.networks.conv import Conv, ConvDecoder, ConvEncoder, StridedConv, TransposedConv
+from vae_jax.networks.flows import (
+    AutoregressiveLayer,
+    CouplingLayer,
+    FlowEncoder,
+    FlowPrior,
+    PlanarLayer,
+)
 from vae_jax.networks.heads import (
     BernoulliDecoder,
     CategoricalDecoder,
@@ -33,12 +41,19 @@ from vae_jax.networks.hierarchy import (
     precision_weighted,
 )
 from vae_jax.networks.initializers import constant_bias, logit
+from vae_jax.networks.latents import (
+    FullCovarianceEncoder,
+    MixturePrior,
+    PowerSphericalEncoder,
+    SphericalPrior,
+)
 from vae_jax.networks.mlp import MLP, GatedMLP, ResidualMLP
 from vae_jax.networks.precision import matmul_bfloat16
 from vae_jax.networks.residual import ResidualConvDecoder, ResidualConvEncoder, channels_for
 
 __all__ = [
     "MLP",
+    "AutoregressiveLayer",
     "BernoulliDecoder",
     "BottomUp",
     "CategoricalDecoder",
@@ -47,18 +62,26 @@ __all__ = [
     "Conv",
     "ConvDecoder",
     "ConvEncoder",
+    "CouplingLayer",
     "DiscretizedLogisticDecoder",
     "Encoder",
     "FloatCondition",
+    "FlowEncoder",
+    "FlowPrior",
+    "FullCovarianceEncoder",
     "GatedMLP",
     "LadderDecoder",
     "LadderEncoder",
     "LaplaceDecoder",
     "MixtureOfDiscretizedLogisticsDecoder",
+    "MixturePrior",
     "NormalDecoder",
+    "PlanarLayer",
+    "PowerSphericalEncoder",
     "ResidualConvDecoder",
     "ResidualConvEncoder",
     "ResidualMLP",
+    "SphericalPrior",
     "StandardPrior",
     "StridedConv",
     "StudentTDecoder",

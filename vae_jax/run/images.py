@@ -136,7 +136,7 @@ def _fresh(
         # The words of keys: a typed key cannot be given to many processes.
         init_key, train_key = map(jax.random.wrap_key_data, (init_words, train_words))
         first_label = jnp.zeros(1, jnp.int32) if job.chosen.model.conditional else None
-        params = job.model.init(init_key, jnp.zeros((1, *job.image_shape)), first_label)
+        params = job.model.init(init_key, job.example(), first_label)
         average = job.chosen.training.average_decay > 0
         return vae_jax.init_state(train_key, params, optimizer, average=average)
 
@@ -193,9 +193,10 @@ def _validation(job: Job) -> training.Validate:
     @jax.jit
     def bound_of(params: Any, key: jax.Array, x: jax.Array, label: Any) -> vae_jax.Bound:
         posterior = model.encode(params, x, label)
-        z = vae_jax.sample(key, posterior)
+        z, posterior = vae_jax.sample_scored(key, posterior)
         prior = model.prior(params, label)
-        bound = vae_jax.elbo(x, z, posterior, prior, model.decode(params, z, label))
+        likelihood = model.decode(params, z, label)
+        bound = vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=None)
         means: vae_jax.Bound = jax.tree.map(jnp.mean, bound)
         return means
 
@@ -305,6 +306,8 @@ def _described(job: Job) -> dict[str, Any]:
         "seed": job.chosen.training.seed,
         "epochs": job.chosen.training.epochs,
         "network": job.chosen.model.network,
+        "posterior": job.chosen.model.posterior,
+        "prior": job.prior,
         "latent_dim": job.chosen.model.latent_dim,
         "conditional": job.chosen.model.conditional,
         **dataclasses.asdict(job.chosen.objective),
@@ -349,7 +352,7 @@ def _draw(
     for name, picture in drawn.items():
         picture.save(job.output / name)
     manifold = None
-    if means.shape[1] == 2 and test_label is None:
+    if means.shape[1] == 2 and test_label is None and job.prior == "standard":
         manifold = pictures.decoded_plane(job.model, params)
     labels = job.dataset.test.labels if num_classes else None
     figures.latent(job.output / "latent.png", means, labels, job.dataset.names, manifold)

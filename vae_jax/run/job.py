@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 import vae_jax
-from vae_jax.run import defaults, folder, keys, objective, options
+from vae_jax.run import defaults, folder, keys, latents, objective, options
 from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.model import (
     likelihood_of,
@@ -59,6 +60,25 @@ class Job(NamedTuple):
     @property
     def stream(self) -> bool:
         return streamed(self.chosen, self.dataset)
+
+    @property
+    def prior(self) -> str:
+        """Which it is: without labels none is conditional."""
+        model = self.chosen.model
+        if model.posterior == "power_spherical" and model.prior != "vamp":
+            return "uniform"
+        unconditional = model.prior == "conditional" and not model.conditional
+        return "standard" if unconditional else model.prior
+
+    def example(self) -> jax.Array:
+        """Images that parameters are made from: a shape, or where pseudo-inputs start."""
+        if self.chosen.model.prior != "vamp":
+            return jnp.zeros((1, *self.image_shape))
+        num = self.chosen.model.num_components or latents.NUM_COMPONENTS
+        images = self.dataset.train.images
+        first = np.asarray(images[np.arange(min(num, len(images)))])
+        most = 255 if first.dtype == np.uint8 else 1
+        return jnp.asarray(first / most, jnp.float32)
 
     def batch(self, split: str) -> vae_jax.Batch:
         images: Any = getattr(self.dataset, split).images

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
+from vae_jax.distributions.drawn import draw_with_density, with_density
+from vae_jax.distributions.location import location
 from vae_jax.evaluation import batched
 from vae_jax.run import keys
 from vae_jax.run.callbacks import counted
@@ -79,8 +81,9 @@ def measure(
     Returns:
       elbo, log_likelihood and kl of the ELBO (means over N, in nats), the importance-sampled
       log p(x) with the standard error of its draws, that over the images and the mean effective
-      sample size, active units, the mean KL of each dimension, warnings, and for each image the
-      posterior mean and the `Estimate` of log p(x). With labels all are of p(x|c).
+      sample size, active units, the mean KL of each dimension where it is a sum over them, else
+      None, warnings, and for each image the posterior mean and the `Estimate` of log p(x). With
+      labels all are of p(x|c).
     """
     batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
     measure_batch = _measure_batch(model, num_samples, chunk_size)
@@ -105,8 +108,9 @@ def measure(
         "log_likelihood_standard_deviation": evaluation.standard_error_over_examples
         * math.sqrt(len(x)),
         "effective_sample_size": float(estimate.effective_sample_size.mean()),
+        "latent_dim": means.shape[1],
         "active_units": active_units,
-        "kl_per_dimension": [float(k) for k in kl.mean(axis=0)],
+        "kl_per_dimension": None if kl is None else [float(k) for k in kl.mean(axis=0)],
         "warnings": [*untrusted(estimate, num_samples), *_unused(active_units, means.shape[1])],
         "means": means,
         "estimate": estimate,
@@ -123,12 +127,13 @@ def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Cal
         def decode(z: jax.Array) -> Any:
             return model.decode(params, z, label)
 
-        def bound_of(z: jax.Array) -> vae_jax.Bound:
-            return vae_jax.elbo(x, z, posterior, prior, decode(z))
+        def bound_of(drawn: Any) -> vae_jax.Bound:
+            scored = with_density(posterior, *drawn)
+            return vae_jax.elbo(x, drawn[0], scored, prior, decode(drawn[0]), analytic_kl=None)
 
         # One after the other, so that no more draws are decoded at once than fit.
-        z = vae_jax.sample(elbo_key, posterior, ELBO_DRAWS)
-        bound = jax.tree.map(lambda b: b.mean(axis=0), jax.lax.map(bound_of, z))
+        drawn = draw_with_density(elbo_key, posterior, ELBO_DRAWS)
+        bound = jax.tree.map(lambda b: b.mean(axis=0), jax.lax.map(bound_of, drawn))
         estimate = vae_jax.log_likelihood(
             weight_key,
             x,
@@ -138,10 +143,13 @@ def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Cal
             num_samples=num_samples,
             chunk_size=chunk_size,
         )
-        kl = vae_jax.kl_per_dimension(posterior, prior)
+        # Of others the KL is no sum over the dimensions.
+        diagonal = all(isinstance(d, vae_jax.Normal) for d in (posterior, prior))
+        kl = vae_jax.kl_per_dimension(posterior, prior) if diagonal else None
         # What a label alone tells of z is not the use of a unit: the prior's mean is taken off.
-        moved = posterior.mean - jnp.broadcast_to(prior.mean, posterior.mean.shape)
-        return bound, estimate, kl, posterior.mean, moved
+        mean = location(posterior)
+        moved = mean - jnp.broadcast_to(location(prior), mean.shape)
+        return bound, estimate, kl, mean, moved
 
     return measure_batch
 
@@ -233,7 +241,13 @@ _HEAVY, _EFFECTIVE = 0.1, 10.0
 
 def reported(test: dict[str, Any]) -> dict[str, Any]:
     """The measurements of the test set under the names of results.json; arrays stay out."""
-    as_they_are = ("num_importance_samples", "active_units", "kl_per_dimension", "warnings")
+    as_they_are = (
+        "num_importance_samples",
+        "latent_dim",
+        "active_units",
+        "kl_per_dimension",
+        "warnings",
+    )
     return {
         name if name in as_they_are else f"test_{name}": value
         for name, value in test.items()
@@ -258,7 +272,7 @@ def summary(results: dict[str, Any]) -> str:
             if (bits := results.get("test_bits_per_dimension")) is not None
             else []
         ),
-        f"active units     {results['active_units']:6d} of {len(results['kl_per_dimension'])}",
+        f"active units     {results['active_units']:6d} of {results['latent_dim']}",
         *(f"warning: {text}" for text in results["warnings"]),
     ]
     return "\n".join(lines)

@@ -12,6 +12,7 @@ import optax
 
 import vae_jax
 from vae_jax import networks
+from vae_jax.run import latents
 from vae_jax.run.errors import UsageError
 from vae_jax.run.options import BINARY, CONVOLUTIONS, OF_BYTES, Model, Training
 
@@ -148,15 +149,14 @@ def make_model(
     bias = _bias(name, pixels.mean)
     bias_init, output_shape = networks.constant_bias(bias), bias.shape
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
-    statistics = (2 * options.latent_dim,)
     condition: networks.ClassCondition | None = None
-    prior: nn.Module | None = None
+    prior: nn.Module | None = None if options.conditional else latents.prior(options)
     if options.conditional:
         condition = networks.ClassCondition(num_classes, options.embedding_dim)
         prior = networks.StandardPrior(options.latent_dim)
         if options.prior == "conditional":
             prior = networks.Encoder(
-                nn.Sequential([condition.clone(), networks.MLP(statistics, (100,))])
+                nn.Sequential([condition.clone(), networks.MLP((2 * options.latent_dim,), (100,))])
             )
     encoder, decoder = _networks(
         options,
@@ -172,7 +172,12 @@ def make_model(
         likelihood = _head(name, decoder, image_shape[-1], pixels)
         if grey:
             encoder = Standardized(encoder, pixels.centre, pixels.spread)
-    return vae_jax.make_vae(networks.Encoder(encoder), likelihood, options.latent_dim, prior)
+    posterior = latents.encoder(options, encoder)
+    model = vae_jax.make_vae(posterior, likelihood, options.latent_dim, prior)
+    if options.prior == "vamp":
+        num = options.num_components or latents.NUM_COMPONENTS
+        model = vae_jax.with_vamp_prior(model, num)
+    return model
 
 
 def _networks(
@@ -184,9 +189,9 @@ def _networks(
     matmul: Any,
     condition: networks.ClassCondition | None,
 ) -> tuple[nn.Module, nn.Module]:
-    """The encoder's network, with twice as many outputs as latents, and the decoder's."""
+    """The encoder's network, with the outputs that its posterior takes, and the decoder's."""
     assert options.latent_dim is not None
-    statistics, backwards = (2 * options.latent_dim,), options.hidden[::-1]
+    statistics, backwards = (latents.num_statistics(options),), options.hidden[::-1]
     plain: dict[str, Any] = {"matmul": matmul, "condition": condition}
     active: dict[str, Any] = {"activation": nn.silu, **plain}
     if options.network in CONVOLUTIONS and min(image_shape[:2]) < _SMALLEST:

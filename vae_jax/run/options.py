@@ -103,8 +103,20 @@ class Model:
     conv; of residual_conv as many as end at 7 x 7 or less, from 32 up to 256."""
     conditional: bool = False
     """Learn p(x|c), c the label, whose embedding goes into the encoder and the decoder."""
-    prior: Literal["conditional", "standard"] = "conditional"
-    """With --conditional: p(z|c), learned, or N(0, I) for every class."""
+    posterior: Literal["normal", "full", "planar", "iaf", "coupling", "power_spherical"] = "normal"
+    """normal is diagonal, fast, and has an exact KL; full knows how latents go together. Of the
+    flows, whose KL is estimated: planar bends a few latents, cheaply; iaf is the tightest for many
+    and slow to score what it did not draw; coupling is as fast both ways. power_spherical is of
+    unit vectors beside a uniform prior, for directions in few dimensions."""
+    prior: Literal["conditional", "standard", "mixture", "vamp", "flow"] = "conditional"
+    """conditional is p(z|c), learned, with --conditional, and N(0, I) without; standard is N(0, I),
+    or of power_spherical uniform. Learned, so that draws fall where codes lie: mixture, of
+    Gaussians; vamp, of the encoder's own posteriors at pictures that are learned too, the best of
+    the two and the dearest; flow, couplings of N(0, I)."""
+    num_components: int | None = None
+    """Of a mixture or a vamp prior; 500 when not given."""
+    num_transforms: int = 4
+    """Of a flow, posterior or prior."""
     embedding_dim: int = 16
     """Size of a label's embedding; it changes little, as ten classes need few dimensions."""
 
@@ -271,7 +283,7 @@ class OwnOptions(Options):
 def check(options: Options) -> None:
     """Raises UsageError for the first option whose value cannot be used."""
     model, training = options.model, options.training
-    check_at_least(1, embedding_dim=model.embedding_dim)
+    check_at_least(1, embedding_dim=model.embedding_dim, num_transforms=model.num_transforms)
     data: Data | OwnData = options.data
     named = data if isinstance(data, Data) else None
     if named is not None and model.conditional and named.dataset == "binarized_mnist":
@@ -286,6 +298,7 @@ def check(options: Options) -> None:
         )
     given = {
         "latent_dim": model.latent_dim,
+        "num_components": model.num_components,
         "epochs": training.epochs,
         "batch_size": training.batch_size,
         "accumulate": training.accumulate,
@@ -293,6 +306,7 @@ def check(options: Options) -> None:
     }
     check_at_least(1, **{name: value for name, value in given.items() if value is not None})
     check_at_least(0, workers=options.devices.workers, patience=training.patience or 0)
+    _check_latents(options)
     _check_objective(options)
     _check_devices(options)
     if isinstance(options.data, OwnData) and options.data.image_size is not None:
@@ -322,6 +336,34 @@ def check(options: Options) -> None:
         raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
     if options.run.resume and options.run.overwrite:
         raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them")
+
+
+LEARNED_PRIORS = ("mixture", "vamp", "flow")
+
+
+def _check_latents(options: Options) -> None:
+    model = options.model
+    posterior, prior = f"--posterior={model.posterior}", f"--prior={model.prior}"
+    if model.conditional and model.prior in LEARNED_PRIORS:
+        raise UsageError(f"{prior} knows no classes: leave it or --conditional out")
+    if model.posterior == "power_spherical" and model.conditional:
+        raise UsageError(f"{posterior} has no conditional prior: leave it or --conditional out")
+    if model.posterior == "power_spherical" and model.prior in ("mixture", "flow"):
+        raise UsageError(
+            f"{prior} is of all vectors and {posterior} of unit ones: take --prior=standard or vamp"
+        )
+    if model.num_components is not None and model.prior not in ("mixture", "vamp"):
+        raise UsageError(f"--num-components is of a mixture, not of {prior}: leave it out")
+    of_two = [o for o in (posterior, prior) if o.endswith(("=coupling", "=flow", "_spherical"))]
+    if of_two and model.latent_dim == 1:
+        raise UsageError(f"{of_two[0]} wants 2 latents or more but --latent-dim is 1")
+    if options.objective.free_bits and (
+        model.posterior != "normal" or model.prior in LEARNED_PRIORS
+    ):
+        raise UsageError(
+            "--free-bits is of each latent's own KL, which only --posterior=normal beside a "
+            f"Gaussian prior has: leave it out, or {posterior} and {prior}"
+        )
 
 
 def _check_objective(options: Options) -> None:

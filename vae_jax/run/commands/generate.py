@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -28,10 +28,15 @@ class Options:
     reconstruct_as: str | None = None
     """Of a conditional run: take test images, evenly spaced, and change their class to this one, in
     the style that they have; each stands above its change."""
+    sampler: Literal["prior", "mixture"] = "prior"
+    """Where the codes of new images are drawn from: the model's prior, or a mixture of ten
+    Gaussians, fitted to the codes of the run's own training images, up to 10,000, which it reads
+    again. Draws of N(0, I) may fall where no code lies; those of the mixture do not."""
     output: Path = Path("grid.png")
     """The picture; PNG, or what else its name's ending says."""
     data: str | None = None
-    """With --reconstruct-as: where the run's own data lie, if they have moved."""
+    """With --reconstruct-as or --sampler=mixture: where the run's own data lie, if they have
+    moved."""
     seed: int = 0
     """Of the draws."""
 
@@ -41,6 +46,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
     options.check_at_least(1, num=1 if chosen.num is None else chosen.num)
     folder.check_picture(chosen.output)
     config = folder.read_config(chosen.run)
+    check_sampler(chosen, config)
     check_label(chosen, config)
     options.check_seed(chosen.seed)
     every = chosen.label == "all" and "all" not in folder.classes(config)
@@ -64,6 +70,8 @@ def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
     from vae_jax.run.model import expected
 
     key, model, params = keys.of_run(chosen.seed)["generate"], trained.model, trained.params
+    if chosen.sampler == "mixture":
+        model = with_fitted_prior(chosen, trained)
     if chosen.reconstruct_as is not None:
         return reconstructed_as(chosen, num, trained)
     if every:
@@ -72,6 +80,38 @@ def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
     label = None if chosen.label is None else jnp.int32(trained.classes.index(chosen.label))
     likelihood = vae_jax.generate(key, model, params, num, label)
     return figures.grid(expected(likelihood), min(num, round(num**0.5)))
+
+
+def with_fitted_prior(chosen: Options, trained: "Trained") -> Any:
+    """The run's model with a mixture fitted to the codes of its training images for a prior."""
+    import jax
+    import numpy as np
+
+    from vae_jax.run import data, sampler
+
+    where = options.moved(trained.options.data, chosen.data)
+    images: Any = data.load_of_run(trained.config, where).train.images
+    images = images[np.arange(min(sampler.MOST_CODES, len(images)))]
+    see_key, code_key = jax.random.split(jax.random.fold_in(jax.random.key(chosen.seed), 1))
+    x = jax.jit(trained.observe)(see_key, images)
+    return sampler.with_fitted_prior(code_key, trained.model, trained.params, x, chosen.seed)
+
+
+def check_sampler(chosen: Options, config: dict[str, Any]) -> None:
+    """Raises UsageError for a run whose codes no mixture of Gaussians is fitted to."""
+    if chosen.sampler == "prior":
+        return
+    model = config["options"]["model"]
+    if model.get("conditional"):
+        raise UsageError(
+            f"--sampler={chosen.sampler} knows no classes but {chosen.run} is a conditional run: "
+            "leave it out"
+        )
+    if model.get("posterior") == "power_spherical":
+        raise UsageError(
+            f"--sampler={chosen.sampler} is of all vectors but the codes of {chosen.run} are unit "
+            "ones: leave it out"
+        )
 
 
 def check_label(chosen: Options, config: dict[str, Any]) -> None:
