@@ -189,7 +189,7 @@ def test_recall_tells_what_the_judge_does_not(numbers):
     for space in numbers["autoencoder"]["elsewhere"].values():
         assert space["prior"]["vae"]["recall"] > space["prior"]["autoencoder"]["recall"] + 0.02
     cases = numbers["loss_cases"]
-    assert cases["fidelity"]["sure"] > cases["both"]["sure"] - 0.1
+    assert cases["fidelity"]["sure"] > 0.75 * cases["both"]["sure"]  # 0.86 to 1.15, three seeds
     assert cases["fidelity"]["recall"] < cases["both"]["recall"] - 0.02
     assert cases["fidelity"]["digits"] < cases["both"]["digits"] - 0.5
 
