@@ -154,7 +154,7 @@ def measure(key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, num_s
         values.append(likelihood.value)
         errors.append(likelihood.standard_error)
         bounds.append(bound)
-        kls.append(kl.mean(axis=1))
+        kls.append(kl.mean(axis=0))
         units.append([float(of_layer.mean()) for of_layer in active])
         if time.perf_counter() - told > 5 or start + 2 * rows > len(x):
             told, value = time.perf_counter(), np.concatenate(values)
