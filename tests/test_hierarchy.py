@@ -65,7 +65,7 @@ def densities(model, params, x):
 
     [G, G], or [G, 1] of what does not depend on the second latent of the walk.
     """
-    grid = np.linspace(-14, 14, 141)  # scales are above 0.2: exact to many digits
+    grid = np.linspace(-14, 14, 281)  # fine enough for scales of 0.1
     pair = np.meshgrid(grid, grid, indexing="ij")
     z = tuple(jnp.asarray(part, jnp.float32)[..., None, None] for part in pair)
     ndims = [part.ndim - 1 for part in model.encode(params, x[None]).mean]
