@@ -296,25 +296,37 @@ def test_a_file_that_is_gone_or_wrong_is_damage_at_once(checkpoints, state, monk
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before_it(tmp_path):
-    """A limit on the size of files stands for a full disk: writing fails half-way."""
+    """A limit on the size of files stands for a full disk: writing fails half-way.
+
+    What Orbax logs is looked at from there on, and not before: an import changes no logging.
+    """
     program = f"""
-import resource, sys
+import logging, resource, sys
 sys.path[:0] = [{str(ROOT)!r}]
+def filters():
+    return [of for name in ("absl", "asyncio") for of in logging.getLogger(name).filters]
+import orbax.checkpoint
+before = filters()
 import jax, jax.numpy as jnp, numpy as np, optax, vae_jax
 from vae_jax import checkpoint
 params = {{"w": jnp.asarray(np.random.default_rng(0).normal(size=10**5), jnp.float32)}}
 state = vae_jax.init_state(jax.random.key(0), params, optax.sgd(0.1))
 with checkpoint.manager({str(tmp_path)!r}) as checkpoints:
     checkpoint.save(checkpoints, state, {{"number": 1}})
+    assert filters() == before
     resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, resource.RLIM_INFINITY))
     try:
         checkpoint.save(checkpoints, state._replace(step=jnp.int32(1)), {{}})
     except checkpoint.CheckpointError as error:
         print(error)
+    assert len(filters()) == len(before) + 2
+    logging.getLogger("absl").error("of another")
 """
     process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
     )
     assert "the checkpoint of step 1 cannot be written in" in process.stdout, process.stderr
+    assert process.returncode == 0, process.stderr
+    assert "of another" in process.stderr
     with checkpoint.manager(tmp_path) as checkpoints:
         assert checkpoint.restore_config(checkpoints) == {"number": 1}

@@ -250,7 +250,7 @@ def test_modules_import_only_from_floors_below():
 
 
 ENGINE_FLOORS = [
-    {"errors", "survival", "figures"},
+    {"errors", "survival", "figures", "keys"},
     {"extras", "options", "plan", "processes"},
     {"callbacks", "command", "data", "devices", "folder", "model", "objective"},
     {"defaults", "measure", "restore", "saver"},

@@ -102,15 +102,22 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _said_once(record: logging.LogRecord) -> bool:
+def _is_not_raised(record: logging.LogRecord) -> bool:
     said = record.pathname + logging.Formatter().format(record)  # with the traceback
     return record.levelno < logging.ERROR or "orbax" not in said
 
 
-# What Orbax's threads and tasks log as an error is raised as well, and said; they may still do so
-# when a save has failed and the program ends.
-for _logger in ("absl", "asyncio"):
-    logging.getLogger(_logger).addFilter(_said_once)
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Without the errors that Orbax's threads and tasks log: they are raised as well, and said."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    clean = [logger for logger in loggers if _is_not_raised not in logger.filters]
+    for logger in clean:
+        logger.addFilter(_is_not_raised)
+    yield
+    # Not where it failed: what it had begun may log until the program ends.
+    for logger in clean:
+        logger.removeFilter(_is_not_raised)
 
 
 def save(
@@ -143,7 +150,8 @@ def save(
         # On the host, as a single array of JAX's would be refused.
         items["best"] = ocp.args.StandardSave(_filled(jax.device_get(best)))
     try:
-        checkpoints.save(step, args=ocp.args.Composite(**items), force=True)
+        with _said_once():
+            checkpoints.save(step, args=ocp.args.Composite(**items), force=True)
     except (OSError, ValueError) as error:  # tensorstore's are ValueErrors
         raise CheckpointError(
             f"the checkpoint of step {step} cannot be written in {checkpoints.directory} "
@@ -242,7 +250,7 @@ def _retried(read: Callable[[], Read], folder: Path, what: str) -> Read:
     waits, damaged = iter(_WAITS), False
     while True:
         try:
-            with _quiet():
+            with _quiet(), _said_once():
                 return read()
         except CheckpointError:
             raise

@@ -88,9 +88,14 @@ def main(
     latent_dim: int = 10,
     learning_rate: float = 1e-3,
     alpha: float = 20.0,
+    augmented: bool = True,
     seed: int = 0,
 ) -> float:
-    """Trains on all images and `num_labels` of the labels; returns the accuracy on the test set."""
+    """Trains on all images and `num_labels` of the labels; returns the accuracy on the test set.
+
+    Args:
+      augmented: q(y|x) is convolutional and sees changed images; else it is the paper's MLP.
+    """
     loaded = named.load(dataset, data_dir=data_dir)
     train = jnp.asarray(loaded.train.images)
     rows = balanced(loaded.train.labels, num_labels, seed)
@@ -100,6 +105,8 @@ def main(
 
     encoder, decoder = Encoder(hidden, latent_dim), Decoder(hidden, x_dim)
     classifier = networks.ConvEncoder((10,), channels=(16, 32), hidden=128)
+    if not augmented:
+        classifier = networks.MLP((10,), (hidden,), event_ndims=3, activation=nn.softplus)
     prior = vae_jax.Normal(jnp.zeros(latent_dim), 1.0)
     p_y = vae_jax.Categorical(jnp.zeros(10))
 
@@ -119,7 +126,9 @@ def main(
     def loss(params, key, image):
         bound_key, labelled_key, view_key = jax.random.split(key, 3)
         images = jnp.concatenate([image, labelled])
-        views = jax.vmap(view)(jax.random.split(view_key, len(images)), grey(images))
+        views = grey(images)
+        if augmented:
+            views = jax.vmap(view)(jax.random.split(view_key, len(images)), views)
         logits, labelled_logits = jnp.split(q_y(params, views).logits, [len(image)])
 
         y_given_x = vae_jax.Categorical(logits)

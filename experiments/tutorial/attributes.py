@@ -62,9 +62,9 @@ cost more nats than it saves in pixels is not said at all, and its range is that
 range is that of a whole dimension, which may serve several factors: the one that turns with the
 angle moves with the places too, and is narrow for their sake. The autoencoder's values tell the
 places as well and the angle better, but not how much a value matters: it has no range to compare
-with. Nothing in either loss asks for one dimension for each factor. Here the two places are folded
-over several, as the bends show; a dimension for each factor, where it is found, is not to be relied
-on (Locatello et al. 2019).
+with. Nothing in either loss asks for one dimension for each factor. Where a curve bends back, the
+factor is folded over several dimensions; a dimension for each factor, where it is found, is not to
+be relied on (Locatello et al. 2019).
 
 **Turning one knob.** A sprite is encoded by the VAE and one dimension is moved from $-2$ to $2$,
 the most informative first:
@@ -92,41 +92,33 @@ and crumbs.
 
 EXERCISES = (
     (
-        "The range for the size is wider than those for the places. Why?",
-        "It is [[width.scale:.2f]], and [[width.x:.2f]] and [[width.y:.2f]] for the places. A "
-        "place "
-        ""
-        ""
-        ""
-        ""
-        ""
-        "has 32 values and a size 6; and a sprite of the wrong size is wrong along its rim, while "
-        "one beside its place is wrong on two sides.",
+        "The range for the place from left to right is [[width.x:.2f]] wide. How many nats does it "
+        "cost at least, and what does the VAE have for them?",
+        "$\\tfrac{1}{2}(\\sigma^2 + \\mu^2 - 1 - \\log \\sigma^2)$ is at least $-\\log \\sigma - "
+        "\\tfrac{1}{2}$, here [[least_nats:.2f]] nats. A sprite beside its place is wrong on two "
+        "sides, and each pixel that is wrong for certain costs more than that.",
     ),
     (
         "Why are the sine and the cosine of *twice* the angle used for the ellipse's angle?",
         "After half a turn an ellipse is itself again: angles 0 and 180 degrees are one picture, "
-        "and "
-        "no code can tell them apart. Twice the angle takes both to the same value.",
+        "and no code can tell them apart. Twice the angle takes both to the same value.",
     ),
     (
         "Would the graphs of the VAE look the same for another seed?",
         "In shape, not in place: any dimension can be the one for a factor, and with the other "
-        "sign, "
-        "for both leave the prior and the bound as they are.",
+        "sign, for both leave the prior and the bound as they are.",
     ),
     (
         "How many nats does the VAE spend on a sprite in all, and how many would it take to name "
-        "one "
-        "exactly?",
+        "one exactly?",
         "It spends [[kl:.1f]]. Naming one of 737,280 takes $\\log 737280 = 13.5$ nats, if every "
         "sprite were told from every other.",
     ),
     (
         "A code of zeros: what do the two decoders make of it?",
         "The VAE a sprite-like blob, since zero is the middle of its prior. The autoencoder "
-        "whatever "
-        "lies there: zero means nothing to it. Draws near zero are in the first row of the figure.",
+        "whatever lies there: zero means nothing to it. Draws near zero are in the first row of "
+        "the figure.",
     ),
 )
 
@@ -186,6 +178,7 @@ def run(study: Study) -> page.Chapter:
         "neighbours": NEIGHBOURS,
         "explained": shares,
         "width": width,
+        "least_nats": -np.log(width["x"]) - 0.5,
         "kl": kl.sum(),
         "wrong": {
             row: {name: wrong_pixels(images, library) for name, images in of.items()}
@@ -289,20 +282,16 @@ def draw_knobs(model: vae_jax.VAE, params: Any, kl: np.ndarray) -> page.Figure:
     figure, axes = drawing.panels(height=3.6)
     drawing.images(axes, images[order].reshape(-1, *images.shape[2:]), 9, frame=True)
     drawing.row_labels(axes, [f"$z_{{{i + 1}}}$   {kl[i]:.2f} nats" for i in order], len(order))
-    drawing.column_labels(axes, [f"{value:+.1f}" for value in np.linspace(-2, 2, 9)])
+    drawing.column_labels(
+        axes, [f"{value:+.1f}" if value else "0" for value in np.linspace(-2, 2, 9)]
+    )
     axes.set_xlabel("value of the dimension")
     return page.figure(
         figure,
         "A row for each latent dimension and a column for each value: along some rows the sprite "
         "moves, along others it grows or changes its form.",
         "One ellipse with one dimension of its code set to nine values. Beside each dimension, "
-        "what "
-        ""
-        ""
-        ""
-        ""
-        ""
-        "it says of a sprite on average.",
+        "what it says of a sprite on average.",
     )
 
 
@@ -317,19 +306,7 @@ def draw_outside(drawn: dict[str, dict[str, np.ndarray]]) -> page.Figure:
     return page.figure(
         figure,
         "Decoded sprites. For codes of sprites both models show sprites; for codes of the prior "
-        "the "
-        ""
-        ""
-        ""
-        ""
-        ""
-        "VAE shows blurred sprites and the autoencoder clouds and crumbs, far out as well.",
+        "the VAE shows blurred sprites and the autoencoder clouds and crumbs, far out as well.",
         "Decoded means: of codes of new sprites, of codes of the prior, and of codes three times "
-        "as "
-        ""
-        ""
-        ""
-        ""
-        ""
-        "far out as each model's own.",
+        "as far out as each model's own.",
     )

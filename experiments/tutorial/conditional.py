@@ -80,8 +80,7 @@ EXERCISES = (
     (
         "Why is the KL of the conditional model smaller?",
         "[[kl.conditional:.2f]] against [[kl.unconditional:.2f]] nats: which digit it is need not "
-        "be "
-        "in the code, since decoder, encoder and prior are told.",
+        "be in the code, since decoder, encoder and prior are told.",
     ),
     (
         "What would the bound with shuffled labels be, if the model ignored the label?",
@@ -230,20 +229,23 @@ def draw_grid(images: Any) -> page.Figure:
 
 
 def draw_priors(study: Study, model: vae_jax.VAE, params: Any) -> page.Figure:
-    classes = jnp.arange(study.dataset.num_classes)
-    prior = model.prior(params, classes)
-    codes = model.encode(params, study.x, jnp.asarray(study.label)).mean
-    figure, axes = drawing.panels(1, 2, 2.7, sharex=True, sharey=True)
-    drawing.plane(axes[0], "the learned priors $p(z|c)$")
-    drawing.ellipses(axes[0], prior.mean, prior.scale, drawing.CLASSES)
-    drawing.name_classes(axes[0], prior.mean, np.asarray(classes))
-    drawing.plane(axes[1], "codes of test images")
-    drawing.scatter(axes[1], codes, study.label)
+    classes = np.arange(study.dataset.num_classes)
+    prior = model.prior(params, jnp.asarray(classes))
+    codes = np.asarray(model.encode(params, study.x, jnp.asarray(study.label)).mean)
+    reach = max(3.0, np.quantile(np.abs(codes).max(axis=1), 0.99))
+    figure, axes = drawing.panels(2, 5, 2.6, sharex=True, sharey=True)
+    for panel, c in zip(axes.flat, classes, strict=True):
+        drawing.plane(panel, f"$c = {c}$")
+        colour = drawing.CLASSES[c]
+        drawing.ellipses(panel, prior.mean[c : c + 1], prior.scale[c : c + 1], [colour])
+        panel.scatter(*codes[study.label == c].T, s=3, c=colour, linewidths=0)
+        panel.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        panel.label_outer()
     return page.figure(
         figure,
-        "Left, ten ellipses, the prior of each class, which overlap. Right, the codes of test "
-        "images, the digits mixed over the same region.",
-        "Left, $p_\\theta(z \\mid c)$, one standard deviation, the class at its mean. Right, means "
-        "of $q_\\phi(z \\mid x, c)$. The dashed circle holds 95 % of $\\mathcal{N}(0, I)$, for "
-        "scale.",
+        "Ten planes, one for each class, with an ellipse, the prior of the class, and dots, the "
+        "codes of its test images: they lie in much the same place in all.",
+        "For each class $p_\\theta(z \\mid c)$ as an ellipse of one standard deviation, and the "
+        "means of $q_\\phi(z \\mid x, c)$ of its test images as dots (one in a hundred of all is "
+        "beyond the edges). The dashed circle holds 95 % of $\\mathcal{N}(0, I)$, for scale.",
     )

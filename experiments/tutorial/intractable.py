@@ -109,7 +109,7 @@ def draw_cost(found: dict[str, Any]) -> page.Figure:
     return page.figure(
         figure,
         "The number of grid points grows as a power of the latent dimension: at 10 dimensions it "
-        "takes longer than an hour, and at 20 it passes the age of the universe.",
+        "takes longer than an hour, and at 20 far longer than a century.",
         f"Codes that a grid needs for $\\log p(x)$ within {TOLERANCE} nats in the linear model, "
         "and how long they take at a million a second.",
     )

@@ -25,8 +25,9 @@ matrix; here it is diagonal, with the *squares* of $\sigma$ on its diagonal.)
 ![values]
 
 The ellipses have standard deviations of [[posterior_scale:.2f]] on average, where the prior has 1.
-Since every point of an ellipse must decode to its image, neighbours must look alike, and the space
-between images is filled.
+Since every point of an ellipse must decode to its image, neighbours must look alike; and the more
+images there are beside these 150, the more their ellipses overlap, until the space between them is
+filled.
 
 **One dimension at a time.** Of the VAE with [[latent_dim]] latent dimensions: an image is encoded,
 one dimension is set to values from $-3$ to $3$, the others stay, and the result is decoded.
@@ -35,7 +36,8 @@ one dimension is set to values from $-3$ to $3$, the others stay, and the result
 
 The number beside each row is the dimension's divergence from the prior, averaged over the test
 images: what it says of an image, in nats. [[active_units]] of [[latent_dim]] are active (the
-posterior mean moves with the image); the others decode to the same image whatever their value.
+posterior mean moves with the image); a dimension that is not decodes to the same image whatever its
+value.
 
 **Halfway.** Two images $x_1$ and $x_2$ of different digits; their codes' means $z_1$ and $z_2$.
 Decoding $\tfrac{1}{2}(z_1 + z_2)$ is not the same as averaging pixels, which shows both digits at
@@ -55,11 +57,11 @@ cell is decoded at a quantile of the prior, so that every cell has the same prob
 
 EXERCISES = (
     (
-        "Of [[latent_dim]] latent dimensions [[active_units]] are active. Where did the others go, "
-        "and does it harm?",
-        "To posterior collapse: they are the prior for every image, cost no KL, and the decoder "
-        "does without them. For the bound it is right: what they could say of so small an image "
-        "would cost more nats than it saves.",
+        "Of [[latent_dim]] latent dimensions [[active_units]] are active. What has become of one "
+        "that is not, and does it harm?",
+        "Posterior collapse: it is the prior for every image, costs no KL, and the decoder does "
+        "without it. For the bound it is right: what it could say of an image would cost more nats "
+        "than it saves. The smaller the images, the fewer dimensions pay for themselves.",
     ),
     (
         "How would you compute the KL of one dimension, in words, from what the encoder answers?",
@@ -70,19 +72,17 @@ EXERCISES = (
     (
         "All dimensions together say how many nats of an image on average? Compare $\\log 10$, "
         "which is what a label says.",
-        "[[sum_kl:.2f]] nats, where a label says 2.30: the code has room for the class and "
-        "somewhat more.",
+        "[[sum_kl:.2f]] nats, where a label says 2.30: the code has room for the class and for "
+        "more.",
     ),
     (
         "Halfway between two codes the judge is sure less often than at the codes themselves. Why?",
         "It is sure of [[sure_midpoint.latent:.0%]] halfway. On the way from one district to "
-        "another "
-        "there is a border, where the decoder answers with a mixture of both.",
+        "another there is a border, where the decoder answers with a mixture of both.",
     ),
     (
         "An ellipse's standard deviation of [[posterior_scale:.2f]] in two dimensions: how many "
-        "such "
-        "ellipses fit into the prior's circle of standard deviation 1, by area?",
+        "such ellipses fit into the prior's circle of standard deviation 1, by area?",
         "About $1 / \\sigma^2$, so [[ellipses:.0f]]: that is roughly how many kinds of images a "
         "plane can tell apart.",
     ),
@@ -158,8 +158,8 @@ def draw_values(study: Study, model: vae_jax.VAE, params: Any) -> page.Figure:
     drawing.name_classes(axes[1], posterior.mean, study.label[:150])
     return page.figure(
         figure,
-        "Left, the autoencoder's codes as points. Right, the VAE's posteriors as ellipses that "
-        "overlap and fill the circle of the prior.",
+        "Left, the autoencoder's codes as points. Right, the VAE's posteriors as ellipses, spread "
+        "over the circle of the prior.",
         "150 test images: their codes, and the ellipses of one standard deviation of their "
         "$q_\\phi(z \\mid x)$. The dashed circle holds 95 % of the prior.",
     )

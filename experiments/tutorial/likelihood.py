@@ -108,8 +108,9 @@ EXERCISES = (
         "A loss is the squared error *averaged* over the [[identity.num_pixels]] pixels, plus the "
         "divergence. Which $\\sigma$ has its author chosen, and what does the table above let you "
         "expect?",
-        "$1 / (2\\sigma^2) = 1 / D$, so $\\sigma = \\sqrt{D / 2} =$ [[exercises.averaged:.4f]]. At "
-        "$\\sigma = 1$ already [[fixed.3.active_units]] dimensions are active: posterior collapse.",
+        "$1 / (2\\sigma^2) = 1 / D$, so $\\sigma = \\sqrt{D / 2} =$ [[exercises.averaged:.4f]]. "
+        "Where $\\sigma$ is 1, [[fixed.3.active_units]] of [[latent_dim]] dimensions are left, and "
+        "this one is larger still: posterior collapse.",
     ),
     (
         "A pixel is on, and the decoder says $\\hat{x}_i = 0.01$. What does it cost under the "
@@ -252,14 +253,14 @@ def draw_balance(numbers: dict[str, Any]) -> page.Figure:
         panel.plot(numbers["sigma"], values, "o-", color=drawing.BLUE, label="fixed")
         learned = numbers["learned"]
         panel.plot(learned["sigma"], learned[name], "D", color=drawing.ORANGE, label="learned")
-        panel.set(xscale="log", xlabel="$\\sigma$", ylabel=label, ylim=(0, None))
+        panel.set(xscale="log", xlabel="$\\sigma$", ylabel=label, ylim=(0, 1.1 * max(values)))
         panel.set_xticks(SCALES, [f"{scale:g}" for scale in SCALES])
         panel.minorticks_off()
     axes[0].legend()
     return page.figure(
         figure,
-        "Two curves against sigma: the error per pixel rises, the KL falls to zero. The learned "
-        "sigma lies between.",
+        "Two curves against sigma: the error per pixel is largest at sigma one, the KL falls. The "
+        "learned sigma lies between.",
         "What the choice of $\\sigma$ buys, on the test images.",
     )
 
@@ -275,7 +276,7 @@ def draw_reconstructions(
     return page.figure(
         figure,
         "Rows of digits: the images, and their reconstructions, sharp with a small sigma, blurred "
-        "with a larger one, and all alike with sigma one.",
+        "with a larger one, most of all with sigma one.",
         "The first test images and their reconstructions.",
     )
 

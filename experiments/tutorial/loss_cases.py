@@ -52,21 +52,24 @@ prior are worth:
 | both | [[both.log_px:.1f]] | [[both.digits:.1f]] | [[both.sure:.0%]]
   | [[both.precision:.0%]] | [[both.recall:.0%]] |
 
-$\log p(x)$ is the mean probability of [[num_images]] test images under all the codes of the prior,
-by the grid of [#bound]. *Digits drawn* is how many different digits are among [[num_draws]] draws:
+$\log p(x)$ is that of [[num_images]] test images under all the codes of the prior, by the grid of
+[#bound]; the ELBO of the same images is [[fidelity.elbo_of_these:.1f]],
+[[regulariser.elbo_of_these:.1f]] and [[both.elbo_of_these:.1f]], below it as it must be. *Digits
+drawn* is how many different digits are among [[num_draws]] draws:
 the exponential of the entropy of the judge's classes, 10 at best. *Sure* is the share that the
 judge is sure about; precision and recall are those of [#autoencoder].
 
-Why is the judge not least sure of the decoder that was trained for fidelity only? Because sureness
-rewards hard edges and says nothing of variety. That decoder never saw a noisy code, so it draws
-crisply whatever it is asked for, and the circle of the prior holds only the few digits whose codes
-happen to lie there: it draws [[fidelity.digits:.1f]] kinds of digits where both terms give
-[[both.digits:.1f]], and reaches [[fidelity.recall:.0%]] of the real images against
-[[both.recall:.0%]]. The decoder that was trained with the regulariser alone draws noise. Precision
-can be too kind to it, [[regulariser.precision:.0%]] here: noise around the mean image lies in the
-middle of all digits, and where they crowd the middle is among them. No one of these figures tells
-the whole. The judge sees noise at once, recall sees what is missing, [[regulariser.recall:.0%]]
-here, and $\log p(x)$, where it can be had, sees both.
+Why is the judge so sure of the decoder that was trained for fidelity only, [[fidelity.sure:.0%]]
+against [[both.sure:.0%]]? Because sureness rewards hard edges and says nothing of variety. That
+decoder never saw a noisy code, so it need not hedge between the images that could have been meant,
+and the circle of the prior holds only the few digits whose codes happen to lie there: it draws
+[[fidelity.digits:.1f]] kinds of digits where both terms give [[both.digits:.1f]], and reaches
+[[fidelity.recall:.0%]] of the real images against [[both.recall:.0%]]. The decoder that was trained
+with the regulariser alone draws noise. Precision can be too kind to it,
+[[regulariser.precision:.0%]] here: noise around the mean image lies in the middle of all digits,
+and where they crowd the middle is among them. No one of these figures tells the whole. The judge
+sees noise at once, recall sees what is missing, [[regulariser.recall:.0%]] here, and $\log p(x)$,
+where it can be had, sees both.
 
 **Data fidelity only.** Noise in the code costs reconstruction and nothing pays for it, so the
 encoder makes the ellipses small beside the distances between them: their standard deviation is
@@ -78,8 +81,8 @@ in the circle that holds 95 % of the prior, against [[both.inside:.0%]] with bot
 circle, on top of each other. The codes say nothing about the image, and the decoder was never asked
 for anything.
 
-**Both.** Ellipses overlap and tile the prior: near enough to share its space, far enough to tell
-images apart.
+**Both.** The ellipses lie side by side in the circle of the prior, near enough to share its space,
+far enough to tell images apart; there would be overlaps if more than 150 were drawn.
 
 ![samples]
 
@@ -113,13 +116,9 @@ EXERCISES = (
     (
         "With fidelity only the KL was not trained, and is [[fidelity.kl:.1f]] nats. Where does it "
         "come from?",
-        "From narrow ellipses far out: $-\\log \\sigma$ is about "
-        "[[fidelity.minus_log_scale:.1f]] for each of two dimensions, and half the squared "
-        "distance "
-        ""
-        ""
-        ""
-        "from zero makes most of the rest.",
+        "From narrow ellipses far out: $-\\log \\sigma$ is about [[fidelity.minus_log_scale:.1f]] "
+        "for each of two dimensions, and half the squared distance from zero makes most of the "
+        "rest.",
     ),
     (
         "Weights of 1 and 0.5, a beta of 0.5: where would the ellipses be?",
@@ -129,10 +128,11 @@ EXERCISES = (
         "with both, and the ELBO, with both terms at weight one, is [[half.elbo:.1f]].",
     ),
     (
-        "Why is the judge surer of fidelity only than of both?",
-        "It is sure of [[fidelity.sure:.0%]] against [[both.sure:.0%]]: a decoder that never saw a "
-        "noisy code draws hard edges. But of [[fidelity.digits:.1f]] kinds of digits, and with a "
-        "recall of [[fidelity.recall:.0%]].",
+        "The judge is sure of [[fidelity.sure:.0%]] with fidelity only and of [[both.sure:.0%]] "
+        "with both. Does that make them equally good at generating?",
+        "No: a decoder that never saw a noisy code draws hard edges, but here of "
+        "[[fidelity.digits:.1f]] kinds of digits, against [[both.digits:.1f]], and with a recall "
+        "of [[fidelity.recall:.0%]] against [[both.recall:.0%]].",
     ),
     (
         "Which of the three would you choose if you only had to compress the training images, and "
@@ -207,6 +207,7 @@ def measure(study: Study, model: vae_jax.VAE, params: Any) -> dict[str, Any]:
         "kl": bound.kl.mean(),
         "elbo": bound.value.mean(),
         "log_px": terms["log_px"].mean(),
+        "elbo_of_these": bound.value[:, :NUM_IMAGES].mean(),
         "inside": inside.mean(),
         "digits": jnp.exp(jax.scipy.special.entr(classes).sum()),
         "sure": (draws[:, :-1].max(axis=-1) >= SURE).mean(),
@@ -234,8 +235,8 @@ def draw_ellipses(study: Study, model: vae_jax.VAE, params: dict[str, Any]) -> p
     return page.figure(
         figure,
         "Three graphs of posterior ellipses. Fidelity only: specks spread far beyond the prior. "
-        "Regulariser only: all ellipses are one circle. Both: ellipses side by side fill the "
-        "prior.",
+        "Regulariser only: all ellipses are one circle. Both: ellipses side by side in the "
+        "circle of the prior.",
         "The posteriors of 150 test images, one standard deviation, coloured by digit; the dashed "
         "circle holds 95 % of the prior. Note the scales.",
     )
@@ -267,6 +268,7 @@ def draw_between(study: Study, model: vae_jax.VAE, params: dict[str, Any]) -> pa
     return page.figure(
         figure,
         "Six rows: two rows of test images, their averages with two digits on top of each other, "
-        "and what three models decode halfway: hard-edged shapes, grey noise, soft digits.",
+        "and what three models decode halfway: grey noise with the regulariser only, else shapes "
+        "that are or resemble digits.",
         "Neighbours in the test set with different digits, black and white as the models see them.",
     )

@@ -89,11 +89,7 @@ the time of many draws buys many more steps of one or a few, as the right-hand g
 EXERCISES = (
     (
         "In step 2 the encoder's gradient is taken at the new decoder. What would change if it "
-        "were "
-        ""
-        ""
-        ""
-        "taken at the old one, with the same minibatch?",
+        "were taken at the old one, with the same minibatch?",
         "It would be the joint step. For small learning rates the two differ by the square of the "
         "learning rate, so neither order is more right than the other.",
     ),

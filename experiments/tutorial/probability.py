@@ -272,7 +272,7 @@ def draw_bars(numbers: dict[str, Any]) -> page.Figure:
         panel.set(xlabel="class $c$", ylabel=label, xticks=range(10))
     return page.figure(
         figure,
-        "Left, ten bars between 0 and 1 that add up to about three: how often each class has the "
+        "Left, ten bars between 0 and 1 that add up to more than one: how often each class has the "
         "pixel off. Right, ten bars that add up to one: the classes of the images that have it "
         "off.",
         "A likelihood and a posterior. The bars on the left are ten different distributions' and "

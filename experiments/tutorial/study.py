@@ -111,11 +111,16 @@ class Study:
         images = self.dataset.train.images[:NUM_COMPARED]
         return np.asarray(vae_jax.binarize(self.key("real draws"), jnp.asarray(images)))
 
-    def fidelity(self, means: jax.Array) -> dict[str, float]:
-        """Precision and recall of images drawn from so many decoded means [N, H, W, 1]."""
-        drawn = jax.random.bernoulli(self.key("draws of pixels"), means[:NUM_COMPARED])
-        real, generated = self.features(self.real_draws), self.features(np.asarray(drawn))
-        return precision_and_recall(real, generated)._asdict()
+    def fidelity(
+        self, means: jax.Array, features: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> dict[str, float]:
+        """Precision and recall of images drawn from so many decoded means [N, H, W, 1].
+
+        They are compared in the space of the study's `features`, or of others.
+        """
+        features = features or self.features
+        drawn = np.asarray(jax.random.bernoulli(self.key("draws of pixels"), means[:NUM_COMPARED]))
+        return precision_and_recall(features(self.real_draws), features(drawn))._asdict()
 
     def key(self, name: str) -> jax.Array:
         return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))

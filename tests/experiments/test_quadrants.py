@@ -59,6 +59,8 @@ def test_quadrants_of_digits(command, tmp_path):
     ("option", "message"),
     [
         ({"epochs": 0}, "--epochs is 0"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"seed": 2**63}, f"--seed is {2**63}"),
         ({"given": ()}, r"--given is \(\): give 1, 2, 3"),
         ({"given": (1, 1)}, r"--given is \(1, 1\)"),
         ({"hidden": (0,)}, r"--hidden is \(0,\)"),

@@ -176,7 +176,8 @@ def test_halfway_between_codes_is_a_digit_more_often_than_between_pixels(numbers
     assert 2 <= found["active_units"] <= found["latent_dim"]
     kl = np.sort(found["kl_per_dimension"])
     assert (kl >= 0).all()
-    assert kl[-found["active_units"]] > 0.05, "an active dimension says something"
+    # The variance of an active one's mean is above 0.01, and its KL at least half of that.
+    assert kl[-found["active_units"]] > 0.005
 
 
 # 3 Divergence
@@ -362,9 +363,9 @@ def test_each_loss_case_fails_where_the_page_says(numbers):
     for case in (fidelity, regulariser):
         assert both["elbo"] > case["elbo"] + 2
         assert both["log_px"] > case["log_px"] + 0.5
-        assert both["digits"] > case["digits"] + 1
+        assert both["digits"] > case["digits"] + 0.5
     for case in (fidelity, regulariser, both):
-        assert case["elbo"] < case["log_px"] + 1  # of the test images, and of the first of them
+        assert case["elbo_of_these"] < case["log_px"] + 0.05
         np.testing.assert_allclose(case["elbo"], case["log_likelihood"] - case["kl"], rtol=1e-4)
 
 

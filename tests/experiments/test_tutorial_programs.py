@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.datasets import load_digits
 
 from experiments.tutorial.__main__ import CHAPTERS
@@ -185,10 +186,12 @@ def test_recall_tells_what_the_judge_does_not(numbers):
         assert found[row]["vae"]["recall"] > found[row]["autoencoder"]["recall"]
     assert found["plane"]["vae"]["recall"] > found["plane"]["autoencoder"]["recall"] + 0.05
     assert min(found["real"].values()) > 0.85
+    for space in numbers["autoencoder"]["elsewhere"].values():
+        assert space["prior"]["vae"]["recall"] > space["prior"]["autoencoder"]["recall"] + 0.02
     cases = numbers["loss_cases"]
-    assert cases["fidelity"]["sure"] > cases["both"]["sure"]
+    assert cases["fidelity"]["sure"] > cases["both"]["sure"] - 0.1
     assert cases["fidelity"]["recall"] < cases["both"]["recall"] - 0.02
-    assert cases["fidelity"]["digits"] < cases["both"]["digits"] - 1
+    assert cases["fidelity"]["digits"] < cases["both"]["digits"] - 0.5
 
 
 @pytest.mark.long
@@ -208,7 +211,9 @@ def test_sprites_factors_are_in_the_codes(numbers):
     for name in ("autoencoder", "vae"):
         assert min(found["explained"][name][factor] for factor in ("x", "y", "scale")) > 0.8
     assert max(found["width"].values()) < 0.5 < 1  # the prior's
-    assert found["width"]["scale"] > max(found["width"]["x"], found["width"]["y"])
+    least = stats.norm(0, found["width"]["x"])  # whatever the mean, that of 0 costs no more
+    nats = least.expect(lambda z: least.logpdf(z) - stats.norm.logpdf(z))
+    np.testing.assert_allclose(found["least_nats"], nats - found["width"]["x"] ** 2 / 2, rtol=1e-4)
     wrong = found["wrong"]
     assert wrong["prior"]["autoencoder"] > 2 * wrong["prior"]["vae"]
     assert wrong["far"]["autoencoder"] > wrong["far"]["vae"]

@@ -1,6 +1,7 @@
 """What a run tells while it goes on: lines, a bar, trackers; and what may end it."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -19,6 +20,7 @@ import pytest
 import vae_jax
 from vae_jax import checkpoint, run
 from vae_jax.run import callbacks, training
+from vae_jax.run.plan import Progress
 
 ROOT = Path(__file__).parents[2]
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -336,20 +338,72 @@ def assert_has(found, expected):
 @relaxed
 def test_tensorboard_has_every_figure(tmp_path):
     pytest.importorskip("tensorboardX")
-    from tensorboardX.proto import event_pb2
-
     expected = Expected()
     with run.tensorboard(tmp_path) as reporter:
         tracked(reporter, expected)
     (path,) = tmp_path.glob("events.out.tfevents.*")
-    content, found = path.read_bytes(), {}
-    while content:  # records: length, its checksum, an Event, its checksum
-        (length,) = struct.unpack("<Q", content[:8])
-        event = event_pb2.Event.FromString(content[12 : 12 + length])
+    found = {}
+    for event in events(path):
         for value in event.summary.value:
             found.setdefault(value.tag, []).append((event.step, value.simple_value))
-        content = content[16 + length :]
     assert_has(found, expected)
+
+
+def events(path):
+    """The events of a file: records of a length, its checksum, an Event, its checksum."""
+    from tensorboardX.proto import event_pb2
+
+    content = path.read_bytes()
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        yield event_pb2.Event.FromString(content[12 : 12 + length])
+        content = content[16 + length :]
+
+
+@pytest.mark.parametrize("fails", ["open", "write", "close"])
+def test_tensorboard_on_a_disk_that_fails_is_a_warning_and_goes_on(tmp_path, monkeypatch, fails):
+    module = pytest.importorskip("tensorboardX.record_writer")
+    opened = module.open_file
+
+    class Failing:
+        def __init__(self, path):
+            if fails == "open":
+                raise OSError(errno.EMFILE, "Too many open files")
+            self._file = opened(path)
+
+        def write(self, content):
+            if fails == "write":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self._file.write(content)
+
+        def flush(self):
+            self._file.flush()
+
+        def close(self):
+            self._file.close()
+            if fails == "close":
+                raise OSError(errno.EIO, "Input/output error")
+
+    progress = Progress(num_steps=9, steps_per_epoch=3, batch_size=1)
+    with run.tensorboard(tmp_path / "new") as reporter:
+        monkeypatch.setattr(module, "open_file", Failing)
+        if fails == "close":
+            reporter.epoch(progress, {"epoch": 1, "step": 3, "train_loss": 1.0})
+        else:
+            with pytest.warns(
+                RuntimeWarning, match=r"new cannot be written .*of step 3 are missing"
+            ):
+                reporter.epoch(progress, {"epoch": 1, "step": 3, "train_loss": 1.0})
+            monkeypatch.undo()
+        reporter.epoch(progress, {"epoch": 2, "step": 6, "train_loss": 0.5})
+    found = [
+        (event.step, value.tag, value.simple_value)
+        for path in (tmp_path / "new").iterdir()
+        for event in events(path)
+        for value in event.summary.value
+    ]
+    first = [(3, "epoch", 1.0), (3, "train/loss", 1.0)] if fails == "close" else []
+    assert found == [*first, (6, "epoch", 2.0), (6, "train/loss", 0.5)]
 
 
 def records_of_leveldb(content):

@@ -15,7 +15,7 @@ import scipy.stats
 from PIL import Image
 
 import vae_jax
-from vae_jax.run import classifier, conditional, options
+from vae_jax.run import classifier, conditional, figures, measure, options
 from vae_jax.run.commands import generate, mnist
 from vae_jax.run.commands import train as train_command
 from vae_jax.run.data import named
@@ -81,7 +81,9 @@ def test_log_likelihoods_of_every_class_and_what_is_made_of_them(monkeypatch):
     expected = {
         "log_likelihood": exact[rows, labels].mean(),
         "log_likelihood_standard_error": 0.1 / np.sqrt(num_test),
+        "log_likelihood_standard_error_over_images": scipy.stats.sem(exact[rows, labels]),
         "marginal_log_likelihood": marginal.mean(),
+        "marginal_log_likelihood_standard_error_over_images": scipy.stats.sem(marginal),
         "marginal_log_likelihood_standard_error": 0.1 * np.sqrt((weight**2).sum()) / num_test,
         "bayes_accuracy": correct.mean(),
         "bayes_accuracy_standard_error": scipy.stats.sem(correct),
@@ -96,6 +98,10 @@ def test_log_likelihoods_of_every_class_and_what_is_made_of_them(monkeypatch):
     np.testing.assert_allclose(shuffled + cost, expected["log_likelihood"], rtol=1e-5)
     assert cost != 0
     assert fields["conditional_shuffled_log_likelihood_standard_error"] < 1e-5
+    said = conditional.summary({**fields, "num_test": num_test}).splitlines()
+    over = scipy.stats.sem(marginal)
+    of_draws = expected["marginal_log_likelihood_standard_error"]
+    assert f"{marginal.mean():9.2f} nats, +- {over:.2f} over 7 images, +- {of_draws:.3f}" in said[1]
 
 
 def test_the_classifier_sees_floats_as_it_sees_the_bytes_that_they_are():
@@ -311,6 +317,11 @@ def test_generate_by_class(command, standard, tmp_path, arguments, shape):
     assert picture[:, -shape[1] :].shape == shape
     assert (picture.shape[1] > shape[1]) == ("--reconstruct-as=7" in arguments)  # names of rows
     assert pixels(tmp_path / "grid.png").std() > 10
+    if "--reconstruct-as=7" in arguments:  # of all 300, evenly spaced
+        x = measure.observed(vae_jax.binarize, named.load("digits").test.images, "test")
+        np.testing.assert_array_equal(
+            picture[:63, -shape[1] :], np.asarray(figures.grid(x[: 15 * 16 : 15], 16))[:63]
+        )
 
 
 def test_evaluate_a_conditional_run(command, standard):
@@ -342,16 +353,34 @@ def test_bad_labels_of_generate(standard, arguments, message):
     assert "\n" not in str(error.value)
 
 
-def test_label_for_an_unconditional_run(tmp_path):
+def test_a_class_that_is_called_all_is_drawn_as_one(tmp_path, monkeypatch, capsys):
+    """The user's own name is heard first, and it is said."""
+    drawn = []
+    monkeypatch.setattr(generate, "draw", lambda *_, every: drawn.append((_[1], every)))
+    monkeypatch.setattr("vae_jax.run.restore.restore", lambda run: None)
+    monkeypatch.setattr(generate.folder, "save_picture", lambda *_: None)
+    for names in ["all", "cat"], ["cat", "dog"]:
+        write_config(tmp_path, classes=names, num_classes=2, conditional=True)
+        generate.main([str(tmp_path), "--label=all"], "generate")
+    assert drawn == [(64, False), (16, True)]
+    said = capsys.readouterr().out
+    assert said.count("--label=all is the class of that name; samples_by_class.png has every") == 1
+
+
+def write_config(folder, *, conditional=False, **changed):
     config = {
-        "options": options.to_json(options.Options()),
+        "options": options.to_json(options.Options(model=options.Model(conditional=conditional))),
         "dataset": "digits",
         "notice": "",
         "binarization": "dynamic",
         "image_shape": [8, 8, 1],
         "num_classes": 10,
     }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({**config, **changed}))
+
+
+def test_label_for_an_unconditional_run(tmp_path):
+    write_config(tmp_path)
     with pytest.raises(UsageError, match=r"--label is 2 but .* is an unconditional run"):
         generate.main([str(tmp_path), "--label=2"], "generate")
 

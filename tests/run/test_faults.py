@@ -114,7 +114,7 @@ VARIANTS = [
 ]
 OPTIONS = [
     *("--dataset=digits", "--epochs=2", "--checkpoint-seconds=0", "--hidden=16", "--latent-dim=2"),
-    *("--num-importance-samples=2", "--average-decay=0"),
+    *("--num-importance-samples=2", "--average-decay=0", "--tensorboard"),
 ]
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.run import figures
+from vae_jax.run import figures, pictures
 
 NUMBERS = np.random.default_rng(0)
 
@@ -41,6 +41,16 @@ def test_rows_of_reconstructions_are_named_and_the_images_are_as_they_were(shape
     ]
     assert inked[1][0] < inked[0][0]  # the longer name begins further left
     assert np.ptp(inked[0]) > 5
+
+
+@pytest.mark.parametrize("sizes", [[100] * 10, [3, 500, 40], [1], [64], [65], [5, 5]])
+def test_what_is_shown_of_a_set_that_lies_class_by_class_is_of_every_class(sizes):
+    label = np.repeat(np.arange(len(sizes)), sizes)
+    rows = pictures.spread(len(label), 64)
+    assert len(rows) == len(set(rows.tolist())) == min(len(label), 64)
+    shown = np.bincount(label[rows], minlength=len(sizes))
+    expected = np.array(sizes) * len(rows) / len(label)
+    assert (np.abs(shown - expected) < 1).all()
 
 
 @pytest.mark.parametrize(

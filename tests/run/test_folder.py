@@ -2,6 +2,8 @@
 
 import errno
 import fcntl
+import json
+import math
 import os
 import signal
 import subprocess
@@ -34,7 +36,8 @@ for use in folder.lock, lambda path: folder.create(path, "", overwrite=True):
     said = process.stdout.splitlines()
     assert len(said) == 2, process.stderr
     for line in said:
-        assert f"run is being written by process {os.getpid()} on {os.uname().nodename}" in line
+        owner = f"process {os.getpid()} on {os.uname().nodename}"
+        assert f"run is in use by another process, last written by {owner}: wait" in line
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
@@ -94,6 +97,26 @@ def test_a_run_that_cannot_be_deleted_is_still_a_run(tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r"cannot write .*run: Permission denied"):
         folder.create(run, "", overwrite=True)
     assert (run / "config.json").read_text() == "{}"
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path):
+    """Infinity and NaN are Python's own words: no other reader of JSON takes them."""
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    figures = {"a": math.inf, "b": [math.nan, 1.5], "c": {"d": -math.inf}, "e": (2,)}
+    folder.write_json(tmp_path / "a.json", figures)
+    folder.append_metrics(tmp_path, {"step": 1, **figures})
+    folder.append_metrics(tmp_path, {"step": 2, "a": 0.5})
+    written = [(tmp_path / "a.json").read_text()]
+    written += (tmp_path / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(text, parse_constant=refuse) for text in written]
+    expected = {"a": None, "b": [None, 1.5], "c": {"d": None}, "e": [2]}
+    assert found == [expected, {"step": 1, **expected}, {"step": 2, "a": 0.5}]
+    first, second = folder.read_metrics(tmp_path, 2)
+    assert math.isnan(first["a"])
+    assert second["a"] == 0.5
 
 
 def test_a_config_that_cannot_be_read_now_is_not_taken_for_none(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`vae-jax`, the console script: its list of commands, and what is missing said in one line."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vae_jax.run import main
+from vae_jax.run.errors import UsageError
 from vae_jax.run.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +64,28 @@ def test_an_unknown_command_is_one_line():
     assert process.stderr == (
         "error: no command 'trian': choose from train, mnist, generate, evaluate\n"
     )
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["mnist", "--epoch=3"],
+            "--epoch=3. Perhaps you meant: --epochs {None}|INT; see vae-jax mn",
+        ),
+        (["mnist", "--epochs=ten"], "parsing --epochs: .* from ['ten']; see vae-jax mnist --help"),
+        (["mnist", "--network=foo"], "'--network'. Expected one of ('mlp', 'conv'); see vae-jax"),
+        (["train"], "Missing from vae-jax train: DATA; see vae-jax train --help"),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_one_line(monkeypatch, columns, arguments, said):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(UsageError) as raised:
+        main._choose(arguments)
+    text = str(raised.value)
+    assert "\n" not in text
+    assert re.search(re.escape(said).replace(r"\.\*", ".*"), text), text
 
 
 def test_version():

@@ -36,6 +36,7 @@ def test_active_units_do_not_count_what_the_label_alone_tells():
     ignoring = model._replace(encode=lambda params, x, label=None: model.prior(params, label))
     test = measure.measure(jax.random.key(1), ignoring, params, x, label, 2)
     assert test["active_units"] == 0
+    assert any(said.startswith("none of the 3 latents is used") for said in test["warnings"])
     assert test["means"].var(axis=0).max() > 0.01
     np.testing.assert_allclose(test["kl_per_dimension"], 0, atol=1e-6)
 
@@ -98,13 +99,36 @@ def test_draws_that_cannot_be_trusted_are_said():
 
 
 @pytest.mark.parametrize(
-    ("nats", "binary", "said"),
-    [(-544.0, True, True), (-543.0, True, False), (-1.0, False, True), (0.0, False, False)],
+    ("nats", "num_levels", "said"),
+    [(-544.0, 2, True), (-543.0, 2, False), (-1.0, 1, True), (0.0, 1, False), (-4348, 256, True)],
 )
-def test_a_model_that_is_worse_than_knowing_nothing_is_said(nats, binary, said):
-    """A coin a pixel costs 784 log 2 = 543.4 nats."""
-    found = measure.uninformed(nats, (28, 28, 1), binary=binary)
+def test_a_model_that_is_worse_than_knowing_nothing_is_said(nats, num_levels, said):
+    """A coin a pixel costs 784 log 2 = 543.4 nats, a byte eight times as much."""
+    found = measure.uninformed(nats, (28, 28, 1), num_levels)
     assert ["worse than if it knew nothing" in warning for warning in found] == [True] * said
+
+
+NATS_OF_100_BYTES = {0.0: 8.0, 100 * np.log(256): 0.0, -100 * np.log(2): 9.0}
+
+
+@pytest.mark.parametrize(("nats", "bits"), NATS_OF_100_BYTES.items())
+def test_of_dequantised_bytes_bits_per_dimension_stand_beside_nats(nats, bits):
+    """A density of 1 on [0, 1] is 1/256 a byte, 8 bits; each factor of 2 is one bit."""
+    images, grey = np.zeros((3, 10, 10, 1), np.uint8), {"binarization": "none", "pixels": {}}
+    test = {"log_likelihood": nats, "warnings": ["one"]}
+    found = measure.compared(test, grey, images, 1)
+    assert found["bits_per_dimension"] == pytest.approx(bits)
+    assert len(found["warnings"]) == 1 + (bits > 8)
+    # Of the bytes themselves: certainty costs nothing.
+    of_bytes = measure.compared(test | {"log_likelihood": -nats}, grey, images, 256)
+    assert of_bytes["bits_per_dimension"] == pytest.approx(nats / 100 / np.log(2))
+    assert test["warnings"] == ["one"]
+    for config, of in (
+        (grey, images.astype(np.float32)),
+        ({**grey, "binarization": "dynamic"}, images),
+        ({"binarization": "none"}, images),  # version 0.1 did not dequantise
+    ):
+        assert "bits_per_dimension" not in measure.compared(test, config, of, 1)
 
 
 def test_the_program_that_measures_does_not_hold_the_parameters():

@@ -57,6 +57,23 @@ def test_objectives_that_make_no_sense(chosen, said):
         options.check(options.Options(objective=options.Objective(**chosen)))
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"run": options.Run(checkpoint_seconds=float("nan"))}, "--checkpoint-seconds is nan: it"),
+        ({"run": options.Run(checkpoint_seconds=-1.0)}, "--checkpoint-seconds is -1.0: it must be"),
+        ({"run": options.Run(checkpoint_seconds=float("inf"))}, "--checkpoint-seconds is inf: it"),
+        ({"run": options.Run(resume=True)}, "--resume needs --output=DIR"),
+        ({"training": options.Training(seed=-1)}, "--seed is -1: it must be from 0 to 2^63 - 1"),
+        ({"training": options.Training(seed=2**63)}, f"--seed is {2**63}: it must be from 0"),
+        ({"training": options.Training(average_decay=1.0)}, "--average-decay is 1.0: it must be"),
+    ],
+)
+def test_numbers_that_mean_nothing(changed, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        options.check(options.Options(**changed))
+
+
 def test_free_bits_are_of_a_whole_batch():
     chosen = options.Options(
         objective=options.Objective(free_bits=0.1), training=options.Training(accumulate=2)

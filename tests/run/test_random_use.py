@@ -118,6 +118,11 @@ def check_line(arguments, monkeypatch, capsys):
     said = capsys.readouterr()
     assert status in (0, 1, 2), (arguments, said)
     assert "Traceback" not in said.err + said.out
+    if status:
+        lines = said.err.split("\n")
+        assert len(lines) == 2, (arguments, said)
+        assert lines[0].startswith("error: "), (arguments, said)
+        assert not lines[1], (arguments, said)
 
 
 @pytest.mark.parametrize("num", [60, pytest.param(2000, marks=pytest.mark.long)])

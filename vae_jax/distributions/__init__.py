@@ -19,23 +19,38 @@ compute in the dtype of their own parameters.
 from vae_jax.distributions.ancestral import Ancestral, Draw, draw, given
 from vae_jax.distributions.bernoulli import Bernoulli
 from vae_jax.distributions.categorical import Categorical
+from vae_jax.distributions.continuous_bernoulli import ContinuousBernoulli
+from vae_jax.distributions.discretized_logistic import (
+    DiscretizedLogistic,
+    MixtureOfDiscretizedLogistics,
+)
 from vae_jax.distributions.divergence import kl_divergence
+from vae_jax.distributions.heavy_tailed import Laplace, StudentT
 from vae_jax.distributions.joint import Joint
-from vae_jax.distributions.normal import MultivariateNormal, Normal
+from vae_jax.distributions.normal import MultivariateNormal, Normal, optimal_scale
 from vae_jax.distributions.protocol import Distribution, log_prob, sample
+from vae_jax.distributions.relaxed import RelaxedBernoulli, RelaxedCategorical
 
 __all__ = [
     "Ancestral",
     "Bernoulli",
     "Categorical",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
     "Distribution",
     "Draw",
     "Joint",
+    "Laplace",
+    "MixtureOfDiscretizedLogistics",
     "MultivariateNormal",
     "Normal",
+    "RelaxedBernoulli",
+    "RelaxedCategorical",
+    "StudentT",
     "draw",
     "given",
     "kl_divergence",
     "log_prob",
+    "optimal_scale",
     "sample",
 ]

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -56,6 +57,61 @@ def check_positive(name: str, value: ArrayLike) -> None:
         value = jnp.asarray(value)
         if not bool((value > 0).all()):
             raise ValueError(f"{name} has a least value of {value.min()}: it must be positive")
+
+
+def positive_like(name: str, value: ArrayLike, mean: Array) -> Array:
+    """A positive parameter that is one number for all of the mean's entries, or one for each."""
+    array = float_array(name, value)
+    if array.shape not in ((), mean.shape):
+        raise ValueError(
+            f"mean has shape {mean.shape} but {name} has shape {array.shape}: "
+            f"give them the same shape, or a scalar {name}"
+        )
+    check_positive(name, array)
+    if array.shape == mean.shape:
+        return array
+    # A number takes the mean's dtype; an array keeps the digits that it has.
+    array = array.astype(mean.dtype) if array.weak_type else array
+    return jnp.broadcast_to(array, mean.shape)
+
+
+def integers_below(num: int, value: ArrayLike, name: str, has: str) -> Array:
+    """An integer value, and where it is known, one from 0 to num - 1.
+
+    Args:
+      num: of the values that there are.
+      value: what is scored.
+      name: of the distribution, for the error.
+      has: what of it has `num` values, such as "its logits have 10 classes".
+    """
+    with jax.ensure_compile_time_eval():  # a constant stays one, to be looked at, under jit too
+        value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(f"the value of a {name} has dtype {value.dtype}: pass integers")
+    if value.dtype.itemsize < 4:  # in uint8, 256 classes would be none
+        value = value.astype(jnp.int32)
+    if not isinstance(value, jax.core.Tracer):
+        # With NumPy: within a trace, jnp's comparisons of a constant are traced too.
+        known = np.asarray(value)
+        wrong = known[(known < 0) | (known >= num)]
+        if wrong.size:
+            raise ValueError(
+                f"the value of a {name} is {wrong[0]} but {has}: pass integers from 0 to {num - 1}"
+            )
+    return value
+
+
+def check_share(value: Array, name: str) -> None:
+    """Raises ValueError where a known value is not in [0, 1]."""
+    if isinstance(value, jax.core.Tracer) or not value.size:
+        return
+    known = np.asarray(value)
+    low, high = known.min(), known.max()
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"the value of a {name} is from {low:g} to {high:g}: scale pixels to [0, 1], or "
+            "binarise them"
+        )
 
 
 def check_key(key: Any) -> None:

@@ -5,7 +5,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -13,6 +12,7 @@ from vae_jax.distributions._pytree import (
     accurate,
     aligned,
     check_event_ndims,
+    check_share,
     flat,
     float_array,
     in_narrowest,
@@ -48,18 +48,6 @@ def finite(logits: Array) -> Array:
     """An infinite logit is a certainty: inf - inf would be NaN where the value is the sure one."""
     most = jnp.finfo(logits.dtype).max
     return jnp.clip(logits, -most, most)
-
-
-def _check_share(value: Array) -> None:
-    if isinstance(value, jax.core.Tracer) or not value.size:
-        return
-    known = np.asarray(value)
-    low, high = known.min(), known.max()
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"the value of a Bernoulli is from {low:g} to {high:g}: scale pixels to [0, 1], or "
-            "binarise them"
-        )
 
 
 @pytree
@@ -109,7 +97,7 @@ class Bernoulli:
     def log_prob(self, value: ArrayLike) -> Array:
         given = jnp.asarray(value)
         value, logits = aligned(given, self, self.logits)
-        _check_share(value)
+        check_share(value, "Bernoulli")
         logits = finite(logits)
         value, logits = flat(value, self.event_ndims), flat(logits, self.event_ndims)
         value = jnp.where((value < 0) | (value > 1), jnp.full_like(value, jnp.nan), value)

@@ -1,8 +1,9 @@
 """One of K classes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -11,16 +12,20 @@ from vae_jax.distributions._pytree import (
     aligned_shape,
     check_event_ndims,
     float_array,
+    integers_below,
     pytree,
+    sum_event,
 )
 
 
 @pytree
 class Categorical:
-    """One of K classes with probabilities softmax(logits).
+    """One of K classes with probabilities softmax(logits), or independent ones as one event.
 
     Args:
-      logits: [*b, K], unnormalised; -inf for a class that cannot happen.
+      logits: [*b, *event, K], unnormalised; -inf for a class that cannot happen.
+      event_ndims: number of axes before the classes that are one event: 0 for one class, 3 for the
+        bytes of images [B, H, W, C] under logits [B, H, W, C, 256].
 
     Raises:
       TypeError: the logits are not floating-point, or a value whose probability is asked is no
@@ -29,15 +34,16 @@ class Categorical:
 
     >>> Categorical(jnp.zeros(4)).log_prob(jnp.array(2)).round(3)
     Array(-1.386, dtype=float32)
+    >>> Categorical(jnp.zeros((5, 4)), event_ndims=1).log_prob(jnp.arange(5) % 4).round(3)
+    Array(-6.931, dtype=float32)
     """
 
     logits: Array
-
-    event_ndims = 0
+    event_ndims: int = dataclasses.field(default=0, metadata={"static": True})
 
     def __post_init__(self) -> None:
         logits = float_array("logits", self.logits)
-        check_event_ndims(logits, 1)
+        check_event_ndims(logits, 1 + self.event_ndims)
         object.__setattr__(self, "logits", logits)
 
     @property
@@ -51,22 +57,9 @@ class Categorical:
         )
 
     def log_prob(self, value: ArrayLike) -> Array:
-        with jax.ensure_compile_time_eval():  # a constant stays one, to be looked at, under jit too
-            value = jnp.asarray(value)
-        if not jnp.issubdtype(value.dtype, jnp.integer):
-            raise TypeError(f"the value of a Categorical has dtype {value.dtype}: pass integers")
-        if value.dtype.itemsize < 4:  # in uint8, 256 classes would be none
-            value = value.astype(jnp.int32)
         num_classes = self.logits.shape[-1]
-        if not isinstance(value, jax.core.Tracer):
-            # With NumPy: within a trace, jnp's comparisons of a constant are traced too.
-            known = np.asarray(value)
-            wrong = known[(known < 0) | (known >= num_classes)]
-            if wrong.size:
-                raise ValueError(
-                    f"the value of a Categorical is {wrong[0]} but its logits have {num_classes} "
-                    f"classes: pass integers from 0 to {num_classes - 1}"
-                )
+        has = f"its logits have {num_classes} classes"
+        value = integers_below(num_classes, value, "Categorical", has)
         log_probs = jax.nn.log_softmax(accurate(self.logits))
         shape = aligned_shape(value, self)
         log_probs = jnp.broadcast_to(log_probs, (*shape, num_classes))
@@ -75,4 +68,5 @@ class Categorical:
         # Outside the support a probability is 0, as in scipy.stats.rv_discrete.logpmf; a plain
         # gather would score the last class for -1.
         inside = (index[..., 0] >= 0) & (index[..., 0] < num_classes)
-        return jnp.where(inside, taken, jnp.full_like(taken, -jnp.inf))
+        terms = jnp.where(inside, taken, jnp.full_like(taken, -jnp.inf))
+        return sum_event(terms, self.event_ndims) if self.event_ndims else terms

@@ -224,7 +224,8 @@ def _kl_bernoulli(posterior: Bernoulli, prior: Bernoulli) -> Array:
 
 def _kl_categorical(posterior: Categorical, prior: Categorical) -> Array:
     logits, prior_logits = _matched(posterior, prior, "logits")
-    return _generalized(jax.nn.log_softmax(logits), jax.nn.log_softmax(prior_logits)).sum(-1)
+    terms = _generalized(jax.nn.log_softmax(logits), jax.nn.log_softmax(prior_logits))
+    return sum_event(terms, 1 + posterior.event_ndims)
 
 
 def _generalized(log_p: Array, log_q: Array) -> Array:

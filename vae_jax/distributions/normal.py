@@ -16,6 +16,7 @@ from vae_jax.distributions._pytree import (
     float_array,
     in_narrowest,
     in_widest,
+    positive_like,
     pytree,
     sum_event,
 )
@@ -51,18 +52,9 @@ class Normal:
     event_ndims: int = dataclasses.field(default=1, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        mean, scale = float_array("mean", self.mean), float_array("scale", self.scale)
-        if scale.shape not in ((), mean.shape):
-            raise ValueError(
-                f"mean has shape {mean.shape} but scale has shape {scale.shape}: "
-                "give them the same shape, or a scalar scale"
-            )
+        mean = float_array("mean", self.mean)
+        scale = positive_like("scale", self.scale, mean)
         check_event_ndims(mean, self.event_ndims)
-        check_positive("scale", scale)
-        if scale.shape != mean.shape:
-            # A number takes the mean's dtype; an array keeps the digits that it has.
-            scale = scale.astype(mean.dtype) if scale.weak_type else scale
-            scale = jnp.broadcast_to(scale, mean.shape)
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "scale", scale)
 
@@ -84,6 +76,42 @@ class Normal:
         terms = -0.5 * jnp.square(standardised) - jnp.log(scale) - _HALF_LOG_2PI
         total = sum_event(terms, self.event_ndims)
         return in_narrowest(total, given, self.mean, self.scale)
+
+
+def optimal_scale(x: ArrayLike, mean: ArrayLike, least: float = 1e-3) -> Array:
+    """The one scale under which N(x; mean, scale^2) is largest: the root mean squared error.
+
+    With it a reconstruction needs no weight beside the KL, and no scale that is learned (Rybkin et
+    al. 2021, section 4.2, "optimal sigma-VAE"): the likelihood of a batch is
+    `Normal(mean, optimal_scale(x, mean))`. It is of these x: data that are held out are scored
+    under a scale that was known before them.
+
+    Args:
+      x: [*b, *event].
+      mean: [*s, *b, *event], under as many draws as there are.
+      least: what it never falls below, lest the density have no bound.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      TypeError: x or mean are not floating-point.
+      ValueError: the shape of x is not the last axes of the mean's.
+
+    >>> x, mean = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[1.0, 2.0], [3.0, 2.0]])
+    >>> optimal_scale(x, mean)
+    Array(1., dtype=float32)
+    """
+    given = float_array("x", x)
+    mean = float_array("mean", mean)
+    if mean.shape[mean.ndim - given.ndim :] != given.shape:
+        raise ValueError(
+            f"x has shape {given.shape} but mean has shape {mean.shape}: it must be the last axes "
+            "of the mean's"
+        )
+    error, mean = in_widest(given, mean)
+    error = jnp.broadcast_to(error, mean.shape) - mean
+    return jnp.sqrt(jnp.maximum(jnp.square(error).mean(), least**2))
 
 
 @pytree

@@ -1,9 +1,9 @@
 """Flax Linen networks for vectors and images of any shape, and what makes distributions of them.
 
 A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `GatedMLP`, `ResidualMLP`; of images
-`ConvEncoder` and `ConvDecoder`, `ResidualConvEncoder` and `ResidualConvDecoder`. `Encoder`,
-`BernoulliDecoder` and `NormalDecoder` wrap one and return a distribution. Nothing else in vae_jax
-imports flax.
+`ConvEncoder` and `ConvDecoder`, `ResidualConvEncoder` and `ResidualConvDecoder`. `Encoder` and the
+decoders by their distribution's name, `NormalDecoder` say, wrap one and return a distribution.
+Nothing else in vae_jax imports flax.
 
 A network whose `condition` is a `ClassCondition` or a `FloatCondition` takes a label beside its
 input, and joins the two: flattened and concatenated before a dense layer, as channels before a
@@ -13,7 +13,18 @@ draws z [S, B, Z].
 
 from vae_jax.networks.condition import ClassCondition, FloatCondition
 from vae_jax.networks.conv import Conv, ConvDecoder, ConvEncoder, StridedConv, TransposedConv
-from vae_jax.networks.heads import BernoulliDecoder, Encoder, NormalDecoder, StandardPrior
+from vae_jax.networks.heads import (
+    BernoulliDecoder,
+    CategoricalDecoder,
+    ContinuousBernoulliDecoder,
+    DiscretizedLogisticDecoder,
+    Encoder,
+    LaplaceDecoder,
+    MixtureOfDiscretizedLogisticsDecoder,
+    NormalDecoder,
+    StandardPrior,
+    StudentTDecoder,
+)
 from vae_jax.networks.hierarchy import (
     BottomUp,
     LadderDecoder,
@@ -30,21 +41,27 @@ __all__ = [
     "MLP",
     "BernoulliDecoder",
     "BottomUp",
+    "CategoricalDecoder",
     "ClassCondition",
+    "ContinuousBernoulliDecoder",
     "Conv",
     "ConvDecoder",
     "ConvEncoder",
+    "DiscretizedLogisticDecoder",
     "Encoder",
     "FloatCondition",
     "GatedMLP",
     "LadderDecoder",
     "LadderEncoder",
+    "LaplaceDecoder",
+    "MixtureOfDiscretizedLogisticsDecoder",
     "NormalDecoder",
     "ResidualConvDecoder",
     "ResidualConvEncoder",
     "ResidualMLP",
     "StandardPrior",
     "StridedConv",
+    "StudentTDecoder",
     "TopDown",
     "TransposedConv",
     "channels_for",

@@ -3,11 +3,21 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from vae_jax.distributions import Bernoulli, Normal
+from vae_jax.distributions import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Laplace,
+    MixtureOfDiscretizedLogistics,
+    Normal,
+    StudentT,
+)
 
 _MAX_LOG_SCALE = 10.0
 
@@ -48,8 +58,23 @@ class BernoulliDecoder(nn.Module):
         return Bernoulli(_apply(self.network, z, label), event_ndims=self.event_ndims)
 
 
+class ContinuousBernoulliDecoder(nn.Module):
+    """p(x|z) = ContinuousBernoulli(logits(z)), for x in [0, 1].
+
+    Attributes:
+      network: [*b, Z] -> [*b, *event].
+      event_ndims: number of axes of one x.
+    """
+
+    network: nn.Module
+    event_ndims: int = 1
+
+    def __call__(self, z: Array, label: Any = None) -> ContinuousBernoulli:
+        return ContinuousBernoulli(_apply(self.network, z, label), event_ndims=self.event_ndims)
+
+
 class NormalDecoder(nn.Module):
-    """p(x|z) = N(mean(z), scale^2 I), for real x, with one learned scale for all of x.
+    """p(x|z) = N(mean(z), scale^2), for real x, with one learned scale for all of x.
 
     Learning the scale replaces the guess of a weight between squared error and KL (Rybkin et al.
     2021, "sigma-VAE").
@@ -60,20 +85,150 @@ class NormalDecoder(nn.Module):
       initial_scale: where the scale starts; the standard deviation of x about its mean is the best
         for a decoder that ignores z. Far above it the KL weighs too much, and z is not used.
       rate: how many times as fast as another parameter the scale's logarithm moves under Adam.
+      per_entry: a scale for each entry of x from the network, whose last axis is then twice the
+        event's: the means, then the logarithms of the scales over `initial_scale`.
     """
 
     network: nn.Module
     event_ndims: int = 1
     initial_scale: float = 1.0
     rate: float = 1.0
+    per_entry: bool = False
 
     @nn.compact
     def __call__(self, z: Array, label: Any = None) -> Normal:
-        log_scale = self.param("log_scale", nn.initializers.zeros_init(), ())
-        mean = _apply(self.network, z, label)
-        scale = self.initial_scale * jnp.exp(bounded(self.rate * log_scale))
-        scale = scale.astype(mean.dtype)
-        return Normal(mean, scale, event_ndims=self.event_ndims)
+        return Normal(*_mean_and_scale(self, z, label), event_ndims=self.event_ndims)
+
+
+class LaplaceDecoder(nn.Module):
+    """p(x|z) = Laplace(mean(z), scale), for real x; attributes are those of `NormalDecoder`."""
+
+    network: nn.Module
+    event_ndims: int = 1
+    initial_scale: float = 1.0
+    rate: float = 1.0
+    per_entry: bool = False
+
+    @nn.compact
+    def __call__(self, z: Array, label: Any = None) -> Laplace:
+        return Laplace(*_mean_and_scale(self, z, label), event_ndims=self.event_ndims)
+
+
+class StudentTDecoder(nn.Module):
+    """p(x|z) = StudentT(mean(z), scale, df), for real x, with learned degrees of freedom for all.
+
+    Attributes are those of `NormalDecoder`, and
+
+    Attributes:
+      initial_df: where the degrees of freedom start; their logarithm is learned as the scale's is.
+    """
+
+    network: nn.Module
+    event_ndims: int = 1
+    initial_scale: float = 1.0
+    rate: float = 1.0
+    per_entry: bool = False
+    initial_df: float = 5.0
+
+    @nn.compact
+    def __call__(self, z: Array, label: Any = None) -> StudentT:
+        mean, scale = _mean_and_scale(self, z, label)
+        df = _learned(self, "log_df", self.initial_df).astype(mean.dtype)
+        return StudentT(mean, scale, df, event_ndims=self.event_ndims)
+
+
+class DiscretizedLogisticDecoder(nn.Module):
+    """p(x|z) = DiscretizedLogistic(mean(z), scale), for bytes x.
+
+    Attributes are those of `NormalDecoder`, and
+
+    Attributes:
+      num_levels: 256 of bytes. The mean and the scale are on the scale on which these fill [0, 1].
+    """
+
+    network: nn.Module
+    event_ndims: int = 1
+    initial_scale: float = 0.1
+    rate: float = 1.0
+    per_entry: bool = False
+    num_levels: int = 256
+
+    @nn.compact
+    def __call__(self, z: Array, label: Any = None) -> DiscretizedLogistic:
+        mean, scale = _mean_and_scale(self, z, label)
+        return DiscretizedLogistic(mean, scale, self.event_ndims, self.num_levels)
+
+
+class MixtureOfDiscretizedLogisticsDecoder(nn.Module):
+    """p(x|z) = MixtureOfDiscretizedLogistics of features(z), for bytes x [*b, *pixels, C].
+
+    A dense layer, the same for all pixels, makes the parameters of a pixel's features: a network
+    with an output for each of the parameters would be many times as large. The components start
+    spread over the levels. Coefficients are bounded to (-1, 1) (Salimans et al. 2017).
+
+    Attributes:
+      network: [*b, Z] -> [*b, *pixels, F], of any F; 16 will do.
+      num_channels: C.
+      num_components: K.
+      event_ndims: number of axes of one x.
+      initial_mean: of all levels, on the scale on which they fill [0, 1].
+      initial_scale: their standard deviation on it.
+      num_levels: 256 of bytes.
+    """
+
+    network: nn.Module
+    num_channels: int = 3
+    num_components: int = 10
+    event_ndims: int = 3
+    initial_mean: float = 0.5
+    initial_scale: float = 0.25
+    num_levels: int = 256
+
+    @nn.compact
+    def __call__(self, z: Array, label: Any = None) -> MixtureOfDiscretizedLogistics:
+        channels, num = self.num_channels, self.num_components
+        pairs = channels * (channels - 1) // 2
+        features = nn.silu(_apply(self.network, z, label))
+        output = nn.Dense(num * (1 + 2 * channels + pairs))(features)
+        output = output.reshape(*output.shape[:-1], -1, num)
+        ends = 1, 1 + channels, 1 + 2 * channels
+        logits, means, log_scales, coefficients = jnp.split(output, ends, axis=-2)
+        spread = jax.scipy.special.ndtri((jnp.arange(num, dtype=output.dtype) + 0.5) / num)
+        means = means + jnp.broadcast_to(spread, means.shape)
+        return MixtureOfDiscretizedLogistics(
+            logits[..., 0, :],
+            self.initial_mean + self.initial_scale * means,
+            0.5 * self.initial_scale * jnp.exp(bounded(log_scales)),
+            jnp.tanh(coefficients),
+            event_ndims=self.event_ndims,
+            num_levels=self.num_levels,
+        )
+
+
+class CategoricalDecoder(nn.Module):
+    """p(x|z) = Categorical(logits of features(z)), for integers x [*b, *places, C], as bytes are.
+
+    A dense layer, the same at all places, makes the logits of C integers of a place's features: a
+    network with 256 outputs for each byte would be many times as large.
+
+    Attributes:
+      network: [*b, Z] -> [*b, *places, F], of any F; 16 will do.
+      num_channels: C.
+      event_ndims: number of axes of one x.
+      num_classes: 256 of bytes.
+    """
+
+    network: nn.Module
+    num_channels: int = 3
+    event_ndims: int = 3
+    num_classes: int = 256
+
+    @nn.compact
+    def __call__(self, z: Array, label: Any = None) -> Categorical:
+        features = nn.silu(_apply(self.network, z, label))
+        logits = nn.Dense(self.num_channels * self.num_classes)(features)
+        logits = logits.reshape(*logits.shape[:-1], self.num_channels, self.num_classes)
+        return Categorical(logits, event_ndims=self.event_ndims)
 
 
 class StandardPrior(nn.Module):
@@ -90,6 +245,22 @@ class StandardPrior(nn.Module):
     def __call__(self, label: ArrayLike) -> Normal:
         batch = jnp.shape(label)[: jnp.ndim(label) - self.label_ndims]
         return Normal(jnp.zeros((*batch, self.latent_dim)), jnp.ones(()))
+
+
+def _mean_and_scale(head: Any, z: Array, label: Any) -> tuple[Array, Array]:
+    """What a network says of a location and its scale; or its mean, and the one learned scale."""
+    if head.per_entry:
+        mean, log_scale = jnp.split(_apply(head.network, z, label), 2, axis=-1)
+        return mean, head.initial_scale * jnp.exp(bounded(log_scale))
+    scale = _learned(head, "log_scale", head.initial_scale)
+    mean = _apply(head.network, z, label)
+    return mean, scale.astype(mean.dtype)
+
+
+def _learned(head: Any, name: str, initial: float) -> Array:
+    """A positive number that is learned, by the logarithm of what it is of its start."""
+    log: Array = head.param(name, nn.initializers.zeros_init(), ())
+    return initial * jnp.exp(bounded(head.rate * log))
 
 
 def _apply(network: Any, x: Array, label: Any) -> Array:

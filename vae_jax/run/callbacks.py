@@ -5,10 +5,11 @@ manager, for whoever opened it: `with tensorboard("logs") as reporter`.
 """
 
 import contextlib
-import functools
 import math
+import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -265,19 +266,49 @@ class Reporter:
 def tensorboard(directory: str | Path) -> Iterator[Reporter]:
     """A reporter that writes TensorBoard's event files in a folder, from the first epoch on.
 
+    Where they cannot be written it says so in a warning, and tries again at the next epoch.
+
     Raises:
       RunError: tensorboardX is not installed.
     """
-    writer_in = extras.require("tensorboardX").SummaryWriter
-    with contextlib.ExitStack() as stack:
-        # Not before there is a row: a resumed run may be refused yet.
-        writer = functools.cache(lambda: stack.enter_context(writer_in(str(directory))))
+    module = extras.require("tensorboardX")
+    event, scalar = module.proto.event_pb2.Event, module.summary.scalar
+    # Not its SummaryWriter, which writes from a thread: nobody hears of a disk that fails there.
+    file: Any = None
 
-        def log(figures: dict[str, float], step: int) -> None:
+    def log(figures: dict[str, float], step: int) -> None:
+        nonlocal file
+        try:
+            if file is None:  # not before there is a row: a resumed run may be refused yet
+                Path(directory).mkdir(parents=True, exist_ok=True)
+                name = f"events.out.tfevents.{int(time.time())}.{platform.node()}.{step}"
+                file = module.record_writer.RecordWriter(str(Path(directory) / name))
+                start = event(wall_time=time.time(), file_version="brain.Event:2")
+                file.write(start.SerializeToString())
             for name, value in figures.items():
-                writer().add_scalar(name, value, step)
+                of_figure = event(wall_time=time.time(), step=step, summary=scalar(name, value))
+                file.write(of_figure.SerializeToString())
+            file.flush()
+        except OSError as error:
+            close()  # what is half written ends its file: the next epoch begins another
+            warnings.warn(
+                f"{directory} cannot be written ({error.strerror}): the figures of step {step} "
+                "are missing there",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
+    def close() -> None:
+        nonlocal file
+        if file is not None:
+            with contextlib.suppress(OSError):  # all has been written, or it has been said
+                file.close()
+            file = None
+
+    try:
         yield Reporter(log)
+    finally:
+        close()
 
 
 @contextlib.contextmanager

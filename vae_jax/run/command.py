@@ -1,6 +1,9 @@
 """From a shell to a function and back: options, one line for an error, the exit status."""
 
+import contextlib
+import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,16 +15,42 @@ from vae_jax.run.errors import DataError, Interrupted, RunError, UsageError
 
 
 def parse(options: type[Any], arguments: Sequence[str], *, prog: str, default: Any = None) -> Any:
-    """The options of a command line, over `default` where it is given."""
+    """The options of a command line, over `default` where it is given.
+
+    Raises:
+      UsageError: they cannot be read.
+      SystemExit: they ask for help, which has been printed.
+    """
     import tyro  # here, as the list of commands needs none of it
 
-    flat = tyro.conf.OmitArgPrefixes
+    config: tuple[Any, ...] = (tyro.conf.OmitArgPrefixes,)
+    how: dict[str, Any] = {"prog": prog, "args": arguments}
     if default is None:
-        return tyro.cli(
-            options, prog=prog, args=arguments, config=(flat, tyro.conf.FlagCreatePairsOff)
-        )
-    # A flag that is on by default must still be accepted: both --flag and --no-flag are.
-    return tyro.cli(options, prog=prog, args=arguments, config=(flat,), default=default)
+        config = (*config, tyro.conf.FlagCreatePairsOff)
+    else:  # a flag that is on by default must still be accepted: both --flag and --no-flag are
+        how["default"] = default
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options, config=config, **how)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UsageError(f"{_in_one_line(said.getvalue())}; see {prog} --help") from None
+
+
+def _in_one_line(box: str) -> str:
+    """What is wrong, of the parser's box: its first section, and options that may be meant."""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines()[1:-1]:  # without the border
+        line = re.sub(r"^\W ?|\s*\W$", "", line)
+        if not re.search(r"\w", line):
+            sections.append([])
+        elif not line.startswith(" " * 8):  # the help of an option
+            sections[-1].append(line.strip())
+    text = [" ".join(lines) for lines in sections]
+    meant = [section for section in text[1:] if section.startswith("Perhaps")]
+    return ". ".join([text[0].partition(" Got errors:")[0].rstrip("."), *meant])
 
 
 def option_value(arguments: Sequence[str], name: str) -> str | None:

@@ -13,6 +13,7 @@ from vae_jax.run import classifier
 from vae_jax.run.callbacks import counted
 from vae_jax.run.data.dataset import Dataset, Split, take
 from vae_jax.run.errors import DataError
+from vae_jax.run.model import expected
 
 NUM_GENERATED = 10_000
 _BATCH = 500
@@ -87,7 +88,7 @@ def log_likelihoods(
 
 _PROTOCOL = {
     "log_likelihood": "log p(x|c) under the test labels; its standard error is that of the "
-    "draws, num_importance_samples for each image",
+    "draws, num_importance_samples for each image, here and below where another is over the images",
     "marginal_log_likelihood": "log sum_c p(c) p(x|c), p(c) the classes' shares of the "
     "training set; num_importance_samples draws under the test label, num_class_samples "
     "under each other class; standard error of the draws",
@@ -148,17 +149,18 @@ def measure(
     recognised = classify(classifier.unit(jnp.asarray(dataset.test.images))) == labels
     agreed = _agreement(draw_key, model, params, num_classes, classify)
     return {
-        "conditional_log_likelihood": float(own.value.mean()),
-        "conditional_log_likelihood_standard_error": _combined(own.standard_error),
-        "conditional_marginal_log_likelihood": float(marginal.mean()),
-        "conditional_marginal_log_likelihood_standard_error": _combined(
-            np.sqrt(np.square(share * error).sum(axis=1))
+        **_estimated("conditional_log_likelihood", own.value, own.standard_error),
+        **_estimated(
+            "conditional_marginal_log_likelihood",
+            marginal,
+            np.sqrt(np.square(share * error).sum(axis=1)),
         ),
         "conditional_num_class_samples": num_samples,
         **_mean("conditional_bayes_accuracy", correct),
-        "conditional_shuffled_log_likelihood": float(under_shuffled.mean()),
-        "conditional_shuffled_log_likelihood_standard_error": _combined(
-            under.standard_error[rows, shuffled]
+        **_estimated(
+            "conditional_shuffled_log_likelihood",
+            under_shuffled,
+            under.standard_error[rows, shuffled],
         ),
         **_mean("conditional_shuffled_labels_cost", cost),
         **_mean("conditional_classifier_agreement", agreed),
@@ -195,15 +197,19 @@ def _agreement(
 
     @jax.jit
     def batch(key: jax.Array, label: jax.Array) -> Any:
-        return classify(vae_jax.generate(key, model, params, (), label).mean) == label
+        return classify(expected(vae_jax.generate(key, model, params, (), label))) == label
 
     labels = jnp.arange(NUM_GENERATED).reshape(-1, _BATCH) % num_classes
     return np.concatenate([batch(jax.random.fold_in(key, i), c) for i, c in enumerate(labels)])
 
 
-def _combined(errors: Any) -> float:
-    """The standard error of the mean of independent estimates."""
-    return float(np.sqrt(np.square(errors).sum()) / len(errors))
+def _estimated(name: str, values: Any, errors: Any) -> dict[str, float]:
+    """The mean of independent estimates, with the error of their draws and that over the images."""
+    return {
+        name: float(np.asarray(values, np.float64).mean()),
+        f"{name}_standard_error": float(np.sqrt(np.square(errors).sum()) / len(errors)),
+        f"{name}_standard_error_over_images": batched.standard_error(values),
+    }
 
 
 def _mean(name: str, values: Any) -> dict[str, float]:
@@ -220,7 +226,7 @@ def by_class(key: jax.Array, model: vae_jax.VAE, params: Any, num_classes: int, 
     prior = model.prior(params, label)
     style = jax.random.normal(key, (num, 1, prior.mean.shape[-1]))
     z = prior.mean[None] + prior.scale[None] * style
-    images = model.decode(params, z, label).mean
+    images = expected(model.decode(params, z, label))
     return images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
 
 
@@ -230,19 +236,24 @@ def transferred(
     """Images [N * (1 + num_classes), H, W, C]: each x, then its style under every class."""
 
     def to(new: jax.Array) -> Any:
-        return vae_jax.transfer(model, params, x, label, jnp.full_like(label, new)).mean
+        return expected(vae_jax.transfer(model, params, x, label, jnp.full_like(label, new)))
 
     images = jax.vmap(to, out_axes=1)(jnp.arange(num_classes))
-    return jnp.concatenate([x[:, None], images], axis=1).reshape(-1, *x.shape[1:])
+    return jnp.concatenate([classifier.unit(x)[:, None], images], axis=1).reshape(-1, *x.shape[1:])
 
 
 def summary(results: dict[str, Any]) -> str:
     """The lines that a conditional run adds."""
-    return "".join(
+    name = "conditional_marginal_log_likelihood"
+    marginal = (
+        f"\n{'log p(x), labels summed out':32s}{results[name]:9.2f} nats, +- "
+        f"{results[f'{name}_standard_error_over_images']:.2f} over {results['num_test']} images, "
+        f"+- {results[f'{name}_standard_error']:.3f} of the draws"
+    )
+    return marginal + "".join(
         f"\n{title:32s}{results[name]:9.{digits}f}{unit} +- "
         f"{results[f'{name}_standard_error']:.{digits + 1}f}"
         for title, name, digits, unit in (
-            ("log p(x), labels summed out", "conditional_marginal_log_likelihood", 2, " nats"),
             ("shuffled labels cost", "conditional_shuffled_labels_cost", 2, " nats"),
             ("Bayes' rule, accuracy", "conditional_bayes_accuracy", 4, ""),
             ("generated images as asked", "conditional_classifier_agreement", 4, ""),

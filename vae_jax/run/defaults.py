@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import jax
+import numpy as np
 
 from vae_jax.run import options
 from vae_jax.run.data.dataset import Dataset
@@ -16,12 +17,34 @@ def binarization(chosen: options.Options, dataset: Dataset) -> str:
     return "static" if dataset.binary else chosen.data.binarization
 
 
+def likelihood(chosen: options.Options, dataset: Dataset) -> str:
+    """As asked for, or Bernoulli of zeros and ones and Normal of all else.
+
+    Raises:
+      UsageError: it is not one of such data.
+    """
+    if binarization(chosen, dataset) != "none":
+        kind, possible = "zeros and ones", list(options.BINARY)
+    elif dataset.train.images.dtype == np.uint8:
+        kind, possible = "bytes", [*options.DENSITIES, *options.OF_BYTES]
+    else:
+        kind, possible = "numbers that are no bytes", list(options.DENSITIES)
+    asked = chosen.model.likelihood
+    if asked is not None and asked not in possible:
+        raise UsageError(
+            f"--likelihood is {asked} but the model sees {dataset.name} as {kind}: choose from "
+            f"{', '.join(possible)}"
+        )
+    return asked or possible[0]
+
+
 def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) -> options.Options:
     """The options with what follows from the data, where they are not given.
 
     Raises:
       UsageError: they do not suit the data.
     """
+    of_pixels = likelihood(chosen, dataset)
     own = isinstance(chosen.data, options.OwnData)
     grey = binarization(chosen, dataset) == "none"
     if not own:
@@ -50,7 +73,7 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
             f"--kl-warmup is {aim.kl_warmup} of {training.epochs} epochs, so the KL's weight would "
             f"not reach --beta: make it shorter, or --epochs longer"
         )
-    model = _filled(chosen.model, latent_dim=128 if own and grey else 40)
+    model = _filled(chosen.model, latent_dim=128 if own and grey else 40, likelihood=of_pixels)
     return dataclasses.replace(chosen, training=training, model=model)
 
 

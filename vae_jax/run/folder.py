@@ -75,6 +75,7 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
                     shutil.rmtree(path)
                 else:  # of a link the link alone
                     path.unlink(missing_ok=True)
+        sign(folder)
     return folder
 
 
@@ -113,6 +114,8 @@ def open_for_fit(folder: Path, made_of: dict[str, Any], *, resume: bool) -> None
 def lock(folder: Path) -> None:
     """Keeps other processes from a run's folder until this one ends, however it ends.
 
+    Changes nothing in it: a run may be refused yet. `sign` says whose it is.
+
     Raises:
       RunError: another process has it, or the folder cannot be written.
     """
@@ -124,8 +127,9 @@ def lock(folder: Path) -> None:
         with reading(folder / ".lock"):
             owner = os.read(descriptor, 200).decode()
         os.close(descriptor)
+        last = f", last written by {owner}" if owner else ""
         raise RunError(
-            f"{folder} is being written by {owner}: wait for it, or name another folder"
+            f"{folder} is in use by another process{last}: wait for it, or name another folder"
         ) from None
     except OSError as error:  # of a file system without locks
         os.close(descriptor)
@@ -136,9 +140,19 @@ def lock(folder: Path) -> None:
         )
         return
     _locks[folder] = descriptor
-    with writing(folder):
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+
+
+def sign(folder: Path) -> None:
+    """Writes into the lock who has the folder, once it is settled that it will be written.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    if folder in _locks:
+        with writing(folder):
+            os.ftruncate(_locks[folder], 0)
+            os.lseek(_locks[folder], 0, os.SEEK_SET)
+            os.write(_locks[folder], f"process {os.getpid()} on {platform.node()}".encode())
 
 
 # Of the folders that this process has, the open files that hold the locks.

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 import vae_jax
+from vae_jax.evaluation import batched
 from vae_jax.run import (
     callbacks,
     conditional,
@@ -32,9 +33,7 @@ from vae_jax.run import (
 )
 from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.job import Job, open_job, streamed
-from vae_jax.run.model import (
-    make_optimizer,
-)
+from vae_jax.run.model import make_optimizer, num_levels
 from vae_jax.run.plan import Plan, named_leaves
 
 
@@ -92,7 +91,13 @@ def _train(job: Job) -> training.Fitted:
     if of.remat:
         model = model._replace(decode=jax.checkpoint(model.decode))
     setup = training.Setup(
-        loss=objective.make_loss(job.chosen.objective, model, job.observe, steps),
+        loss=objective.make_loss(
+            job.chosen.objective,
+            model,
+            job.observe,
+            steps,
+            optimal_scale=job.likelihood == "sigma_vae",
+        ),
         optimizer=optimizer,
         data=job.batch("train"),
         sharding=sharding,
@@ -180,7 +185,7 @@ def _validation(job: Job) -> training.Validate:
     """The bound of the validation set, one draw an image, the same draws each time."""
     x = measure.observed(job.observe, job.dataset.validation.images, "validation")
     label, model = job.labels("validation"), job.model
-    key = jax.random.fold_in(job.keys["evaluate"], 0)
+    key = job.keys["validation"]
     batch_size = min(len(x), max(1, _VALIDATED_PIXELS // math.prod(job.image_shape)))
     num_batches = -(-len(x) // batch_size)
 
@@ -197,7 +202,7 @@ def _validation(job: Job) -> training.Validate:
     def validate(params: Any) -> dict[str, Any]:
         bounds, sizes = [], []
         for i, rows in enumerate(np.array_split(np.arange(len(x)), num_batches)):
-            batch_key = jax.random.fold_in(key, i) if num_batches > 1 else key
+            batch_key = jax.random.fold_in(key, i) if num_batches > 1 else jax.random.clone(key)
             of_rows = None if label is None else label[rows]
             part = x if num_batches == 1 else x[rows]
             bounds.append(jax.device_get(bound_of(params, batch_key, part, of_rows)))
@@ -241,22 +246,21 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     test_x = measure.observed(job.observe, job.dataset.test.images, "test")
     label = job.labels("test")
     test_label = None if label is None else jnp.asarray(label)
-    evaluate_key, params = job.keys["evaluate"], fitted.params
+    params = fitted.params
     test = measure.measure(
-        jax.random.fold_in(evaluate_key, 1),
+        job.keys["evaluation"],
         job.model,
         params,
         test_x,
         test_label,
         job.chosen.evaluation.num_importance_samples,
     )
-    test["warnings"] += measure.uninformed(
-        test["log_likelihood"], job.image_shape, binary=job.config["binarization"] != "none"
-    )
+    levels = num_levels(job.likelihood)
+    test = measure.compared(test, job.config, job.dataset.test.images, levels)
     of_classes: dict[str, Any] = {}
     if test_label is not None:
         of_classes = conditional.measure(
-            jax.random.fold_in(evaluate_key, 2),
+            job.keys["classes"],
             job.model,
             params,
             test_x,
@@ -268,7 +272,6 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     results = {
         **_described(job),
         **measure.reported(test),
-        **_bits(job, test["log_likelihood"]),
         **of_classes,
         **_timed(job, fitted),
         "parameters_sha256": measure.sha256(params),
@@ -284,15 +287,6 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     print(f"pictures and numbers: {job.output}")
 
 
-def _bits(job: Job, log_likelihood: float) -> dict[str, float]:
-    """The field of results.json that compares with other models of bytes, where there is one."""
-    dequantised = "pixels" in job.config and job.dataset.test.images.dtype == np.uint8
-    if job.config["binarization"] != "none" or not dequantised:
-        return {}
-    bits = measure.bits_per_dimension(log_likelihood, job.image_shape)
-    return {"test_bits_per_dimension": bits}
-
-
 def _described(job: Job) -> dict[str, Any]:
     """The fields of results.json that say what was run."""
     binarization = job.config["binarization"]
@@ -304,7 +298,7 @@ def _described(job: Job) -> dict[str, Any]:
         "classes": list(job.dataset.names),
         "data_digest": job.dataset.digest,
         "binarization": binarization,
-        "likelihood": "normal" if binarization == "none" else "bernoulli",
+        "likelihood": job.likelihood,
         "num_train": len(job.dataset.train.images),
         "num_validation": len(job.dataset.validation.images),
         "num_test": len(job.dataset.test.images),
@@ -343,14 +337,15 @@ def _draw(
     """Writes the run's pictures."""
     from vae_jax.run import figures, pictures  # here, as matplotlib takes a second
 
-    picture_key, params = job.keys["picture"], fitted.params
+    picture_key, params = job.keys["pictures"], fitted.params
     num_classes = job.dataset.num_classes
     if test_label is not None:
         picture_key, class_key = jax.random.split(picture_key)
         drawn = pictures.of_classes(class_key, job.model, params, test_x, test_label, num_classes)
         for name, picture in drawn.items():
             picture.save(job.output / name)
-    drawn = pictures.of_images(picture_key, job.model, params, test_x[:64], test_label)
+    shown = batched.take((test_x, test_label), pictures.spread(len(test_x), 64))
+    drawn = pictures.of_images(picture_key, job.model, params, *shown)
     for name, picture in drawn.items():
         picture.save(job.output / name)
     manifold = None

@@ -9,9 +9,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import vae_jax
-from vae_jax.run import defaults, folder, objective, options
+from vae_jax.run import defaults, folder, keys, objective, options
 from vae_jax.run.data.dataset import Dataset
-from vae_jax.run.model import make_model, make_schedule, measure_pixels, observe
+from vae_jax.run.model import (
+    likelihood_of,
+    make_model,
+    make_schedule,
+    measure_pixels,
+    observe,
+)
 
 
 class Job(NamedTuple):
@@ -25,7 +31,7 @@ class Job(NamedTuple):
       config: what config.json holds.
       observe: (key, bytes) -> x.
       model: the VAE.
-      keys: of the run, by what they are for.
+      keys: of the run, from `keys.of_run`.
       continued_by: the command that goes on with it.
       start: of the process, by time.perf_counter.
     """
@@ -44,6 +50,11 @@ class Job(NamedTuple):
     @property
     def image_shape(self) -> tuple[int, ...]:
         return self.dataset.image_shape
+
+    @property
+    def likelihood(self) -> str:
+        """Its name."""
+        return likelihood_of(self.chosen.model, self.config["binarization"])
 
     @property
     def stream(self) -> bool:
@@ -101,15 +112,17 @@ def open_job(
         folder.write_json(output / "config.json", config)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the folder is made")
-    key = jax.random.key(chosen.training.seed)
-    names = ("init", "train", "evaluate", "picture")
     job = Job(
         chosen=chosen,
         dataset=dataset,
         mesh=mesh,
         output=output,
         config=config,
-        observe=observe(binarization, dequantize="pixels" in config),
+        observe=observe(
+            binarization,
+            likelihood_of(chosen.model, binarization),
+            dequantize="pixels" in config,
+        ),
         model=make_model(
             chosen.model,
             dataset.image_shape,
@@ -118,7 +131,7 @@ def open_job(
             dataset.num_classes,
             as_before="pixels" not in config,
         ),
-        keys=dict(zip(names, jax.random.split(key, 4), strict=True)),
+        keys=keys.of_run(chosen.training.seed),
         continued_by=f"{prog} --output={output} --resume",
         start=start,
     )
@@ -139,13 +152,18 @@ def open_program(chosen: Any, program: str, dataset: Dataset) -> tuple[Path, dic
     """
     name = f"{program}-{_name(dataset)}"
     output = folder.create(chosen.output, name, overwrite=chosen.overwrite)
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(chosen).items()}
+    plain = plain_options(chosen)
     folder.write_json(output / "config.json", plain)
     _say_notice(dataset)
     for note in dataset.notes:
         print(f"note: {note}")
     print(f"results: {output}   device: {jax.devices()[0].device_kind}")
     return output, plain
+
+
+def plain_options(chosen: Any) -> dict[str, Any]:
+    """A program's options, a dataclass, as JSON values."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(chosen).items()}
 
 
 def _name(dataset: Dataset) -> str:
@@ -180,7 +198,10 @@ def _announce(job: Job) -> None:
     sizes = "{:,} training, {:,} validation, {:,} test images".format(
         *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
     )
-    print(f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}")
+    print(
+        f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}; likelihood: "
+        f"{job.likelihood}"
+    )
     if dataset.names:
         more = f", ... ({len(dataset.names)} in all)" if len(dataset.names) > 20 else ""
         print(f"classes: {', '.join(dataset.names[:20])}{more}")

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.evaluation import batched
+from vae_jax.run import keys
 from vae_jax.run.callbacks import counted
 
 ELBO_DRAWS = 10
@@ -26,9 +27,9 @@ def observed(observe: Any, images: Any, split: str) -> Any:
     """The images as the model sees them, with noise from a key that all runs share.
 
     Returns:
-      float32 [N, H, W, C], an array, or of many what is read like one.
+      [N, H, W, C], float32 or bytes, an array, or of many what is read like one.
     """
-    key = jax.random.fold_in(jax.random.key(0), {"validation": 0, "test": 1}[split])
+    key = keys.of_run(0)[f"{split} pixels"]
     if 4 * math.prod(images.shape) <= _IN_MEMORY:
         return jax.jit(observe)(key, jnp.asarray(images))
     return Observed(observe, images, key)
@@ -39,10 +40,8 @@ class Observed:
 
     Attributes:
       shape: [N, H, W, C].
-      dtype: float32.
+      dtype: float32, or uint8 of bytes that stay what they are.
     """
-
-    dtype = np.dtype(np.float32)
 
     def __init__(self, observe: Any, images: Any, key: jax.Array) -> None:
         def of_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
@@ -52,6 +51,8 @@ class Observed:
 
         self._images, self._of_rows = images, jax.jit(of_rows)
         self.shape: tuple[int, ...] = tuple(images.shape)
+        one = jax.ShapeDtypeStruct(self.shape[1:], images.dtype)
+        self.dtype = np.dtype(jax.eval_shape(observe, key, one).dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -145,10 +146,43 @@ def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Cal
     return measure_batch
 
 
-def bits_per_dimension(log_likelihood: float, image_shape: tuple[int, ...]) -> float:
-    """Of bytes that were dequantised, x = (byte + u) / 256: 8 for a model that knows nothing."""
+def compared(
+    test: dict[str, Any], config: Mapping[str, Any], images: Any, num_levels: int
+) -> dict[str, Any]:
+    """What was measured, beside a model that knows nothing of the images.
+
+    Args:
+      test: from `measure`.
+      config: of the run, its config.json.
+      images: of the test set, as they were read.
+      num_levels: of the likelihood's values, 1 of a density's.
+
+    Returns:
+      The same, with a warning more where that model is the better one, and with bits_per_dimension
+      where the images are bytes.
+    """
+    nats, shape = test["log_likelihood"], tuple(images.shape[1:])
+    said = test["warnings"] + uninformed(nats, shape, num_levels)
+    # Version 0.1 did not dequantise.
+    bytes_seen = images.dtype == np.uint8 and "pixels" in config
+    if config["binarization"] != "none" or not bytes_seen:
+        return {**test, "warnings": said}
+    bits = bits_per_dimension(nats, shape, num_levels)
+    return {**test, "warnings": said, "bits_per_dimension": bits}
+
+
+def bits_per_dimension(
+    log_likelihood: float, image_shape: tuple[int, ...], num_levels: int
+) -> float:
+    """Of bytes: 8 for a model that knows nothing.
+
+    Args:
+      log_likelihood: of an image, in nats.
+      image_shape: (H, W, C).
+      num_levels: 256 where it is of the bytes, 1 where it is a density of x = (byte + u) / 256.
+    """
     nats = log_likelihood / math.prod(image_shape)
-    return (math.log(256) - nats) / math.log(2)
+    return (math.log(256 / num_levels) - nats) / math.log(2)
 
 
 def _unused(active_units: int, latent_dim: int) -> list[str]:
@@ -161,12 +195,13 @@ def _unused(active_units: int, latent_dim: int) -> list[str]:
     ]
 
 
-def uninformed(log_likelihood: float, image_shape: tuple[int, ...], *, binary: bool) -> list[str]:
+def uninformed(log_likelihood: float, image_shape: tuple[int, ...], num_levels: int) -> list[str]:
     """What is to be said of a model that codes images worse than one that knows nothing of them.
 
-    That one is uniform: log 2 for each binary pixel, a density of 1 on [0, 1] for each other.
+    That one is uniform: log 2 for each binary pixel, log 256 for each byte, a density of 1 on
+    [0, 1], as of one level, for each other.
     """
-    known = -math.log(2) * math.prod(image_shape) if binary else 0.0
+    known = 0.0 - math.log(num_levels) * math.prod(image_shape)
     if log_likelihood >= known:
         return []
     return [

@@ -13,10 +13,10 @@ import optax
 import vae_jax
 from vae_jax import networks
 from vae_jax.run.errors import UsageError
-from vae_jax.run.options import CONVOLUTIONS, Model, Training
+from vae_jax.run.options import BINARY, CONVOLUTIONS, OF_BYTES, Model, Training
 
 Observe = Callable[[jax.Array, jax.Array], jax.Array]
-"""(key, images) -> float32 x."""
+"""(key, images) -> x, float32, or bytes where the likelihood is of bytes."""
 
 
 class Pixels(NamedTuple):
@@ -66,16 +66,29 @@ def measure_pixels(images: Any, binarization: str) -> Pixels:
     )
 
 
-def observe(binarization: str, *, dequantize: bool = True) -> Observe:
+def likelihood_of(chosen: Model, binarization: str) -> str:
+    """The name of p(x|z): the one chosen, or what there was before it could be."""
+    return chosen.likelihood or ("normal" if binarization == "none" else "bernoulli")
+
+
+def num_levels(likelihood: str) -> int:
+    """Of each value of x, which a model that knows nothing takes for alike; 1 of a density."""
+    return 2 if likelihood in BINARY else 256 if likelihood in OF_BYTES else 1
+
+
+def observe(binarization: str, likelihood: str, *, dequantize: bool = True) -> Observe:
     """How images become what the model sees: bytes, or floats in [0, 1].
 
     Args:
       binarization: of the run.
+      likelihood: of the run; of bytes, they stay what they are.
       dequantize: spread each byte over the 256th that it stands for, without which a density has no
         bound; runs of version 0.1 did not.
     """
 
     def see(key: jax.Array, image: jax.Array) -> jax.Array:
+        if likelihood in OF_BYTES:
+            return image
         if image.dtype != jnp.uint8:
             if binarization == "none":
                 return image
@@ -95,7 +108,7 @@ class Standardized(nn.Module):
 
     Attributes:
       network: [*b, *event] -> anything.
-      centre: the input's mean.
+      centre: the input's mean, in [0, 1], also of bytes.
       spread: its standard deviation.
     """
 
@@ -104,6 +117,8 @@ class Standardized(nn.Module):
     spread: float
 
     def __call__(self, x: jax.Array, *label: Any) -> jax.Array:
+        if x.dtype == jnp.uint8:
+            x = (x.astype(jnp.float32) + 0.5) / 256
         output: jax.Array = self.network((x - self.centre) / self.spread, *label)
         return output
 
@@ -122,14 +137,16 @@ def make_model(
     Args:
       options: the networks.
       image_shape: (H, W, C).
-      binarization: "none" for a Normal likelihood, else Bernoulli.
+      binarization: of the run.
       pixels: of the training set.
       num_classes: of the labels, for a conditional model.
       as_before: greys as in version 0.1, whose scale starts at 1 and whose encoder sees x itself.
     """
     grey = binarization == "none"
+    name = likelihood_of(options, binarization)
     assert options.latent_dim is not None
-    bias_init = networks.constant_bias(pixels.mean if grey else networks.logit(pixels.mean))
+    bias = _bias(name, pixels.mean)
+    bias_init, output_shape = networks.constant_bias(bias), bias.shape
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
     statistics = (2 * options.latent_dim,)
     condition: networks.ClassCondition | None = None
@@ -142,23 +159,26 @@ def make_model(
                 nn.Sequential([condition.clone(), networks.MLP(statistics, (100,))])
             )
     encoder, decoder = _networks(
-        options, image_shape, bias_init=bias_init, matmul=matmul, condition=condition
+        options,
+        image_shape,
+        output_shape,
+        bias_init=bias_init,
+        matmul=matmul,
+        condition=condition,
     )
-    if not grey:
-        likelihood: nn.Module = networks.BernoulliDecoder(decoder, event_ndims=3)
-    elif as_before:
-        likelihood = networks.NormalDecoder(decoder, event_ndims=3)
+    if as_before and grey:
+        likelihood: nn.Module = networks.NormalDecoder(decoder, event_ndims=3)
     else:
-        encoder = Standardized(encoder, pixels.centre, pixels.spread)
-        likelihood = networks.NormalDecoder(
-            decoder, event_ndims=3, initial_scale=pixels.residual, rate=_SCALE_RATE
-        )
+        likelihood = _head(name, decoder, image_shape[-1], pixels)
+        if grey:
+            encoder = Standardized(encoder, pixels.centre, pixels.spread)
     return vae_jax.make_vae(networks.Encoder(encoder), likelihood, options.latent_dim, prior)
 
 
 def _networks(
     options: Model,
     image_shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
     *,
     bias_init: Any,
     matmul: Any,
@@ -178,30 +198,30 @@ def _networks(
         case "mlp":
             return (
                 networks.MLP(statistics, options.hidden, event_ndims=3, **active),
-                networks.MLP(image_shape, backwards, bias_init=bias_init, **active),
+                networks.MLP(output_shape, backwards, bias_init=bias_init, **active),
             )
         case "gated":
             return (
                 networks.GatedMLP(statistics, options.hidden, event_ndims=3, **plain),
-                networks.GatedMLP(image_shape, backwards, bias_init=bias_init, **plain),
+                networks.GatedMLP(output_shape, backwards, bias_init=bias_init, **plain),
             )
         case "residual":
             return (
                 networks.ResidualMLP(statistics, options.hidden, event_ndims=3, **active),
-                networks.ResidualMLP(image_shape, backwards, bias_init=bias_init, **active),
+                networks.ResidualMLP(output_shape, backwards, bias_init=bias_init, **active),
             )
         case "conv":
             channels = options.channels or (32, 64)
             return (
                 networks.ConvEncoder(statistics, channels, **active),
-                networks.ConvDecoder(image_shape, channels[::-1], bias_init=bias_init, **active),
+                networks.ConvDecoder(output_shape, channels[::-1], bias_init=bias_init, **active),
             )
         case "residual_conv":
             channels = options.channels or networks.channels_for(image_shape)
             return (
                 networks.ResidualConvEncoder(statistics, channels, **active),
                 networks.ResidualConvDecoder(
-                    image_shape, channels[::-1], bias_init=bias_init, **active
+                    output_shape, channels[::-1], bias_init=bias_init, **active
                 ),
             )
     raise ValueError(f"network is {options.network}")
@@ -209,6 +229,64 @@ def _networks(
 
 # Pixels a side of a picture: less has nothing to halve.
 _SMALLEST = 4
+
+
+def _bias(likelihood: str, mean: np.ndarray) -> Any:
+    """Where the decoder's output bias starts: the pixels' mean, as the likelihood has it."""
+    match likelihood:
+        case "bernoulli" | "continuous_bernoulli":
+            return networks.logit(mean)
+        case "normal_per_pixel":
+            return np.concatenate([mean, np.zeros_like(mean)], axis=-1)
+        case "mixture_of_logistics" | "categorical":
+            return np.zeros((*mean.shape[:2], _FEATURES), np.float32)
+        case _:
+            return mean
+
+
+def _head(likelihood: str, network: nn.Module, num_channels: int, pixels: Pixels) -> nn.Module:
+    """What makes p(x|z) of the decoder's network."""
+    located: dict[str, Any] = {
+        "event_ndims": 3,
+        "initial_scale": pixels.residual,
+        "rate": _SCALE_RATE,
+    }
+    match likelihood:
+        case "bernoulli":
+            return networks.BernoulliDecoder(network, event_ndims=3)
+        case "continuous_bernoulli":
+            return networks.ContinuousBernoulliDecoder(network, event_ndims=3)
+        case "normal" | "sigma_vae":
+            return networks.NormalDecoder(network, **located)
+        case "normal_per_pixel":
+            return networks.NormalDecoder(network, **located, per_entry=True)
+        case "laplace":
+            return networks.LaplaceDecoder(network, **located)
+        case "student_t":
+            return networks.StudentTDecoder(network, **located)
+        case "discretized_logistic":
+            return networks.DiscretizedLogisticDecoder(network, **located)
+        case "mixture_of_logistics":
+            return networks.MixtureOfDiscretizedLogisticsDecoder(
+                network, num_channels, initial_mean=pixels.centre, initial_scale=pixels.spread
+            )
+        case "categorical":
+            return networks.CategoricalDecoder(network, num_channels)
+    raise ValueError(f"likelihood is {likelihood}: it is none that a run has")
+
+
+# Of each pixel, which the parameters of its distribution are made of.
+_FEATURES = 16
+
+
+def expected(likelihood: Any) -> jax.Array:
+    """What a likelihood expects, as a picture [*b, H, W, C] in [0, 1]."""
+    if isinstance(likelihood, vae_jax.Categorical):
+        levels = jnp.linspace(0.0, 1.0, likelihood.logits.shape[-1])
+        return jax.nn.softmax(likelihood.logits) @ levels
+    mean: jax.Array = likelihood.mean
+    return mean
+
 
 # Adam moves each parameter by about its learning rate a step: the scale's logarithm, which has
 # further to go than a weight, moves by so many of them.

@@ -24,7 +24,12 @@ _BOUNDS: dict[tuple[str, str], Callable[..., vae_jax.Bound]] = {
 
 
 def make_loss(
-    chosen: Objective, model: vae_jax.VAE, observe: Any, steps_per_epoch: int
+    chosen: Objective,
+    model: vae_jax.VAE,
+    observe: Any,
+    steps_per_epoch: int,
+    *,
+    optimal_scale: bool = False,
 ) -> Callable[..., Any]:
     """The loss that the options name; what it reports beside its value is the ELBO in any case.
 
@@ -33,11 +38,13 @@ def make_loss(
       model: the VAE.
       observe: (key, bytes) -> x.
       steps_per_epoch: in which a warm-up is counted.
+      optimal_scale: of a Normal likelihood; train under the scale that is best for each batch.
     """
+    bound_of = _BOUNDS[chosen.objective, chosen.gradient]
     loss = vae_jax.make_loss(
         model,
         observe=observe,
-        objective=_BOUNDS[chosen.objective, chosen.gradient],
+        objective=_with_optimal_scale(bound_of) if optimal_scale else bound_of,
         num_draws=chosen.num_draws,
         penalty=_penalty(chosen, steps_per_epoch),
     )
@@ -54,6 +61,23 @@ def make_loss(
         }
 
     return with_elbo
+
+
+def _with_optimal_scale(bound_of: Callable[..., vae_jax.Bound]) -> Callable[..., vae_jax.Bound]:
+    """The bound under the scale that is best for the batch (Rybkin et al. 2021, section 4.2).
+
+    The likelihood's own scale, by which other data are scored, is learned beside it, and moves
+    nothing else: its term has a gradient and no value.
+    """
+
+    def objective(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any) -> vae_jax.Bound:
+        mean, events = likelihood.mean, likelihood.event_ndims
+        best = vae_jax.Normal(mean, vae_jax.optimal_scale(x, mean), events)
+        bound = bound_of(x, z, posterior, prior, best)
+        own = vae_jax.Normal(jax.lax.stop_gradient(mean), likelihood.scale, events).log_prob(x)
+        return bound._replace(value=bound.value + (own - jax.lax.stop_gradient(own)))
+
+    return objective
 
 
 def _penalty(chosen: Objective, steps_per_epoch: int) -> Callable[..., jax.Array] | None:

@@ -20,8 +20,8 @@ class Data:
     loudly. A named data set is never replaced by another."""
     binarization: Literal["dynamic", "threshold", "none"] = "dynamic"
     """dynamic draws each pixel afresh at every minibatch, the protocol of Burda et al. 2016;
-    threshold cuts at half; none keeps the greys and takes a Normal likelihood with a learned
-    scale. Bounds under different binarizations cannot be compared."""
+    threshold cuts at half; none keeps the greys, for which there are many a --likelihood. Bounds
+    under different binarizations cannot be compared."""
     data_dir: Path | None = None
     """TensorFlow Datasets' folder of prepared data; its own default and TFDS_DATA_DIR hold."""
     manual_dir: Path | None = None
@@ -40,8 +40,8 @@ class OwnData:
     are train, test and maybe validation; or tfds:NAME, prepared by TensorFlow Datasets. Without
     splits of its own a tenth, chosen by the images' content, is the test set."""
     binarization: Literal["dynamic", "threshold", "none"] = "none"
-    """none keeps greys and colours and takes a Normal likelihood with a learned scale; dynamic and
-    threshold are for black and white."""
+    """none keeps greys and colours, for which there are many a --likelihood; dynamic and threshold
+    are for black and white."""
     image_size: int | None = None
     """Crop pictures to a square in the middle and resize it to so many pixels a side."""
     background: str = "white"
@@ -67,6 +67,30 @@ class Model:
     VampPrior's models do, with twice the parameters of mlp. residual has a way around each pair of
     layers, for many --hidden. conv has the fewest parameters. residual_conv is as deep as the
     pictures' size needs: for 32 x 32 and more, and an accelerator."""
+    likelihood: (
+        Literal[
+            "bernoulli",
+            "normal",
+            "sigma_vae",
+            "normal_per_pixel",
+            "laplace",
+            "student_t",
+            "continuous_bernoulli",
+            "discretized_logistic",
+            "mixture_of_logistics",
+            "categorical",
+        ]
+        | None
+    ) = None
+    """p(x|z), in whose bits per dimension all that are of bytes compare. Of zeros and ones:
+    bernoulli. Of greys and colours: normal, of one learned scale; sigma_vae, the same, but training
+    takes the scale that is best for each batch, so none has to be found; normal_per_pixel, a scale
+    for each pixel of each image, sure where it can be; laplace, an absolute error, for edges;
+    student_t, for outliers; continuous_bernoulli, what cross-entropy of greys lacks to be a
+    density. Of bytes alone: discretized_logistic, the probability of a byte itself, black and white
+    of any depth; mixture_of_logistics, ten of these a pixel, whose channels agree; categorical, 256
+    numbers for each byte, of any shape, and slow. When not given: bernoulli of zeros and ones, and
+    normal of all else."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the dense layers' matrix products; bfloat16 still sums in float32."""
     latent_dim: int | None = None
@@ -149,6 +173,18 @@ class Objective:
 
 
 CONVOLUTIONS = ("conv", "residual_conv")
+# Likelihoods of zeros and ones, of all in [0, 1], and of bytes.
+BINARY = ("bernoulli",)
+DENSITIES = (
+    "normal",
+    "sigma_vae",
+    "normal_per_pixel",
+    "laplace",
+    "student_t",
+    "continuous_bernoulli",
+)
+OF_BYTES = ("discretized_logistic", "mixture_of_logistics", "categorical")
+
 
 # Those that are of each objective.
 GRADIENTS = {
@@ -315,6 +351,11 @@ def _check_objective(options: Options) -> None:
         raise UsageError(
             f"--gradient={chosen.gradient} is not one of --objective={chosen.objective}: choose "
             f"from {', '.join(gradients)}"
+        )
+    if options.model.likelihood == "sigma_vae" and chosen.objective != "elbo":
+        raise UsageError(
+            f"--likelihood=sigma_vae takes one scale for all draws and --objective="
+            f"{chosen.objective} weighs each: choose --likelihood=normal, or --objective=elbo"
         )
     if chosen.beta == 0 and len(weighs) > 1:
         raise UsageError(f"--beta is 0, which leaves no KL: leave {weighs[1]} out")

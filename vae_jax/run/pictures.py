@@ -8,22 +8,27 @@ import numpy as np
 from PIL import Image
 
 import vae_jax
-from vae_jax.run import conditional, figures
+from vae_jax.run import classifier, conditional, figures
+from vae_jax.run.model import expected
+
+
+def spread(num: int, most: int) -> np.ndarray:
+    """Rows of a set of `num` to show, `most` at most, evenly spaced: folders lie class by class."""
+    return np.arange(min(num, most)) * num // min(num, most)
 
 
 def of_images(
     key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, label: jax.Array | None
 ) -> dict[str, Image.Image]:
     """reconstructions.png of test images, and samples.png from the prior."""
-    label = None if label is None else label[: len(x)]
     likelihood = vae_jax.reconstruct(model, params, x, label)
-    # With labels, one image for each of the first test labels.
+    # With labels, one image for each of theirs.
     samples = vae_jax.generate(key, model, params, 64 if label is None else (), label)
     return {
         "reconstructions.png": figures.reconstructions(
-            x, likelihood.mean, ("test", "reconstruction")
+            classifier.unit(x), expected(likelihood), ("test", "reconstruction")
         ),
-        "samples.png": figures.grid(samples.mean, 8),
+        "samples.png": figures.grid(expected(samples), 8),
     }
 
 
@@ -31,7 +36,7 @@ def decoded_plane(model: vae_jax.VAE, params: Any) -> Image.Image:
     """A latent of two dimensions, decoded at the prior's quantiles: equal prior mass each."""
     quantiles = jax.scipy.special.ndtri((jnp.arange(20) + 0.5) / 20)
     z = jnp.stack(jnp.meshgrid(quantiles, -quantiles), axis=-1).reshape(-1, 2)
-    return figures.grid(model.decode(params, z).mean, 20)
+    return figures.grid(expected(model.decode(params, z)), 20)
 
 
 def of_classes(

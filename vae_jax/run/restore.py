@@ -10,7 +10,14 @@ import numpy as np
 import vae_jax
 from vae_jax import checkpoint
 from vae_jax.run import devices, folder
-from vae_jax.run.model import Observe, Pixels, make_model, make_optimizer, observe
+from vae_jax.run.model import (
+    Observe,
+    Pixels,
+    likelihood_of,
+    make_model,
+    make_optimizer,
+    observe,
+)
 from vae_jax.run.options import Options, from_json
 
 
@@ -26,6 +33,11 @@ class Trained(NamedTuple):
     binarization: str
     classes: list[str]
     config: dict[str, Any]
+
+    @property
+    def likelihood(self) -> str:
+        """Its name."""
+        return likelihood_of(self.options.model, self.binarization)
 
     @property
     def num_classes(self) -> int:
@@ -73,7 +85,11 @@ def restore(run: Path) -> Trained:
     params = state.params if state.average is None else state.average
     return Trained(
         model,
-        observe(config["binarization"], dequantize="pixels" in config),
+        observe(
+            config["binarization"],
+            likelihood_of(options.model, config["binarization"]),
+            dequantize="pixels" in config,
+        ),
         params if best is None else jax.device_put(best),
         int(state.step),
         options,

@@ -61,6 +61,7 @@ class Saver(contextlib.ExitStack):
         assert self._plan.folder is not None
         if self._checkpoints.latest_step() is None:  # killed before the first: it starts over
             if self._leader:
+                folder.sign(self._plan.folder)
                 folder.write_metrics(self._plan.folder, [])
             return state, progress
         state = checkpoint.restore(self._checkpoints, state)
@@ -80,6 +81,7 @@ class Saver(contextlib.ExitStack):
         if self.best is not None:
             self._best_value = max(map(self._figure, progress.rows))
         if self._leader:  # all is read: now it may be changed
+            folder.sign(self._plan.folder)
             checkpoint.set_aside(self._checkpoints, progress.step)
             folder.write_metrics(self._plan.folder, progress.rows)
         return state, progress

@@ -43,6 +43,11 @@ def test_a_folder_of_colour_pictures_trains_with_one_command(command, tmp_path):
     assert results(output)["epochs"] == 3
     process = command("evaluate", output, "--num-samples=5")
     assert process.returncode == 0, process.stderr
+    again = json.loads((output / "evaluation.json").read_text())
+    for numbers in results(output), again:
+        bits = 8 - numbers["test_log_likelihood"] / (5 * 4 * 3) / np.log(2)
+        assert numbers["test_bits_per_dimension"] == pytest.approx(bits)
+    assert f"bits per dimension {bits:7.2f}, of bytes" in process.stdout
 
 
 def test_a_streamed_array_is_the_resident_one_bit_for_bit(command, tmp_path):

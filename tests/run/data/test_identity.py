@@ -228,7 +228,7 @@ def test_a_checkpoint_copied_into_another_runs_folder_is_refused_where_the_data_
     shutil.copytree(tmp_path / "a" / "checkpoints", output / "checkpoints")
 
     def contents():
-        files = (path for path in output.rglob("*") if path.is_file() and path.name != ".lock")
+        files = (path for path in output.rglob("*") if path.is_file())
         return {path: path.read_bytes() for path in files}
 
     before = contents()

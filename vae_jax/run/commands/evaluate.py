@@ -37,7 +37,8 @@ def measure_again(chosen: Options) -> None:
     import jax
     import jax.numpy as jnp
 
-    from vae_jax.run import conditional, data, measure
+    from vae_jax.run import conditional, data, keys, measure
+    from vae_jax.run.model import num_levels
     from vae_jax.run.restore import restore
 
     trained = restore(chosen.run)
@@ -48,14 +49,14 @@ def measure_again(chosen: Options) -> None:
         dataset = conditional.labelled(dataset)
         label = jnp.asarray(dataset.test.labels)
     x = measure.observed(trained.observe, dataset.test.images, "test")
-    key = jax.random.key(chosen.seed)
+    key = keys.of_run(chosen.seed)["evaluate again"]
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
-    test["warnings"] += measure.uninformed(
-        test["log_likelihood"], x.shape[1:], binary=trained.binarization != "none"
-    )
+    levels = num_levels(trained.likelihood)
+    test = measure.compared(test, trained.config, dataset.test.images, levels)
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,
+        "likelihood": trained.likelihood,
         "conditional": trained.options.model.conditional,
         "num_test": len(x),
         "seed": chosen.seed,

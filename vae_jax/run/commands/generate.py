@@ -24,10 +24,10 @@ class Options:
     """How many images; with --label=all, how many of each class. 64, and 16, when not given."""
     label: str | None = None
     """Of a conditional run: the class to draw, or all for a row of each class, in which a column
-    is a style."""
+    is a style; where a class is called all, it is that class."""
     reconstruct_as: str | None = None
-    """Of a conditional run: take the first test images and change their class to this one, in the
-    style that they have; each stands above its change."""
+    """Of a conditional run: take test images, evenly spaced, and change their class to this one, in
+    the style that they have; each stands above its change."""
     output: Path = Path("grid.png")
     """The picture; PNG, or what else its name's ending says."""
     data: str | None = None
@@ -38,36 +38,40 @@ class Options:
 
 def main(arguments: Sequence[str], prog: str) -> None:
     chosen = command.parse(Options, arguments, prog=prog)
-    num = (16 if chosen.label == "all" else 64) if chosen.num is None else chosen.num
-    options.check_at_least(1, num=num)
+    options.check_at_least(1, num=1 if chosen.num is None else chosen.num)
     folder.check_picture(chosen.output)
-    check_label(chosen, folder.read_config(chosen.run))
+    config = folder.read_config(chosen.run)
+    check_label(chosen, config)
     options.check_seed(chosen.seed)
+    every = chosen.label == "all" and "all" not in folder.classes(config)
+    if chosen.label == "all" and not every:
+        print("note: --label=all is the class of that name; samples_by_class.png has every class")
+    num = (16 if every else 64) if chosen.num is None else chosen.num
 
     from vae_jax.run.restore import restore  # after the options, as it brings JAX
 
-    picture = draw(chosen, num, restore(chosen.run))
+    picture = draw(chosen, num, restore(chosen.run), every=every)
     folder.save_picture(picture, chosen.output)
     print(f"picture: {chosen.output}")
 
 
-def draw(chosen: Options, num: int, trained: "Trained") -> Any:
-    """The picture that the options ask for."""
-    import jax
+def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
+    """The picture that the options ask for; of `every` class a row of `num`."""
     import jax.numpy as jnp
 
     import vae_jax
-    from vae_jax.run import conditional, figures
+    from vae_jax.run import conditional, figures, keys
+    from vae_jax.run.model import expected
 
-    key, model, params = jax.random.key(chosen.seed), trained.model, trained.params
+    key, model, params = keys.of_run(chosen.seed)["generate"], trained.model, trained.params
     if chosen.reconstruct_as is not None:
         return reconstructed_as(chosen, num, trained)
-    if chosen.label == "all":
+    if every:
         images = conditional.by_class(key, model, params, trained.num_classes, num)
         return figures.grid(images, num)
     label = None if chosen.label is None else jnp.int32(trained.classes.index(chosen.label))
     likelihood = vae_jax.generate(key, model, params, num, label)
-    return figures.grid(likelihood.mean, min(num, round(num**0.5)))
+    return figures.grid(expected(likelihood), min(num, round(num**0.5)))
 
 
 def check_label(chosen: Options, config: dict[str, Any]) -> None:
@@ -99,19 +103,20 @@ def check_label(chosen: Options, config: dict[str, Any]) -> None:
 
 
 def reconstructed_as(chosen: Options, num: int, trained: "Trained") -> Any:
-    """The first test images, each above itself as another class."""
+    """Test images, evenly spaced, each above itself as another class."""
     import jax.numpy as jnp
 
     import vae_jax
-    from vae_jax.run import conditional, data, figures, measure
+    from vae_jax.run import classifier, conditional, data, figures, measure, pictures
+    from vae_jax.run.model import expected
 
     assert chosen.reconstruct_as is not None
     where = options.moved(trained.options.data, chosen.data)
     dataset = conditional.labelled(data.load_of_run(trained.config, where))
-    num = min(num, len(dataset.test.images))
+    rows = pictures.spread(len(dataset.test.images), num)
     # All are binarised, so that each is as the run's results have it.
-    x = measure.observed(trained.observe, dataset.test.images, "test")[:num]
-    label_now = jnp.asarray(dataset.test.labels[:num])
+    x = measure.observed(trained.observe, dataset.test.images, "test")[rows]
+    label_now = jnp.asarray(dataset.test.labels[rows])
     likelihood = vae_jax.transfer(
         trained.model,
         trained.params,
@@ -120,4 +125,4 @@ def reconstructed_as(chosen: Options, num: int, trained: "Trained") -> Any:
         jnp.full_like(label_now, trained.classes.index(chosen.reconstruct_as)),
     )
     names = ("test", f"as {chosen.reconstruct_as[:20]}")
-    return figures.reconstructions(x, likelihood.mean, names)
+    return figures.reconstructions(classifier.unit(x), expected(likelihood), names)

@@ -61,7 +61,8 @@ def load(
 
         unused = ("test", "labels", "images_key", "labels_key")
         _check_unused(chosen, chosen.dataset, "prepared by TFDS", *unused)
-        return tfds.load(chosen.dataset.removeprefix("tfds:"), chosen, stream=stream)
+        name = chosen.dataset.removeprefix("tfds:")
+        return tfds.load(name, chosen, stream=stream, by_position=by_position)
     path = Path(chosen.dataset)
     parts = _parts(path, chosen.test, chosen)
     return assemble(path.absolute().stem, str(path), parts, by_position=by_position)

@@ -186,9 +186,13 @@ def assemble(
         every = {part: np.arange(len(found.hashes)) for part, found in parts.items()}
         if "validation" not in parts:
             of_train = parts["train"]
-            validation, train = _by_content(of_train.hashes, of_each(of_train), tenths=1)
-            every["train"] = np.sort(np.concatenate([train, validation[_MAX_VALIDATION:]]))
-            every["validation"] = np.sort(validation[:_MAX_VALIDATION])
+            if by_position:
+                unused, validation, train = rows_by_position(len(of_train.hashes), source)
+                every |= {"train": np.concatenate([train, unused]), "validation": validation}
+            else:
+                validation, train = _by_content(of_train.hashes, of_each(of_train), tenths=1)
+                every["train"] = np.sort(np.concatenate([train, validation[_MAX_VALIDATION:]]))
+                every["validation"] = np.sort(validation[:_MAX_VALIDATION])
         chosen = {part: (parts.get(part, parts["train"]), rows) for part, rows in every.items()}
         notes += _leaks(chosen)
     splits = {part: split(*of) for part, of in chosen.items()}

@@ -10,11 +10,8 @@ from vae_jax.run.data.dataset import (
     STREAM_BYTES,
     Dataset,
     Found,
-    Split,
-    classes_of,
-    digest_of,
-    rows_by_position,
-    take,
+    assemble,
+    content_hash,
 )
 from vae_jax.run.data.pictures import Reading, check, decode
 from vae_jax.run.errors import DataError
@@ -81,10 +78,14 @@ class Prepared:
         return some
 
 
-def load(name: str, chosen: OwnData, *, stream: bool) -> Dataset:
+def load(name: str, chosen: OwnData, *, stream: bool, by_position: bool = False) -> Dataset:
     """A data set prepared as array_record; its own test split where it has one.
 
-    Its version says what it holds, so the splits go by position.
+    Args:
+      name: of the set.
+      chosen: the options.
+      stream: decode pictures when they are asked for.
+      by_position: split as version 0.1 did, for its runs.
 
     Raises:
       DataError: it is not there, or is none of images.
@@ -104,37 +105,16 @@ def load(name: str, chosen: OwnData, *, stream: bool) -> Dataset:
         if not stream and np.prod(images.shape, dtype=np.int64) <= STREAM_BYTES:
             images = np.asarray(images)
         notes = (f"{what}: every value is 0 or 1, so the images are binary",) if binary else ()
-        return Found(images, _labels(builder, part), np.empty(0, np.uint64), binary, notes)
+        labels, hashes = _labels_and_hashes(builder, part)
+        return Found(images, labels, hashes, binary, notes)
 
     parts = {part: found(part) for part in ("train", "test") if part in sources}
-    names, numbered = classes_of(parts.values())
-
-    def split(part: Found, rows: np.ndarray) -> Split:
-        labels = np.full(len(part.images), -1) if part.labels is None else numbered(part.labels)
-        return Split(take(part.images, rows), labels[rows].astype(np.int32))
-
+    if "test" not in parts:
+        parts = {"all": parts["train"]}
     source = f"TensorFlow Datasets {name}, prepared in {root}"
-    test, validation, train = rows_by_position(len(parts["train"].images), source)
-    held_out = split(parts["train"], validation)
-    if "test" in parts:  # all of the train split is trained on, but for what is held out
-        train = np.concatenate([train, test])
-        of_test = split(parts["test"], np.arange(len(parts["test"].images)))
-    else:
-        of_test = split(parts["train"], test)
-    version = f"{builder.info.full_name} {sorted((n, len(s)) for n, s in sources.items())}"
-    return Dataset(
-        name,
-        split(parts["train"], train),
-        held_out._replace(images=np.asarray(held_out.images)),
-        of_test,
-        num_classes=len(names),
-        source=source,
-        names=names,
-        digest=digest_of(np.frombuffer(version.encode(), np.uint8)),
-        num_images=sum(len(part.images) for part in parts.values()),
-        binary=all(part.binary for part in parts.values()),
-        notes=tuple(note for part in parts.values() for note in part.notes),
-    )
+    dataset = assemble(name, source, parts, by_position=by_position)
+    held_out = dataset.validation
+    return dataset._replace(validation=held_out._replace(images=np.asarray(held_out.images)))
 
 
 def _prepared(name: str, chosen: OwnData) -> tuple[Any, Any, Any]:
@@ -155,15 +135,25 @@ def _prepared(name: str, chosen: OwnData) -> tuple[Any, Any, Any]:
         ) from error
 
 
-def _labels(builder: Any, part: str) -> np.ndarray | None:
-    """The feature `label` of a split, a number or a text an example; None where there is none."""
+def _labels_and_hashes(builder: Any, part: str) -> tuple[np.ndarray | None, np.ndarray]:
+    """Of each example the feature `label`, and a hash of the image as it is stored.
+
+    The labels are numbers or texts, None where there are none.
+    """
     import tensorflow_datasets as tfds
 
-    # To decode the image would be most of the time.
-    skip = {"image": tfds.decode.SkipDecoding()}
-    of_part = builder.as_data_source(part, decoders=skip)
+    # To decode the images would be most of the time.
+    of_part = builder.as_data_source(part, decoders={"image": tfds.decode.SkipDecoding()})
     first = of_part[0].get("label")
-    if first is None or np.ndim(first) or not isinstance(first, int | str | bytes | np.generic):
-        return None
-    found = [of_part[i]["label"] for i in range(len(of_part))]
-    return np.array([of.decode() if isinstance(of, bytes) else of for of in found])
+    single = isinstance(first, int | str | bytes | np.generic) and not np.ndim(first)
+    labels, hashes = [], np.empty(len(of_part), np.uint64)
+    for i in range(len(of_part)):
+        example = of_part[i]
+        stored = example["image"]
+        if isinstance(stored, bytes):
+            stored = np.frombuffer(stored, np.uint8)
+        hashes[i] = content_hash(np.asarray(stored))
+        if single:
+            label = example["label"]
+            labels.append(label.decode() if isinstance(label, bytes) else label)
+    return (np.array(labels) if single else None), hashes
