@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.papers import __main__ as papers
 from experiments.papers import child2021
 
 
@@ -33,11 +34,13 @@ def test_a_run_from_original_files_to_results(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["child2021", *arguments, *places])
     child2021.main()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["steps"] == 4
-    assert len(results["kl_per_layer"]) == 2
-    assert results["num_test"] == 20
+    assert "| tiny, 2 layers |" in papers.page([results])
+    row = results["rows"][0]
+    assert row["training"][0]["steps"] == 4
+    assert len(row["kl_per_layer"]) == len(row["active_units"]) == 2
+    assert row["num_test"] == 20
     # Noise of which every pixel is on half of the time.
-    assert results["negative_log_likelihood"] == pytest.approx(784 * np.log(2), rel=0.1)
-    assert results["negative_elbo"] >= results["negative_log_likelihood"]
+    assert row["negative_log_likelihood"] == pytest.approx(784 * np.log(2), rel=0.1)
+    assert row["negative_elbo"] >= row["negative_log_likelihood"]
     assert np.load(tmp_path / "run" / "samples.npy").shape == (64, 28, 28, 1)
     assert "layer  2: KL" in capsys.readouterr().out
