@@ -127,7 +127,7 @@ def make_chain(encoders: Sequence[Network], decoders: Sequence[Network], latent_
             value = choose(apply(encoder, phi, value))
 
     def down(params: Params, choose: Callable[..., Any]) -> None:
-        z = choose(Normal(jnp.zeros(latent_dim), jnp.ones(())))
+        z = choose(Normal(jnp.zeros(latent_dim), jnp.ones(latent_dim)))
         for decoder, theta in zip(decoders[:0:-1], params["decoder"][:0:-1], strict=True):
             z = choose(apply(decoder, theta, z))
 

@@ -54,14 +54,15 @@ def kl_per_dimension(posterior: Normal, prior: Normal) -> Array:
 
 
 def kl_per_layer(posterior: Any, prior: Any) -> Array:
-    """KL(q(z_l|z_<l, x) || p(z_l|z_<l)) of each layer of a hierarchy, in nats, [L, *s, *b].
+    """KL(q(z_l|z_<l, x) || p(z_l|z_<l)) of each layer, in nats, [*s, *b, L].
 
-    Given the draws of the layers before; their sum is the KL of `elbo`. A layer whose KL is 0 for
+    Of a hierarchy, given the draws of the layers before; their sum is the KL of `elbo`, and
+    `free_bits` takes them as they are. A layer whose KL is 0 for
     every x is collapsed: it carries noise alone (Sonderby et al. 2016, section 3.1).
 
     Args:
-      posterior: ancestral, such as `draw` gives it.
-      prior: ancestral.
+      posterior: an ancestral `Joint`, such as `draw` gives it.
+      prior: an ancestral `Joint`.
 
     Raises:
       TypeError: one of them is not an ancestral Joint, or a layer has no closed form.
@@ -72,9 +73,8 @@ def kl_per_layer(posterior: Any, prior: Any) -> Array:
     ...     z = choose(Normal(jnp.ones((4, 2)), 1.0), Normal(jnp.zeros(2), 1.0))
     ...     choose(Normal(z, 1.0), Normal(z, 1.0))
     >>> drawn = draw(jax.random.key(0), Ancestral(walk), None, None)
-    >>> kl_per_layer(drawn.posterior, drawn.prior)
-    Array([[1., 1., 1., 1.],
-           [0., 0., 0., 0.]], dtype=float32)
+    >>> kl_per_layer(drawn.posterior, drawn.prior).mean(axis=0)
+    Array([1., 0.], dtype=float32)
     """
     for name, distribution in ("posterior", posterior), ("prior", prior):
         if not isinstance(distribution, Joint) or not distribution.ancestral:
@@ -85,7 +85,7 @@ def kl_per_layer(posterior: Any, prior: Any) -> Array:
     pairs = zip(posterior.parts, prior.parts, strict=True)
     layers = [kl_divergence(q, p) for q, p in pairs]
     longest = max((layer.shape for layer in layers), key=len)
-    stacked = jnp.stack([jnp.broadcast_to(layer, longest) for layer in in_widest(*layers)])
+    stacked = jnp.stack([jnp.broadcast_to(layer, longest) for layer in in_widest(*layers)], axis=-1)
     return in_narrowest(stacked, *layers)
 
 
