@@ -36,7 +36,7 @@ def test_it_trains_for_two_steps_and_is_measured(name):
         options.Objective(), vae, observe, 1, optimal_scale=name == "sigma_vae"
     )
     optimizer = optax.adam(1e-3)
-    params = vae.init(jax.random.key(0), jnp.zeros((1, *BYTES.shape[1:])))
+    params = vae.init(jax.random.key(0), observe(jax.random.key(2), jnp.asarray(BYTES[:1])))
 
     @jax.jit
     def run(params, key, images):
