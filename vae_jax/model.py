@@ -111,7 +111,9 @@ def make_vae(
 
     def init(key: Array, x: Array, label: Any = None) -> Params:
         encoder_key, decoder_key, prior_key = jax.random.split(key, 3)
-        z = jnp.zeros((x.shape[0], latent_dim), x.dtype)
+        # x may be bytes, of which a likelihood knows; z is real.
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
+        z = jnp.zeros((x.shape[0], latent_dim), dtype)
         params = {
             "encoder": _init("encoder", encoder, encoder_key, x, *_given(label)),
             "decoder": _init("decoder", decoder, decoder_key, z, *_given(label)),

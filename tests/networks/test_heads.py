@@ -117,3 +117,46 @@ def test_learned_scale_is_stationary_at_the_root_mean_square_error():
     np.testing.assert_allclose(value, stats.norm(mean, rmse).logpdf(x).sum(), rtol=1e-5)
     np.testing.assert_allclose(gradient, 0, atol=1e-3)
     assert decoder.init(jax.random.key(0), mean)["params"]["log_scale"] == 0
+
+
+LOCATED = {
+    networks.NormalDecoder: lambda mean, scale: stats.norm(mean, scale).logpdf,
+    networks.LaplaceDecoder: lambda mean, scale: stats.laplace(mean, scale).logpdf,
+    networks.StudentTDecoder: lambda mean, scale: stats.t(5, mean, scale).logpdf,
+    networks.DiscretizedLogisticDecoder: lambda mean, scale: (
+        lambda k: np.log(
+            np.diff(stats.logistic.cdf([k / 256, (k + 1) / 256], mean, scale), axis=0)[0]
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("per_entry", [False, True], ids=["one scale", "each its own"])
+@pytest.mark.parametrize("head", LOCATED)
+def test_a_located_likelihood_starts_at_its_initial_scale(head, per_entry):
+    """Of each entry: the network's second half is the logarithm of what the scale is of it."""
+    mean, log_scale = noise(0, 4, 3), 0.5 * noise(1, 4, 3)
+    decoder = head(Identity(), initial_scale=0.3, per_entry=per_entry)
+    output = jnp.concatenate([mean, log_scale], axis=-1) if per_entry else mean
+    likelihood, _ = decoder.init_with_output(jax.random.key(0), output)
+    scale = 0.3 * np.exp(10 * np.tanh(log_scale / 10)) if per_entry else 0.3
+    discrete = head is networks.DiscretizedLogisticDecoder
+    x = np.array([100, 1, 254]) + np.zeros((4, 1), int) if discrete else np.asarray(noise(2, 4, 3))
+    expected = LOCATED[head](np.asarray(mean, float), scale)(x).sum(-1)
+    np.testing.assert_allclose(likelihood.log_prob(x), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "head", [networks.MixtureOfDiscretizedLogisticsDecoder, networks.CategoricalDecoder]
+)
+def test_bytes_of_features_know_nothing_of_their_pixel_at_first(head):
+    """Of features 0 all pixels are alike: about as probable as where each byte is."""
+    likelihood, variables = head(Identity(), num_channels=2).init_with_output(
+        jax.random.key(0), jnp.zeros((5, 4, 3, 16))
+    )
+    assert likelihood.shape == (5, 4, 3, 2)
+    drawn = vae_jax.sample(jax.random.key(1), likelihood, 2)
+    assert drawn.shape == (2, 5, 4, 3, 2)
+    bits = -np.asarray(likelihood.log_prob(drawn)) / np.log(2) / (4 * 3 * 2)
+    np.testing.assert_allclose(bits.mean(), 7.8, atol=0.3)
+    assert list(variables["params"]) == ["Dense_0"]

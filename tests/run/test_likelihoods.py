@@ -36,7 +36,7 @@ def test_it_trains_for_two_steps_and_is_measured(name):
         options.Objective(), vae, observe, 1, optimal_scale=name == "sigma_vae"
     )
     optimizer = optax.adam(1e-3)
-    params = vae.init(jax.random.key(0), jnp.zeros((1, *BYTES.shape[1:])))
+    params = vae.init(jax.random.key(0), observe(jax.random.key(2), jnp.asarray(BYTES[:1])))
 
     @jax.jit
     def run(params, key, images):
@@ -112,6 +112,24 @@ def test_sigma_vae_weighs_no_draws():
     )
     with pytest.raises(UsageError, match="choose --likelihood=normal, or --objective=elbo"):
         options.check(chosen)
+
+
+def test_sigma_vae_moves_the_mean_under_the_best_scale_and_learns_its_own():
+    """Closed forms: (x - mean) / (mean squared error) of the mean, and of log scale as of one."""
+    rng = np.random.default_rng(0)
+    x, mean = (rng.normal(size=(5, 4)).astype(np.float32) for _ in range(2))
+    standard = vae_jax.Normal(jnp.zeros((5, 2)), 1.0)
+    bound_of = objective._with_optimal_scale(vae_jax.elbo)
+
+    def total(mean, log_scale):
+        likelihood = vae_jax.Normal(mean, jnp.exp(log_scale))
+        return bound_of(x, jnp.zeros((5, 2)), standard, standard, likelihood).value.sum()
+
+    square = np.square(x - mean)
+    value, gradients = jax.value_and_grad(total, (0, 1))(mean, jnp.log(jnp.float32(3)))
+    np.testing.assert_allclose(value, -10 * (np.log(2 * np.pi * square.mean()) + 1), rtol=1e-5)
+    np.testing.assert_allclose(gradients[0], (x - mean) / square.mean(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradients[1], square.sum() / 9 - x.size, rtol=1e-5)
 
 
 def test_bits_of_bytes_and_of_their_density_are_one_scale():

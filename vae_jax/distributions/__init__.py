@@ -5,7 +5,7 @@ A distribution over `*event` dimensions with batch axes `*b` holds parameters of
 never over the batch.  They are computed in the widest dtype of what they are of (the value and the
 parameters, or both distributions' parameters), so no parameter is cut to a narrower input, and
 given in the narrowest; each is float32 at least, so a bfloat16 network loses nothing in the sums.
-Draws have the dtype of the mean or the logits, those of a `Categorical` are integers.
+Draws have the dtype of the mean or the logits; those of a `Categorical` and of levels are integers.
 
 A value is scored by a distribution where the shorter of their shapes is the last axes of the
 longer. No axis of size 1 is stretched, but where both ask for it: of equal rank, each with a batch

