@@ -97,7 +97,7 @@ def test_a_posterior_learns_a_truth_that_it_contains(name):
     x = jnp.ones((1, 1))
 
     def gap(params, key, num=64):
-        z, posterior = vae_jax.draw(key, encoder.apply(params, x), num)
+        z, posterior = vae_jax.sample_scored(key, encoder.apply(params, x), num)
         return posterior.log_prob(z) - truth(z)
 
     @jax.jit

@@ -5,7 +5,6 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from vae_jax.run import latents, measure, objective, options
@@ -17,7 +16,6 @@ IMAGES = np.random.default_rng(0).integers(256, size=(8, 3, 3, 1)).astype(np.uin
 PAIRS = [
     *((posterior, "standard") for posterior in Model.__annotations__["posterior"].__args__),
     *(("normal", prior) for prior in options.LEARNED_PRIORS),
-    ("full", "mixture"),
     ("iaf", "flow"),
     ("coupling", "vamp"),
     ("power_spherical", "vamp"),
@@ -37,7 +35,6 @@ def small(posterior, prior):
     )
 
 
-@pytest.mark.relax("numpy_dtype_promotion")
 @pytest.mark.parametrize(("posterior", "prior"), PAIRS)
 def test_each_pair_trains_two_steps(posterior, prior, monkeypatch):
     monkeypatch.setattr(latents, "_HIDDEN", (8,))
@@ -46,28 +43,21 @@ def test_each_pair_trains_two_steps(posterior, prior, monkeypatch):
     pixels = measure_pixels(IMAGES, "dynamic")
     model = make_model(chosen, IMAGES.shape[1:], "dynamic", pixels, 0)
     loss = objective.make_loss(Objective(), model, observe("dynamic"), 1)
-    optimizer = optax.sgd(1e-2)
 
-    @jax.jit
-    def train(key):
-        init_key, key = jax.random.split(key)
-        params = model.init(init_key, jnp.asarray(IMAGES[:3] / 255, jnp.float32))
+    def step(params, key):
+        (value, bound), gradient = jax.value_and_grad(loss, has_aux=True)(params, key, IMAGES)
+        return jax.tree.map(lambda p, g: p - 1e-2 * g, params, gradient), value, bound
 
-        def step(carry, key):
-            params, state = carry
-            (value, bound), gradient = jax.value_and_grad(loss, has_aux=True)(params, key, IMAGES)
-            updates, state = optimizer.update(gradient, state, params)
-            return (optax.apply_updates(params, updates), state), (value, bound, gradient)
-
-        carry = params, optimizer.init(params)
-        return params, jax.lax.scan(step, carry, jax.random.split(key))
-
-    before, ((params, _), (values, bound, gradient)) = train(jax.random.key(0))
-    assert np.isfinite(values).all()
+    # In the shapes of `init`, but no bias is zero and nothing is compiled; the step but lightly.
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((3, 3, 3, 1)))
+    rng = np.random.default_rng(0)
+    before = jax.tree.map(lambda a: jnp.asarray(0.2 * rng.normal(size=a.shape), a.dtype), shapes)
+    step = jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
+    params, value, bound = step(*step(before, jax.random.key(0))[:1], jax.random.key(1))
+    assert np.isfinite(value)
     np.testing.assert_allclose(bound.value, bound.log_likelihood - bound.kl, rtol=1e-5)
-    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, params)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any() & jnp.isfinite(b).all()), before, params)
     assert all(jax.tree.leaves(moved)), moved
-    assert jax.tree.all(jax.tree.map(lambda g: bool(np.isfinite(g).all()), gradient))
     if (posterior, prior) not in MEASURED:  # a program each
         return
     x = jnp.asarray(IMAGES > 127, jnp.float32)

@@ -90,12 +90,12 @@ class Mixture:
     def log_prob(self, value: ArrayLike) -> Array:
         """The logarithm of the sum of the components' densities, each times its share."""
         given = jnp.asarray(value)
-        event_ndims = self.event_ndims
-        long = aligned_shape(given, self)
-        place = len(long) - event_ndims
-        of_each = (*long[:place], self.logits.shape[-1], *long[place:])
-        given_each = jnp.broadcast_to(jnp.expand_dims(given, given.ndim - event_ndims), of_each)
-        densities = log_prob(self.components, given_each)
+        aligned_shape(given, self)
+        place = given.ndim - self.event_ndims
+        of_each = (*given.shape[:place], self.logits.shape[-1], *given.shape[place:])
+        densities = log_prob(
+            self.components, jnp.broadcast_to(jnp.expand_dims(given, place), of_each)
+        )
         shares = jax.nn.log_softmax(accurate(self.logits))
         wide, shares = in_widest(densities, shares)
         total = jax.nn.logsumexp(wide + jnp.broadcast_to(shares, wide.shape), axis=-1)
