@@ -35,6 +35,12 @@ def test_the_fitted_mixture_is_where_the_codes_lie():
         np.testing.assert_allclose(np.cov(draws.T), np.cov(codes.T), atol=0.06)
 
 
+def test_few_codes_make_few_components():
+    z = np.random.default_rng(0).normal(size=(100, 4))
+    assert sampler.fit_mixture(z, seed=0).logits.shape == (2,)
+    assert sampler.fit_mixture(z[:30], seed=0).logits.shape == (1,)
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

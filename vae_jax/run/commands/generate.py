@@ -29,7 +29,7 @@ class Options:
     """Of a conditional run: take test images, evenly spaced, and change their class to this one, in
     the style that they have; each stands above its change."""
     sampler: Literal["prior", "mixture"] = "prior"
-    """Where the codes of new images are drawn from: the model's prior, or a mixture of ten
+    """Where the codes of new images are drawn from: the model's prior, or a mixture of up to ten
     Gaussians, fitted to the codes of the run's own training images, up to 10,000, which it reads
     again. Draws of N(0, I) may fall where no code lies; those of the mixture do not."""
     output: Path = Path("grid.png")
