@@ -60,6 +60,7 @@ def test_every_equation_is_well_formed_mathml(text):
 
 def test_nothing_is_left_of_the_notation(text):
     prose = re.sub(r"<(math|pre|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+    prose = re.sub(r"data:image[^\"]*", "", prose)  # letters at random
     assert not re.search(r"\[\[|\]\]|\$|\*\*|!\[|\bnan\b|\binf\b", prose)
 
 
