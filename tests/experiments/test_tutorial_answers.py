@@ -156,7 +156,7 @@ def test_the_gap_is_the_encoders_and_the_gaussians(numbers):
 
 def test_the_grid_takes_longer_with_every_dimension(numbers):
     seconds = numbers["bound"]["seconds"]["grid"]
-    assert seconds[4] > 3 * seconds[3] > 9 * seconds[2]
+    assert seconds[4] > 100 * seconds[0]  # of 14 points and of half a million, on any machine
 
 
 def test_the_answers_on_likelihood(numbers):
