@@ -266,7 +266,9 @@ def test_a_conditional_run_leaves_its_numbers_and_pictures(standard):
     assert results["conditional_classifier_test_accuracy"] > 0.95
     names = [name for name in results if f"{name}_standard_error" in results]
     assert len(names) == 8
-    assert all(0 < results[f"{name}_standard_error"] < 5 for name in names)
+    for name in names:  # of a share that is 1, as all images may be as asked, it is 0
+        error = results[f"{name}_standard_error"]
+        assert error == 0 if results[name] == 1 else 0 < error < 5, name
     # Borders of a pixel, images of 8 x 8, enlarged sevenfold.
     assert pixels(output / "samples_by_class.png").shape == (7 * 9 * 10, 7 * 9 * 16)
     assert pixels(output / "style_transfer.png").shape == (7 * 9 * 10, 7 * 9 * 11)

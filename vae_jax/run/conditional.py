@@ -206,7 +206,7 @@ def _agreement(
 def _estimated(name: str, values: Any, errors: Any) -> dict[str, float]:
     """The mean of independent estimates, with the error of their draws and that over the images."""
     return {
-        name: float(np.asarray(values, np.float64).mean()),
+        name: float(np.asarray(values).mean()),
         f"{name}_standard_error": float(np.sqrt(np.square(errors).sum()) / len(errors)),
         f"{name}_standard_error_over_images": batched.standard_error(values),
     }
