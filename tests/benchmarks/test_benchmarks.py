@@ -86,6 +86,7 @@ def test_a_wrong_option_is_named(arguments, said):
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.long
 def test_schemes_of_evaluation_agree():
     """On the same images; the draws differ, so to within their error."""
     images = (np.random.default_rng(0).random((3, 784)) < 0.2).astype(np.float32)

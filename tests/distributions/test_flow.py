@@ -84,6 +84,7 @@ def flow(*names):
     return Flow(base, tuple(TRANSFORMS[name] for name in names or TRANSFORMS))
 
 
+@pytest.mark.long
 def test_a_draw_knows_its_density():
     posterior = flow()
     z, scored = jax.jit(lambda key: vae_jax.sample_scored(key, posterior, 3))(jax.random.key(0))

@@ -433,6 +433,18 @@ def over(*names):
     )
 
 
+QUICK = ("Normal", "Bernoulli", "Joint")
+
+
+def over_few(*names):
+    """As `over`, of a promise that takes long to compile: most members are for `-m long`."""
+    params = [
+        pytest.param(MEMBERS[n], id=n, marks=[pytest.mark.long] * (n not in QUICK))
+        for n in names or MEMBERS
+    ]
+    return pytest.mark.parametrize("member", params)
+
+
 def draws(member, num, key=0, **how):
     return vae_jax.sample(jax.random.key(key), member.distribution(**how), num)
 
@@ -563,7 +575,7 @@ def test_draws_fill_the_boxes_of_the_density(member):
         assert abs(share - inside.mean()) < 4.5 * error
 
 
-@over()
+@over_few()
 def test_draws_have_the_shape_that_is_asked_for(member):
     for shape in ((), (3,), (2, 3)):
         for array in jax.tree.leaves(draws(member, shape)):
@@ -648,7 +660,7 @@ def test_the_gradient_is_that_of_scipys_density(member):
             np.testing.assert_allclose(gradient[place], expected, rtol=2e-3, atol=2e-4)
 
 
-@over(*LEARNED)
+@over_few(*LEARNED)
 def test_forward_and_reverse_mode_agree(member):
     function = log_prob_of(member, first_draw(member))
     parameters = tuple(jnp.asarray(p, jnp.float32) for p in member.parameters)
@@ -662,7 +674,7 @@ def test_forward_and_reverse_mode_agree(member):
     jax.hessian(function)(*parameters)
 
 
-@over()
+@over_few()
 def test_under_jit_vmap_and_scan(member):
     distribution, values = member.distribution(), draws(member, 5)
     expected = distribution.log_prob(values)
@@ -680,7 +692,7 @@ def test_under_jit_vmap_and_scan(member):
 # Numbers
 
 
-@over()
+@over_few()
 def test_bfloat16_parameters_are_scored_in_float32(member):
     distribution = member.distribution(jnp.bfloat16)
     rounded = [np.asarray(jnp.asarray(p, jnp.bfloat16), np.float64) for p in member.parameters]

@@ -55,6 +55,7 @@ def error_of_mean(estimate):
     return float(np.sqrt(np.square(estimate.standard_error).sum()) / len(estimate.value))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("proposal", [AT_PRIOR, POSTERIOR], ids=["prior", "posterior"])
 def test_the_sandwich_is_narrow_with_the_truth_and_the_iwae_estimate_inside(proposal):
     lower, upper = bidirectional(
@@ -142,6 +143,7 @@ def test_estimate_is_that_of_its_weights():
     np.testing.assert_allclose(estimate.standard_error, math.sqrt(ratio / 39), rtol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.relax("numpy_rank_promotion")
 def test_distributions_of_another_library():
     of = {"num_chains": 4, "num_temperatures": 20}

@@ -27,7 +27,7 @@ NEEDS = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.long] * (n == "semi_supervised")) for n in SHORT],
+    [pytest.param(n, marks=[pytest.mark.long] * (n != "plain_vae")) for n in SHORT],
 )
 def test_a_short_run_learns(name):
     for module in NEEDS.get(name, []):

@@ -34,6 +34,7 @@ def test_quadrants_are_those_of_the_tutorial(num_given):
     np.testing.assert_allclose(quadrants.put(taken, given), image / 255, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_quadrants_of_digits(command, tmp_path):
     output = tmp_path / "run"
     small = ("--epochs=30", "--hidden=64", "--num-importance-samples=50")

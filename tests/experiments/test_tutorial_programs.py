@@ -84,6 +84,7 @@ def test_the_whole_program_as_it_is_typed(tmp_path):
     assert typed(tmp_path, WHOLE.read_text()) == said
 
 
+@pytest.mark.long
 def test_the_whole_program_with_two_latent_dimensions(tmp_path):
     source = with_settings(WHOLE.read_text(), LATENTS=2, STEPS=200)
     said = typed(tmp_path, source)

@@ -70,6 +70,7 @@ def test_convolutions_equal_those_of_flax(ours, theirs, shape):
     chex.assert_trees_all_close(gradients(ours), gradients(theirs), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 def test_convolutions_in_bfloat16_have_float32_sums_and_gradients():
     x = noise(0, 3, 14, 14, 8)
     for module in (networks.StridedConv, networks.TransposedConv):

@@ -146,6 +146,7 @@ def test_a_located_likelihood_starts_at_its_initial_scale(head, per_entry):
     np.testing.assert_allclose(likelihood.log_prob(x), expected, rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "head", [networks.MixtureOfDiscretizedLogisticsDecoder, networks.CategoricalDecoder]
 )

@@ -91,6 +91,7 @@ def trained(loss, params, steps=1500, rate=2e-2):
     return params
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_a_posterior_learns_a_truth_that_it_contains(name):
     encoder, truth = POSTERIORS[name]

@@ -102,7 +102,7 @@ def make(kind, precision):
 
 @pytest.mark.relax("numpy_rank_promotion")
 @pytest.mark.parametrize("precision", MATMULS)
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("conv", marks=pytest.mark.long)])
 def test_every_mode_of_differentiation(kind, precision):
     """The pullback metric J^T J of a decoder, and the Hessian of an encoder's mean."""
     encoder, decoder = make(kind, precision)

@@ -445,6 +445,7 @@ def equinox(folder, resume):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_kills", [2, pytest.param(10, marks=pytest.mark.long)])
 def test_a_network_in_equinox_killed_at_random_ends_with_the_same_parameters(tmp_path, num_kills):
     pytest.importorskip("equinox")

@@ -216,12 +216,14 @@ def standard(command, tmp_path_factory):
     )
 
 
+@pytest.mark.long
 def test_shuffled_labels_cost_a_model_that_uses_them(standard):
     results = standard[1]
     cost = results["conditional_shuffled_labels_cost"]
     assert cost - 4 * results["conditional_shuffled_labels_cost_standard_error"] > 5
 
 
+@pytest.mark.long
 def test_a_label_that_changes_nothing_is_warned_of_with_the_remedy(
     standard, tmp_path, monkeypatch, capsys
 ):
@@ -276,6 +278,7 @@ def test_a_conditional_run_leaves_its_numbers_and_pictures(standard):
         assert pixels(output / f"{name}.png").std() > 10, f"{name}.png is blank"
 
 
+@pytest.mark.long
 def test_a_run_drops_the_rows_without_a_label(tmp_path, monkeypatch):
     digits = named.load("digits")
     labels = np.where(np.arange(len(digits.train.labels)) % 3, digits.train.labels, -1)

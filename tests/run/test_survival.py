@@ -63,7 +63,7 @@ def unkilled(output, num_epochs):
 
 
 @pytest.mark.parametrize(
-    ("num_kills", "num_epochs"), [(2, 60), pytest.param(50, 400, marks=pytest.mark.long)]
+    ("num_kills", "num_epochs"), [(1, 40), pytest.param(50, 400, marks=pytest.mark.long)]
 )
 def test_killed_at_random_a_run_ends_with_the_unbroken_runs_parameters(
     tmp_path, num_kills, num_epochs

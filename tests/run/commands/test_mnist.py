@@ -95,6 +95,7 @@ def test_training_improves_the_validation_bound(finished):
             np.testing.assert_allclose(row[f"{split}_elbo"], bound, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_same_seed_same_numbers_and_another_seed_others(command, finished, tmp_path):
     succeeded(train(command, tmp_path / "again", "--epochs=6"))
     succeeded(train(command, tmp_path / "other", "--epochs=6", "--seed=1"))

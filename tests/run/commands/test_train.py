@@ -50,6 +50,7 @@ def test_a_folder_of_colour_pictures_trains_with_one_command(command, tmp_path):
     assert f"bits per dimension {bits:7.2f}, of bytes" in process.stdout
 
 
+@pytest.mark.long
 def test_a_streamed_array_is_the_resident_one_bit_for_bit(command, tmp_path):
     np.save(tmp_path / "a.npy", np.tile(GREYS, (10, 1, 1)))
     for name, arguments in ("resident", ()), ("streamed", ("--stream",)):

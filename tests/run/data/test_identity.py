@@ -211,6 +211,7 @@ def test_the_bundled_digits_keep_their_splits_and_have_an_identity():
     assert digits.names == tuple("0123456789")
 
 
+@pytest.mark.long
 def test_a_checkpoint_copied_into_another_runs_folder_is_refused_where_the_data_differ(
     command, tmp_path
 ):
