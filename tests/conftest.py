@@ -29,6 +29,24 @@ STRICT = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the parameters of a test marked `few(n)`, n evenly spaced ones are run; others are long.
+
+    What costs seconds to compile is in every run for a few members, and with `-m long` for all.
+    """
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("few"):
+            tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for of_test in tests.values():
+        (num,) = of_test[0].get_closest_marker("few").args
+        kept = {round(i * (len(of_test) - 1) / max(1, num - 1)) for i in range(num)}
+        for i, item in enumerate(of_test):
+            if i not in kept:
+                item.add_marker(pytest.mark.long)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Run a test and its fixtures under STRICT, but for what `@pytest.mark.relax` names.

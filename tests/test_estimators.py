@@ -85,6 +85,7 @@ def test_elbo_is_numpyros_trace_elbo(numpyro):
     assert_same(jax.value_and_grad(ours)(params), jax.value_and_grad(theirs)(params))
 
 
+@pytest.mark.long
 def test_iwae_is_numpyros_renyi_elbo(numpyro):
     from numpyro.infer import RenyiELBO
 
@@ -140,6 +141,7 @@ def test_bounds_are_tfps_monte_carlo_variational_loss(bound, sizes):
     assert_same(jax.value_and_grad(ours)(params), jax.value_and_grad(theirs)(params))
 
 
+@pytest.mark.long
 def test_log_likelihood_of_numpyro_distributions_is_exact_under_the_exact_posterior():
     """A linear-Gaussian model, whose log p(x) is a Gaussian density."""
     dist = pytest.importorskip("numpyro.distributions")

@@ -143,6 +143,7 @@ def test_one_example_under_vmap_is_not_ambiguous(library, values):
     assert_close(got, vae_jax.elbo(v["x"], v["z"][0], posterior, prior, likelihood).value)
 
 
+@pytest.mark.few(1)
 def test_iwae_and_log_likelihood(library, values):
     v = values
     foreign = (

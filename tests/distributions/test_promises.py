@@ -433,18 +433,6 @@ def over(*names):
     )
 
 
-QUICK = ("Normal", "Bernoulli", "Joint")
-
-
-def over_few(*names):
-    """As `over`, of a promise that takes long to compile: most members are for `-m long`."""
-    params = [
-        pytest.param(MEMBERS[n], id=n, marks=[pytest.mark.long] * (n not in QUICK))
-        for n in names or MEMBERS
-    ]
-    return pytest.mark.parametrize("member", params)
-
-
 def draws(member, num, key=0, **how):
     return vae_jax.sample(jax.random.key(key), member.distribution(**how), num)
 
@@ -549,6 +537,7 @@ def test_draws_have_the_distribution_of_the_density(member):
         assert scipy.stats.kstest(found @ direction, exact.cdf).pvalue > 1e-3
 
 
+@pytest.mark.few(4)
 @over("Mixture", "Flow", *SPHERE)
 def test_draws_fill_the_boxes_of_the_density(member):
     """Counts in the quadrants, or octants, of the median against the density's integral there.
@@ -575,7 +564,8 @@ def test_draws_fill_the_boxes_of_the_density(member):
         assert abs(share - inside.mean()) < 4.5 * error
 
 
-@over_few()
+@pytest.mark.few(4)
+@over()
 def test_draws_have_the_shape_that_is_asked_for(member):
     for shape in ((), (3,), (2, 3)):
         for array in jax.tree.leaves(draws(member, shape)):
@@ -660,7 +650,8 @@ def test_the_gradient_is_that_of_scipys_density(member):
             np.testing.assert_allclose(gradient[place], expected, rtol=2e-3, atol=2e-4)
 
 
-@over_few(*LEARNED)
+@pytest.mark.few(4)
+@over(*LEARNED)
 def test_forward_and_reverse_mode_agree(member):
     function = log_prob_of(member, first_draw(member))
     parameters = tuple(jnp.asarray(p, jnp.float32) for p in member.parameters)
@@ -674,7 +665,8 @@ def test_forward_and_reverse_mode_agree(member):
     jax.hessian(function)(*parameters)
 
 
-@over_few()
+@pytest.mark.few(4)
+@over()
 def test_under_jit_vmap_and_scan(member):
     distribution, values = member.distribution(), draws(member, 5)
     expected = distribution.log_prob(values)
@@ -692,7 +684,8 @@ def test_under_jit_vmap_and_scan(member):
 # Numbers
 
 
-@over_few()
+@pytest.mark.few(4)
+@over()
 def test_bfloat16_parameters_are_scored_in_float32(member):
     distribution = member.distribution(jnp.bfloat16)
     rounded = [np.asarray(jnp.asarray(p, jnp.bfloat16), np.float64) for p in member.parameters]
@@ -707,6 +700,7 @@ def test_bfloat16_parameters_are_scored_in_float32(member):
         assert array.dtype in ((jnp.float32,) if wide else (jnp.bfloat16, jnp.int32))
 
 
+@pytest.mark.few(4)
 @over(*LEARNED)
 def test_float64_is_computed_in_float64(member):
     with jax.enable_x64(True):
@@ -724,6 +718,7 @@ def mixed(member, dtypes):
     return member.make(*arrays), [np.asarray(a, np.float64) for a in arrays]
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("widths", [("float32", "float64"), ("float64", "float32")], ids="-".join)
 @over(*LEARNED)
 def test_a_density_is_computed_in_the_widest_dtype_and_given_in_the_narrowest(member, widths):

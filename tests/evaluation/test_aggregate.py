@@ -19,6 +19,7 @@ POSTERIOR = Normal(MEAN.astype(np.float32), SCALE.astype(np.float32))
 PRIOR = Normal(jnp.array([0.0, 0.5, -1.0]), jnp.array([1.0, 2.0, 0.5]))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("num", [NUM, 4])
 @pytest.mark.parametrize("batch_size", [3, 64])
 def test_each_term_of_each_draw(num, batch_size):

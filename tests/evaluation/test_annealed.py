@@ -84,6 +84,7 @@ def test_with_few_temperatures_each_is_on_its_side():
         assert difference.mean() > 4 * difference.std() / math.sqrt(NUM)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("num_temperatures", [1, 2, 8])
 def test_weights_are_unbiased_for_any_path(num_temperatures):
     """E[w] = p(x) of chains there; each weight, not only their limit."""

@@ -93,6 +93,7 @@ def test_the_whole_program_with_two_latent_dimensions(tmp_path):
     assert pictures_of(tmp_path / "whole.png", 8, 8).std() > 0.1
 
 
+@pytest.mark.long
 def test_the_whole_program_with_arrays_of_ones_own(tmp_path):
     """As Fashion-MNIST's, and neither square nor of digits."""
     generator = np.random.default_rng(0)

@@ -34,6 +34,7 @@ def image_model(network, condition=CLASS, prior=None):
     )
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize(
     ("condition", "label"),
@@ -96,6 +97,7 @@ def test_standard_prior_is_n_0_i_with_the_batch_of_the_label():
 # Bad input: one clear line each, at trace time
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_bad_labels(network):
     model, plain = image_model(network, prior=label_prior(3)), image_model(network, None)

@@ -32,6 +32,7 @@ def test_decoder_image_is_cut_from_the_larger_one_at_its_far_edges():
     np.testing.assert_allclose(jax.jit(small.apply)(cut, z), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("ours", "theirs", "shape"),
     [

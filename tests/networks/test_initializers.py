@@ -29,6 +29,7 @@ def test_logit():
     np.testing.assert_allclose(networks.logit(p, smoothing=0.2)[0], special.logit(0.2), rtol=1e-5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 @pytest.mark.parametrize("shape", [(28, 20, 1), (7, 5, 3)], ids=str)
 def test_decoder_starts_at_the_training_mean(shape, kind):

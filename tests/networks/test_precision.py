@@ -131,6 +131,7 @@ def test_every_mode_of_differentiation(kind, precision):
     assert np.abs(matrix).max() > 1e-4
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
 @pytest.mark.parametrize(
     "network",

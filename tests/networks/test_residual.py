@@ -87,6 +87,7 @@ def test_channels_for_any_size_end_at_a_small_image(size):
     assert (code.shape, image.shape) == ((1, 6), (1, size, size, 3))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("network", "shape"),
     [

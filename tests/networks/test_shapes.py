@@ -66,6 +66,7 @@ def test_encoder_and_decoder_of_any_image_shape(shape, kind):
     assert variables["params"]["network"]["bias"].shape == shape
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_leading_axes_are_a_batch(kind, part):

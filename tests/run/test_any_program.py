@@ -117,6 +117,7 @@ class Rows:
         return X.copy()
 
 
+@pytest.mark.few(4)
 @relaxed
 @pytest.mark.parametrize("stream", [False, True], ids=["resident", "streamed"])
 @pytest.mark.parametrize(
@@ -284,6 +285,7 @@ def test_rows_from_before_the_first_checkpoint_are_not_kept_twice(tmp_path):
 # States
 
 
+@pytest.mark.few(1)
 @searching
 @pytest.mark.parametrize(
     "optimizer",

@@ -94,6 +94,7 @@ def is_key(leaf):
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", PARAMS)
 def test_parameters_of_any_kind_go_on_from_what_was_saved(tmp_path, name):
     params = PARAMS[name]()

@@ -104,6 +104,7 @@ def test_log_likelihoods_of_every_class_and_what_is_made_of_them(monkeypatch):
     assert f"{marginal.mean():9.2f} nats, +- {over:.2f} over 7 images, +- {of_draws:.3f}" in said[1]
 
 
+@pytest.mark.long
 def test_the_classifier_sees_floats_as_it_sees_the_bytes_that_they_are():
     digits = named.load("digits").train
     test = jnp.asarray(digits.images[:50], jnp.float32) / 255
@@ -177,6 +178,7 @@ assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (params, results
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["mlp", pytest.param("conv", marks=pytest.mark.long)])
 def test_a_step_on_two_devices_is_the_step_on_one(network):
     flags = f"--xla_force_host_platform_device_count=2 {os.environ['XLA_FLAGS']}"

@@ -79,6 +79,7 @@ def on_one():
     return train(1, 17)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("read", [stream.resident, stream.stream])
 @pytest.mark.parametrize("shard_parameters", [False, True])
 @pytest.mark.parametrize("num_devices", [2, 8])
@@ -183,6 +184,7 @@ def test_accumulation_over_devices_is_that_of_one():
 # Checkpoints
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("shard_parameters", [False, True])
 @pytest.mark.parametrize(("saved_on", "restored_on"), [(8, 1), (8, 2), (1, 8), (2, 8)])

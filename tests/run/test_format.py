@@ -85,6 +85,7 @@ def older(tmp_path):
     return output
 
 
+@pytest.mark.long
 def test_a_run_of_an_older_version_goes_on_to_the_unbroken_runs_parameters(
     command, older, unbroken
 ):

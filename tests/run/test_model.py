@@ -38,6 +38,7 @@ def test_a_very_wide_kernel_is_moved_as_far_as_one_of_3072_inputs():
 NETWORKS = typing.get_args(typing.get_type_hints(Model)["network"])
 
 
+@pytest.mark.few(2)
 @pytest.mark.relax("numpy_dtype_promotion")
 @pytest.mark.parametrize(
     ("network", "binarization"),

@@ -97,6 +97,7 @@ def test_draws_and_estimated_kls():
         np.testing.assert_allclose(loss, -bound.value.mean(), rtol=1e-6)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "gradient", [*options.GRADIENTS["elbo"][1:], *options.GRADIENTS["iwae"][1:]]
 )

@@ -123,6 +123,7 @@ def test_how_an_epoch_is_cut_changes_nothing(tmp_path, unbroken, one_step_a_call
     assert_same_end(tmp_path, trained, unbroken)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("at", [1, 13, 20])

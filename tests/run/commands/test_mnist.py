@@ -138,9 +138,8 @@ def unbroken(command, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize(
-    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL]
-)
+@pytest.mark.few(1)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_resumes_to_the_unbroken_runs_numbers(
     command, unbroken, tmp_path, signum
 ):
@@ -260,6 +259,7 @@ def test_a_wrong_option_is_one_clear_line(command, tmp_path, arguments, status, 
     assert not list(tmp_path.iterdir()), "something was written"
 
 
+@pytest.mark.long
 def test_what_is_maximised_is_named_and_what_is_reported_stays_the_bound(command, tmp_path):
     """Of beta 10 the KL is far smaller; the ELBO is still log p(x|z) - KL, and below log p(x)."""
     chosen = {"beta": 10.0, "kl_warmup": 2, "num_draws": 2}

@@ -91,6 +91,7 @@ def test_a_wrong_option_is_one_clear_line(command, tmp_path, arguments, status, 
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.long
 def test_worker_processes_read_what_a_thread_reads(command, tmp_path):
     file = tmp_path / "a.npy"
     np.save(file, np.tile(GREYS, (4, 1, 1)))
