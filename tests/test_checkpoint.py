@@ -245,7 +245,7 @@ PASSING = [
 ]
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 @pytest.mark.parametrize("which", ["restore", "item_metadata"])
 def test_an_error_that_can_pass_is_tried_again_then_fatal_and_is_no_damage(

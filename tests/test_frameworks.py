@@ -212,7 +212,7 @@ def by_hand(params, x, noise):
     return log_likelihood - kl
 
 
-@pytest.mark.few(40)
+@pytest.mark.few(20)
 @pytest.mark.parametrize("transform", [eager, jit, vmap, scan, grad, checkpoint])
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -162,6 +162,7 @@ def test_xla_decodes_once_for_both_passes_of_the_doubly_reparameterised_gradient
     assert count_dots(loss_of(twice), params) == want + 3
 
 
+@pytest.mark.long
 def test_doubly_reparameterised_in_forward_mode_and_under_vmap():
     def value(mean):
         posterior = Normal(mean, 0.6)

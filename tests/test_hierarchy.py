@@ -105,6 +105,7 @@ def integrals(model, params, x):
     return log_evidence, elbo, kls
 
 
+@pytest.mark.few(1)
 @each_model
 def test_bounds_are_those_of_quadrature(name):
     model, params, x = made(name)
@@ -183,6 +184,7 @@ def test_precision_weighted_is_the_product_of_densities():
     assert tiny.scale[0] == pytest.approx(1e-25, rel=1e-5)
 
 
+@pytest.mark.few(1)
 @each_model
 def test_one_pass_gives_what_separate_passes_give(name):
     model, params, x = made(name)
@@ -202,6 +204,7 @@ def test_one_pass_gives_what_separate_passes_give(name):
         np.testing.assert_array_equal(one.kl, estimated.kl)
 
 
+@pytest.mark.few(1)
 @each_model
 def test_a_loss_trains_and_the_same_model_generates_and_reconstructs(name):
     model, params, x = made(name)

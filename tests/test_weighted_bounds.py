@@ -67,6 +67,7 @@ def test_value_and_terms_are_scipys(name):
     np.testing.assert_allclose(got.log_likelihood - got.kl, weights.mean(0), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", EXPECTED)
 def test_gradient_is_that_of_differences(name):
     """Of the expected value in float64, along a direction of z."""

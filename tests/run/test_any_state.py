@@ -94,7 +94,7 @@ def is_key(leaf):
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", PARAMS)
 def test_parameters_of_any_kind_go_on_from_what_was_saved(tmp_path, name):
     params = PARAMS[name]()
@@ -113,6 +113,7 @@ def test_parameters_of_any_kind_go_on_from_what_was_saved(tmp_path, name):
         assert not np.array_equal(after, before)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 def test_the_key_of_a_run_may_be_of_any_generator(tmp_path, impl):
     def go(folder=None, **plan):

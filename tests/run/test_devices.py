@@ -79,7 +79,7 @@ def on_one():
     return train(1, 17)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("read", [stream.resident, stream.stream])
 @pytest.mark.parametrize("shard_parameters", [False, True])
 @pytest.mark.parametrize("num_devices", [2, 8])

@@ -24,7 +24,7 @@ def test_the_option_offers_all_that_there_are():
     assert named == set(ALL)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.relax("numpy_dtype_promotion")
 @pytest.mark.parametrize("name", ALL)
 def test_it_trains_for_two_steps_and_is_measured(name):

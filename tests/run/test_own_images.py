@@ -215,7 +215,7 @@ def test_the_scale_starts_from_the_data_and_has_its_own_rate(monkeypatch, dtype)
 @pytest.mark.parametrize("binarization", ["dynamic", "threshold", "static"])
 def test_a_bernoulli_sees_zeros_and_ones_alone(binarization):
     x = RANDOM.integers(0, 256, (20, 3, 3, 1), np.uint8)
-    seen = model.observe(binarization)(jax.random.key(0), jnp.asarray(x))
+    seen = model.observe(binarization, "bernoulli")(jax.random.key(0), jnp.asarray(x))
     assert set(np.unique(seen).tolist()) == {0.0, 1.0}
     pixels = model.measure_pixels(x, binarization)
     vae = model.make_model(
@@ -250,7 +250,7 @@ def test_gradients_ten_times_as_long_as_those_before_are_clipped_and_no_others()
 def test_images_that_are_observed_when_asked_for_are_the_same_in_any_batch(monkeypatch):
     x = RANDOM.integers(0, 256, (30, 4, 4, 1), np.uint8)
     monkeypatch.setattr(measure, "_IN_MEMORY", 0)
-    seen = measure.observed(model.observe("dynamic"), x, "test")
+    seen = measure.observed(model.observe("dynamic", "bernoulli"), x, "test")
     whole = np.asarray(seen[:])
     assert whole.shape == seen.shape == x.shape
     np.testing.assert_array_equal(seen[np.array([7, 3])], whole[[7, 3]])

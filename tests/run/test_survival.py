@@ -62,9 +62,8 @@ def unkilled(output, num_epochs):
     return torture(output, 0, num_epochs)
 
 
-@pytest.mark.parametrize(
-    ("num_kills", "num_epochs"), [(1, 40), pytest.param(50, 400, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("num_kills", "num_epochs"), [(2, 60), (50, 400)])
 def test_killed_at_random_a_run_ends_with_the_unbroken_runs_parameters(
     tmp_path, num_kills, num_epochs
 ):

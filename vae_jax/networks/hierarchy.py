@@ -159,8 +159,8 @@ class TopDown(nn.Module):
     >>> import jax, vae_jax
     >>> model = vae_jax.make_top_down(BottomUp(8, (0, 1, 2)), TopDown((9, 6, 1), 8, (0, 1, 2)))
     >>> x = jnp.ones((3, 9, 6, 1))
-    >>> params = model.init(jax.random.key(0), x)
-    >>> [part.shape for part in model.encode(params, x).mean]
+    >>> mean = lambda key: model.encode(model.init(key, x), x).mean
+    >>> [part.shape for part in jax.eval_shape(mean, jax.random.key(0))]
     [(3, 3, 2, 16), (3, 3, 2, 16), (3, 5, 3, 16)]
     """
 

@@ -41,8 +41,9 @@ class ResidualConvEncoder(nn.Module):
 
     >>> import jax, jax.numpy as jnp
     >>> network = ResidualConvEncoder((6,), channels=(4, 8), hidden=8)
-    >>> params = network.init(jax.random.key(0), jnp.ones((1, 10, 9, 3)))
-    >>> network.apply(params, jnp.ones((2, 10, 9, 3))).shape
+    >>> x = jnp.ones((2, 10, 9, 3))
+    >>> output, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> output.shape
     (2, 6)
     """
 
@@ -89,8 +90,8 @@ class ResidualConvDecoder(nn.Module):
 
     >>> import jax, jax.numpy as jnp
     >>> network = ResidualConvDecoder((10, 9, 3), channels=(8, 4), hidden=8)
-    >>> params = network.init(jax.random.key(0), jnp.ones((1, 6)))
-    >>> network.apply(params, jnp.ones((2, 6))).shape
+    >>> output, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), jnp.ones((2, 6)))
+    >>> output.shape
     (2, 10, 9, 3)
     """
 

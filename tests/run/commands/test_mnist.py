@@ -158,6 +158,7 @@ def test_an_interrupted_run_resumes_to_the_unbroken_runs_numbers(
     assert [*map(without_times, rows(output))] == [*map(without_times, rows(unbroken))]
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(command, tmp_path):
     output = tmp_path / "run"
     succeeded(train(command, output, "--epochs=2"))
@@ -324,6 +325,7 @@ def test_a_picture_that_fails_is_a_warning_and_the_numbers_are_there(command, fi
     assert results(copy)["parameters_sha256"] == results(finished)["parameters_sha256"]
 
 
+@pytest.mark.long
 def test_overwrite_replaces_a_run(command, tmp_path):
     output = tmp_path / "run"
     succeeded(train(command, output, "--epochs=2"))
