@@ -1,6 +1,8 @@
 """Makes README.md of results/, the committed results.json of the programs beside it.
 
-python -m experiments.papers
+    python -m experiments.papers
+
+A test holds the page to the results: run this after one is added.
 """
 
 import json
