@@ -29,6 +29,7 @@ def page(results: list[dict[str, Any]]) -> str:
             f"`python -m experiments.papers.{result['paper']} {_arguments(result['options'])}`, "
             f"jax {versions['jax']}. {result['protocol']}.",
             "",
+            *([result["note"], ""] if "note" in result else []),
             *_TABLES.get(result["paper"], _likelihoods)(result),
         ]
     return "\n".join(lines) + "\n"
