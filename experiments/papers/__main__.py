@@ -37,8 +37,9 @@ def page(results: list[dict[str, Any]]) -> str:
 
 def _arguments(options: dict[str, Any]) -> str:
     """Those that say what was done."""
-    names = ("budget", "steps", "seeds", "epochs", "beta")
-    return " ".join(f"--{n}={options[n]}" for n in names if options.get(n) is not None)
+    asked = {"cells": " ".join(options.get("cells") or []), **options}
+    names = ["cells", "steps" if options.get("steps") else "budget", "seeds", "epochs", "beta"]
+    return " ".join(f"--{n} {asked[n]}" for n in names if asked.get(n))
 
 
 def _likelihoods(result: dict[str, Any]) -> list[str]:
