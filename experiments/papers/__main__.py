@@ -37,7 +37,7 @@ def page(results: list[dict[str, Any]]) -> str:
 
 def _arguments(options: dict[str, Any]) -> str:
     """Those that say what was done."""
-    asked = {"cells": " ".join(options.get("cells") or []), **options}
+    asked = {**options, "cells": " ".join(options.get("cells") or [])}
     names = ["cells", "steps" if options.get("steps") else "budget", "seeds", "epochs", "beta"]
     return " ".join(f"--{n} {asked[n]}" for n in names if asked.get(n))
 
