@@ -18,6 +18,7 @@ import optax.contrib
 
 import vae_jax
 from vae_jax import run
+from vae_jax.evaluation import batched
 from vae_jax.run import command, devices, folder, measure, options
 from vae_jax.run.callbacks import counted
 from vae_jax.run.data import named
@@ -305,7 +306,7 @@ def log_likelihood(
     return {
         "value": float(value.mean()),
         "standard_error_of_draws": float(np.sqrt(np.square(errors).sum()) / len(x)),
-        "standard_error_over_images": float(value.std(ddof=1) / math.sqrt(len(x))),
+        "standard_error_over_images": batched.standard_error(value),
         "effective_sample_size": float(np.median(effective)),
         **{name: float(of.mean()) for name, of in zip(_BOUNDS, bounds, strict=True)},
     }
@@ -377,6 +378,8 @@ def main(paper: str, table: str, protocol: str, cells: Mapping[str, Cell]) -> No
     splits = (dataset.train.images, dataset.validation.images)
     images = np.concatenate([np.asarray(split) for split in splits])
     images = images.reshape(len(images), -1)
+    mean = jnp.asarray(images.mean(axis=0) / 255, jnp.float32)
+    images = jnp.asarray(images)
     output, plain = open_program(chosen, paper, dataset)
     test_key, train_key = jax.random.split(jax.random.key(chosen.seed))
     test = np.asarray(dataset.test.images)[: chosen.num_test]
@@ -384,8 +387,8 @@ def main(paper: str, table: str, protocol: str, cells: Mapping[str, Cell]) -> No
     rows: list[dict[str, Any]] = []
     for name in chosen.cells or cells:
         start, cpu = time.perf_counter(), time.process_time()
-        model = cells[name].model(jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
-        params, parts = train(train_key, cells[name], model, jnp.asarray(images), chosen)
+        model = cells[name].model(mean)
+        params, parts = train(train_key, cells[name], model, images, chosen)
         trained = time.perf_counter()
         measured = [
             log_likelihood(
