@@ -483,16 +483,21 @@ def test_without_tensorflow_datasets(tmp_path, monkeypatch):
 # Two at once, and what is imported
 
 
-def test_another_process_prepares_the_same_first(tiny, tmp_path, monkeypatch):
-    parse_idx, nested = named._parse_idx, []
+@pytest.mark.parametrize("moment", ["before the builder", "while preparing"])
+def test_another_process_prepares_the_same_first(tiny, tfds, tmp_path, monkeypatch, moment):
+    place, attribute = {
+        "before the builder": (tfds, "builder"),
+        "while preparing": (named, "_parse_idx"),  # TFDS is at work in its temporary folder
+    }[moment]
+    original, nested = getattr(place, attribute), []
 
-    def parse_after_another(content):
-        if not nested:  # TFDS is at work in its temporary folder
+    def after_another(*arguments, **options):
+        if not nested:
             nested.append(None)
             nested[0] = tiny.load(tmp_path / "data")
-        return parse_idx(content)
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(named, "_parse_idx", parse_after_another)
+    monkeypatch.setattr(place, attribute, after_another)
     assert_same(tiny.load(tmp_path / "data"), nested[0])
     assert [path.name for path in (tmp_path / "data" / "mnist").iterdir()] == ["3.0.1"]
 

@@ -204,6 +204,8 @@ def _prepare(
     from PIL import Image
 
     builder = tfds.builder(name, data_dir=root, version=folder.name, file_format="array_record")
+    if folder.exists():  # another process was first, and this builder may only read
+        return
     files = _original_files(tfds, builder, root, manual_dir)
 
     def examples(
