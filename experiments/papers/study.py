@@ -19,7 +19,7 @@ import optax.contrib
 import vae_jax
 from vae_jax import run
 from vae_jax.evaluation import batched
-from vae_jax.run import command, devices, folder, measure, options
+from vae_jax.run import command, devices, folder, keys, measure, options
 from vae_jax.run.callbacks import counted
 from vae_jax.run.data import named
 from vae_jax.run.errors import UsageError
@@ -128,8 +128,8 @@ def make_loss(model: Model, objective: Objective, num_draws: int) -> Callable[..
         return -objective(model, params, x, z).mean()
 
     def loss(params: Params, key: jax.Array, images: jax.Array) -> Any:
-        keys = jax.random.split(key, len(jax.tree.leaves(params)[0]))
-        losses = jax.vmap(one, in_axes=(0, 0, None))(params, keys, images)
+        replica_keys = jax.random.split(key, len(jax.tree.leaves(params)[0]))
+        losses = jax.vmap(one, in_axes=(0, 0, None))(params, replica_keys, images)
         return losses.sum(), {"negative_bound": losses}
 
     return loss
@@ -239,12 +239,12 @@ def train(
     key: jax.Array, cell: Cell, model: Model, images: Any, chosen: Options
 ) -> tuple[Params, list[dict[str, Any]]]:
     """The trained replicas of a cell [R, ...], and of each part of the training what it was."""
-    keys = jax.random.split(key, chosen.seeds + 2)
-    params = jax.vmap(model.init)(keys[2:])
+    order_key, _, *seed_keys = jax.random.split(key, chosen.seeds + 2)
+    params = jax.vmap(model.init)(jnp.stack(seed_keys))
     report = []
     for i, part in enumerate(cell.parts):
         params, what = fit(
-            jax.random.fold_in(keys[0], i),
+            jax.random.fold_in(order_key, i),
             make_loss(model, part.objective, part.num_draws),
             params,
             images,
@@ -382,8 +382,9 @@ def main(paper: str, table: str, protocol: str, cells: Mapping[str, Cell]) -> No
     images = jnp.asarray(images)
     output, plain = open_program(chosen, paper, dataset)
     test_key, train_key = jax.random.split(jax.random.key(chosen.seed))
+    pixels_key = keys.of_run(0)["test pixels"]  # whatever the seed, as of every run
     test = np.asarray(dataset.test.images)[: chosen.num_test]
-    x = jax.jit(vae_jax.binarize)(test_key, jnp.asarray(test.reshape(len(test), -1)))
+    x = jax.jit(vae_jax.binarize)(pixels_key, jnp.asarray(test.reshape(len(test), -1)))
     rows: list[dict[str, Any]] = []
     for name in chosen.cells or cells:
         start, cpu = time.perf_counter(), time.process_time()
