@@ -73,7 +73,7 @@ def score_function(value: ArrayLike, log_prob: Array, baseline: ArrayLike = 0.0)
 def leave_one_out(value: Array) -> Array:
     """The mean of the other draws' values: a baseline for `score_function`.
 
-    It does not depend on the draw itself and so adds no bias (Mnih & Rezende 2016, section 2.4;
+    It does not depend on the draw itself and so adds no bias (Mnih & Rezende 2016;
     Kool et al. 2019).
 
     Args:
@@ -108,7 +108,7 @@ def sticking_the_landing(x: Any, z: Any, posterior: Any, prior: Any, likelihood:
     """The ELBO, whose gradient goes to q(z|x) through z alone.
 
     The score of q has expectation zero and is left out: where q is the exact posterior, the
-    gradient of every draw is zero (Roeder et al. 2017, equation 8). The gradient is unbiased for
+    gradient of every draw is zero (Roeder et al. 2017). The gradient is unbiased for
     the ELBO of any number of draws; for `iwae` of more than one it would not be (Tucker et al.
     2019): that is `doubly_reparameterized`.
 
@@ -146,7 +146,7 @@ def doubly_reparameterized(
     """The importance-weighted bound of S draws, whose encoder's gradient keeps its signal.
 
     The score of q is reparameterised once more, which leaves sum_s w_s^2 d log w_s / dz_s
-    dz_s / d phi with normalised weights w (DReG; Tucker et al. 2019, equation 8). As S grows the
+    dz_s / d phi with normalised weights w (DReG; Tucker et al. 2019). As S grows the
     signal-to-noise ratio of this gradient rises as sqrt(S), where that of `iwae` falls as
     1 / sqrt(S). Both are limits, of weights with a finite variance: while a few of them are nearly
     all of the sum, this one may fall too. The gradient of prior and decoder is that of `iwae`.
@@ -190,7 +190,7 @@ def vimco(x: Any, z: Any, posterior: Any, prior: Any, decode: Callable[[Any], An
 
     For latents of any kind, discrete ones too: nothing is differentiated with respect to z. The
     baseline of a draw is the bound with its weight replaced by the geometric mean of the others'
-    (Mnih & Rezende 2016, equations 9 and 10).
+    (Mnih & Rezende 2016).
 
     Args:
       x: [*b, *event], what was observed.
@@ -229,7 +229,7 @@ def reweighted_wake_sleep(
 
     Prior and decoder get the gradient of the bound. The posterior does not: it is drawn to the
     exact one by sum_s w_s d log q(z_s|x) with normalised weights w, minus the gradient of
-    KL(p(z|x) || q(z|x)) where S is large (Bornschein & Bengio 2015, equations 5 and 9). The sleep
+    KL(p(z|x) || q(z|x)) where S is large (Bornschein & Bengio 2015). The sleep
     phase is the mean of log q(z|x) under z and x of the model's own, and may be added.
 
     Args:

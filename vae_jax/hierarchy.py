@@ -20,7 +20,7 @@ def make_top_down(encoder: Network, decoder: Network) -> VAE:
     """A hierarchy that infers as it generates, from the top down: q(z1|x) q(z2|z1, x) ...
 
     q and p are of the same order, so the KL of each layer is in closed form given the layers above
-    (Sonderby et al. 2016, equation 13; Child 2021, section 3). A loss by `make_loss` makes one pass
+    (Sonderby et al. 2016; Child 2021, section 3). A loss by `make_loss` makes one pass
     over both networks, as `draw` does; z is a tuple with the top layer first.
 
     Args:

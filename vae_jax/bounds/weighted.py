@@ -48,7 +48,7 @@ def miwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, num_gr
     """The mean of M importance-weighted bounds, each of its own S / M draws.
 
     With M = 1 it is the IWAE's bound, with M = S the ELBO of S draws. M fewer draws in each bound
-    make it looser and the gradient of the encoder less noisy (Rainforth et al. 2018, equation 9).
+    make it looser and the gradient of the encoder less noisy (Rainforth et al. 2018).
 
     Args:
       x: [*b, *event], what was observed.
@@ -85,7 +85,7 @@ def ciwae(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, beta: 
     """The ELBO and the importance-weighted bound of the same S draws, beta and 1 - beta of each.
 
     A little of the ELBO keeps the signal of the encoder's gradient, which the IWAE loses as S grows
-    (Rainforth et al. 2018, equation 10).
+    (Rainforth et al. 2018).
 
     Args:
       x: [*b, *event], what was observed.
@@ -157,7 +157,7 @@ def renyi(x: Any, z: Any, posterior: Any, prior: Any, likelihood: Any, *, alpha:
 
     w_s is the importance weight of `iwae`, whose bound is that of alpha = 0; alpha = 1 gives the
     ELBO of S draws. With many draws it tends to log p(x) - D_alpha(q(z|x) || p(z|x)); for alpha < 0
-    that is above log p(x), and no lower bound (Li & Turner 2016, theorem 1 and equation 12).
+    that is above log p(x), and no lower bound (Li & Turner 2016, theorem 1).
 
     Args:
       x: [*b, *event], what was observed.
@@ -200,7 +200,7 @@ def tvo(
 
     log p(x) is the integral over beta from 0 to 1 of the mean of log w under
     pi_beta ~ q(z|x)^(1 - beta) p(x, z)^beta. It rises with beta, so that its left Riemann sum is a
-    lower bound (Masrani et al. 2019, equations 9 and 10). The means are estimated from the draws,
+    lower bound (Masrani et al. 2019). The means are estimated from the draws,
     with the weights w^beta: the expectation of the sum is at most log p(x) only where S is large
     enough for these.
 

@@ -26,7 +26,7 @@ from vae_jax.distributions._pytree import (
 class PowerSpherical:
     """Unit vectors x with a density in proportion to (1 + direction x)^concentration.
 
-    The power spherical distribution (De Cao & Aziz 2020, equation 11): of the shape of a von
+    The power spherical distribution (De Cao & Aziz 2020): of the shape of a von
     Mises-Fisher, with exact draws that are differentiable, and a normaliser without Bessel
     functions. A concentration of 0 is the uniform distribution.
 
@@ -153,7 +153,7 @@ class SphericalUniform:
 
 
 def entropy(distribution: PowerSpherical) -> Array:
-    """-E[log p(x)] over the sphere's surface, [*b] (De Cao & Aziz 2020, equation 15)."""
+    """-E[log p(x)] over the sphere's surface, [*b] (De Cao & Aziz 2020)."""
     (concentration,) = in_widest(distribution.concentration)
     a, b = _shapes(concentration, distribution.shape[-1])
     # E[log((1 + cosine) / 2)] is -(digamma(a + b) - digamma(a)).
