@@ -43,7 +43,7 @@ def test_each_pair_trains_two_steps(posterior, prior, monkeypatch):
     chosen = small(posterior, prior)
     pixels = measure_pixels(IMAGES, "dynamic")
     model = make_model(chosen, IMAGES.shape[1:], "dynamic", pixels, 0)
-    loss = objective.make_loss(Objective(), model, observe("dynamic", "bernoulli"), 1)
+    loss = objective.make_loss(Objective(), model, observe("dynamic", "bernoulli"), 1, 8)
 
     def step(params, key):
         (value, bound), gradient = jax.value_and_grad(loss, has_aux=True)(params, key, IMAGES)

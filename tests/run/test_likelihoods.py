@@ -34,7 +34,7 @@ def test_it_trains_for_two_steps_and_is_measured(name):
     vae = model.make_model(chosen, BYTES.shape[1:], binarization, pixels, 0)
     observe = model.observe(binarization, name)
     loss = objective.make_loss(
-        options.Objective(), vae, observe, 1, optimal_scale=name == "sigma_vae"
+        options.Objective(), vae, observe, 1, len(BYTES), optimal_scale=name == "sigma_vae"
     )
     optimizer = optax.adam(1e-3)
     params = vae.init(jax.random.key(0), observe(jax.random.key(2), jnp.asarray(BYTES[:1])))

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import vae_jax
 from vae_jax import networks
 from vae_jax.run import objective, options
 from vae_jax.run.options import Objective
 
-LATENT_DIM, NUM_PIXELS, STEPS_PER_EPOCH = 3, 6, 10
+LATENT_DIM, NUM_PIXELS, STEPS_PER_EPOCH, NUM_EXAMPLES = 3, 6, 10, 50
 MODEL = vae_jax.make_vae(
     networks.Encoder(networks.MLP((2 * LATENT_DIM,), hidden=(5,))),
     networks.BernoulliDecoder(networks.MLP((NUM_PIXELS,), hidden=(5,))),
@@ -25,7 +26,7 @@ relaxed = pytest.mark.relax("numpy_dtype_promotion")  # of optax's schedules
 
 def loss_of(chosen, step=0):
     """The loss, and what it reports."""
-    loss = objective.make_loss(chosen, MODEL, vae_jax.binarize, STEPS_PER_EPOCH)
+    loss = objective.make_loss(chosen, MODEL, vae_jax.binarize, STEPS_PER_EPOCH, NUM_EXAMPLES)
     return loss(PARAMS, jax.random.key(1), IMAGES, step=jnp.int32(step))
 
 
@@ -88,6 +89,70 @@ def test_the_iwae_reports_the_elbo_beside_itself():
     np.testing.assert_allclose(reported["elbo"], elbo.value.mean(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "bound_of"),
+    [
+        ({"objective": "miwae", "num_groups": 2}, functools.partial(vae_jax.miwae, num_groups=2)),
+        ({"objective": "ciwae", "elbo_share": 0.3}, functools.partial(vae_jax.ciwae, beta=0.3)),
+        ({"objective": "renyi", "alpha": 0.5}, functools.partial(vae_jax.renyi, alpha=0.5)),
+    ],
+)
+def test_bounds_between_the_two(chosen, bound_of):
+    of = written_out(4)
+    loss, reported = loss_of(Objective(num_draws=4, **chosen))
+    expected = bound_of(*of).value
+    np.testing.assert_allclose(loss, -expected.mean(), rtol=1e-6)
+    np.testing.assert_array_equal(reported[chosen["objective"]], expected)
+    elbo = vae_jax.elbo(*of, analytic_kl=False).value.mean(axis=0)
+    np.testing.assert_allclose(reported["elbo"], elbo, rtol=1e-5)
+
+
+def _distance_to_identity(covariance, off, on):
+    at = np.eye(len(covariance), dtype=bool)
+    return off * (covariance[~at] ** 2).sum() + on * ((covariance[at] - 1) ** 2).sum()
+
+
+def _log_q(z, mean, scale):
+    """Of each draw and latent under each example, [B, B, Z]."""
+    return stats.norm(mean, scale).logpdf(z[:, None])
+
+
+@relaxed
+@pytest.mark.parametrize("penalty", ["total_correlation", "dip_vae_i", "dip_vae_ii"])
+def test_a_penalty_is_subtracted_and_the_elbo_reported(penalty):
+    x, z, posterior, prior, likelihood = written_out()
+    bound = vae_jax.elbo(x, z, posterior, prior, likelihood)
+    mean, scale = (np.asarray(a, np.float64) for a in (posterior.mean, posterior.scale))
+    of_means = np.cov(mean.T, bias=True)
+    if penalty == "total_correlation":
+        weights = np.where(np.eye(8, dtype=bool), 1 / NUM_EXAMPLES, 49 / (NUM_EXAMPLES * 7))
+        log_q = _log_q(np.asarray(z, np.float64), mean, scale)
+        each = np.log((weights[..., None] * np.exp(log_q)).sum(axis=1)).sum(axis=-1)
+        paid = np.mean(np.log((weights * np.exp(log_q.sum(axis=-1))).sum(axis=1)) - each)
+    elif penalty == "dip_vae_i":
+        paid = _distance_to_identity(of_means, 1, 10)
+    else:
+        paid = _distance_to_identity(of_means + np.diag((scale**2).mean(axis=0)), 1, 1)
+    chosen = Objective(penalty=penalty, penalty_weight=3.0, beta=0.5)
+    loss, reported = loss_of(chosen)
+    expected = np.mean(bound.log_likelihood - 0.5 * bound.kl) - 3 * paid
+    np.testing.assert_allclose(loss, -expected, rtol=1e-5)
+    np.testing.assert_array_equal(reported, bound)
+
+
+@relaxed
+@pytest.mark.parametrize("penalty", ["mmd", "sliced_wasserstein"])
+def test_codes_are_drawn_to_where_the_priors_draws_lie(penalty):
+    """The penalty is smaller for the codes N(0, I) than for the same moved by two, of any step."""
+    prior = vae_jax.Normal(jnp.zeros(LATENT_DIM), 1.0)
+    z = jax.random.normal(jax.random.key(5), (200, LATENT_DIM))
+    of_batch = objective._of_batch(Objective(penalty=penalty, penalty_weight=2.0), NUM_EXAMPLES)
+    near, far = (float(of_batch(None, z + by, None, prior, jnp.int32(3))) for by in (0.0, 2.0))
+    assert abs(near) < 0.1 * far
+    each = vae_jax.Normal(jnp.zeros((200, LATENT_DIM)) + 2.0, 1.0)  # a conditional prior
+    assert float(of_batch(None, z + 2.0, None, each, jnp.int32(3))) < 0.1 * far
+
+
 def test_draws_and_estimated_kls():
     of = written_out(3)
     for gradient, analytic_kl in (("reparameterized", True), ("estimated_kl", False)):
@@ -110,7 +175,7 @@ def test_gradients_have_the_value_of_their_bound(gradient):
         *(
             jax.value_and_grad(
                 lambda params, o=o: objective.make_loss(
-                    o, MODEL, vae_jax.binarize, STEPS_PER_EPOCH
+                    o, MODEL, vae_jax.binarize, STEPS_PER_EPOCH, NUM_EXAMPLES
                 )(params, jax.random.key(1), IMAGES, step=jnp.int32(0))[0]
             )(PARAMS)
             for o in (of, plain)
@@ -140,3 +205,7 @@ def test_what_is_said_of_it():
         "objective: elbo of 5 draws, reparameterized gradient; beta 4; the KL's weight rising over "
         "3 epochs; 0.2 nats of each latent free. What is reported is the ELBO, and log p(x)"
     )
+    said = objective.described(Objective(objective="ciwae", num_draws=8, elbo_share=0.05))
+    assert said.startswith("objective: ciwae (elbo share 0.05) of 8 draws, reparameterized")
+    said = objective.described(Objective(penalty="dip_vae_i", penalty_weight=10.0))
+    assert "gradient; dip vae i at 10. What" in said

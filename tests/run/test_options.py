@@ -45,6 +45,33 @@ def test_conditional_needs_labels_and_an_embedding():
             "--gradient=estimated_kl is not one of --objective=iwae: choose from reparameterized, "
             "doubly_reparameterized, vimco",
         ),
+        (
+            {"objective": "miwae", "num_draws": 4},
+            "--objective=miwae needs --num-groups: see --help",
+        ),
+        ({"num_groups": 2}, "--num-groups is of --objective=miwae: leave it out"),
+        (
+            {"objective": "miwae", "num_draws": 5, "num_groups": 2},
+            "--num-groups is 2 but --num-draws is 5: let it divide them",
+        ),
+        (
+            {"objective": "renyi", "num_draws": 5, "alpha": 1.5},
+            "--alpha is 1.5: give a number from 0 to 1",
+        ),
+        ({"penalty": "mmd"}, "--penalty=mmd needs --penalty-weight: see --help"),
+        ({"penalty_weight": 2.0}, "--penalty-weight is of a --penalty: give one, or leave it out"),
+        (
+            {"penalty": "mmd", "penalty_weight": float("nan")},
+            "--penalty-weight is nan: it must be above 0, and finite",
+        ),
+        (
+            {"penalty": "mmd", "penalty_weight": 1.0, "num_draws": 2},
+            "--penalty=mmd takes one draw of z for each image",
+        ),
+        (
+            {"objective": "iwae", "num_draws": 5, "penalty": "mmd", "penalty_weight": 1.0},
+            "--penalty is of the KL, which --objective=iwae has not apart",
+        ),
         ({"beta": 0.0, "free_bits": 0.1}, "--beta is 0, which leaves no KL: leave --free-bits out"),
         (
             {"free_bits": 0.1, "gradient": "estimated_kl"},
@@ -74,11 +101,24 @@ def test_numbers_that_mean_nothing(changed, said):
         options.check(options.Options(**changed))
 
 
-def test_free_bits_are_of_a_whole_batch():
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [("free-bits", {"free_bits": 0.1}), ("penalty", {"penalty": "mmd", "penalty_weight": 1.0})],
+)
+def test_free_bits_and_penalties_are_of_a_whole_batch(name, chosen):
     chosen = options.Options(
-        objective=options.Objective(free_bits=0.1), training=options.Training(accumulate=2)
+        objective=options.Objective(**chosen), training=options.Training(accumulate=2)
     )
-    with pytest.raises(UsageError, match="--free-bits is of the mean over a batch"):
+    with pytest.raises(UsageError, match=f"--{name} is of the mean over a batch"):
+        options.check(chosen)
+
+
+def test_penalties_are_of_gaussian_posteriors():
+    chosen = options.Options(
+        objective=options.Objective(penalty="mmd", penalty_weight=1.0),
+        model=options.Model(posterior="planar"),
+    )
+    with pytest.raises(UsageError, match="--penalty=mmd is of Gaussian posteriors and not of"):
         options.check(chosen)
 
 

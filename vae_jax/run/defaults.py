@@ -58,7 +58,9 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
     else:
         epochs, patience = 200 if dataset.name == "digits" else 18, 0
     aim = chosen.objective
-    if aim.beta != 1 or aim.free_bits:  # the validation ELBO does not judge these
+    if (
+        aim.beta != 1 or aim.free_bits or aim.penalty != "none"
+    ):  # the validation ELBO does not judge these
         patience = 0
     training = _filled(
         chosen.training,

@@ -96,6 +96,7 @@ def _train(job: Job) -> training.Fitted:
             model,
             job.observe,
             steps,
+            len(job.dataset.train.images),
             optimal_scale=job.likelihood == "sigma_vae",
         ),
         optimizer=optimizer,

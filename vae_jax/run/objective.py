@@ -8,7 +8,7 @@ import jax
 import optax
 
 import vae_jax
-from vae_jax.run.options import Objective
+from vae_jax.run.options import NUMBERS, Objective
 
 # By --objective and --gradient; options.check refuses other pairs. A new one is a line here, one in
 # options.GRADIENTS and one of help.
@@ -21,7 +21,12 @@ _BOUNDS: dict[tuple[str, str], Callable[..., vae_jax.Bound]] = {
     ("iwae", "doubly_reparameterized"): vae_jax.doubly_reparameterized,
     ("iwae", "vimco"): vae_jax.vimco,
     ("iwae", "reweighted_wake_sleep"): vae_jax.reweighted_wake_sleep,
+    ("miwae", "reparameterized"): vae_jax.miwae,
+    ("ciwae", "reparameterized"): vae_jax.ciwae,
+    ("renyi", "reparameterized"): vae_jax.renyi,
 }
+# What the library calls the numbers of options.NUMBERS.
+_KEYWORDS = {"miwae": "num_groups", "ciwae": "beta", "renyi": "alpha"}
 
 
 def make_loss(
@@ -29,6 +34,7 @@ def make_loss(
     model: vae_jax.VAE,
     observe: Any,
     steps_per_epoch: int,
+    num_examples: int,
     *,
     optimal_scale: bool = False,
 ) -> Callable[..., Any]:
@@ -39,15 +45,19 @@ def make_loss(
       model: the VAE.
       observe: (key, bytes) -> x.
       steps_per_epoch: in which a warm-up is counted.
+      num_examples: of training, by which the total correlation is estimated.
       optimal_scale: of a Normal likelihood; train under the scale that is best for each batch.
     """
     bound_of = _BOUNDS[chosen.objective, chosen.gradient]
+    if chosen.objective in NUMBERS:
+        number = getattr(chosen, NUMBERS[chosen.objective])
+        bound_of = functools.partial(bound_of, **{_KEYWORDS[chosen.objective]: number})
     loss = vae_jax.make_loss(
         model,
         observe=observe,
         objective=_with_optimal_scale(bound_of) if optimal_scale else bound_of,
         num_draws=chosen.num_draws,
-        penalty=_penalty(chosen, steps_per_epoch),
+        penalty=_penalty(chosen, steps_per_epoch, num_examples),
     )
     if chosen.objective == "elbo":
         return loss
@@ -81,9 +91,11 @@ def _with_optimal_scale(bound_of: Callable[..., vae_jax.Bound]) -> Callable[...,
     return objective
 
 
-def _penalty(chosen: Objective, steps_per_epoch: int) -> Callable[..., jax.Array] | None:
-    if not (chosen.beta != 1 or chosen.kl_warmup or chosen.free_bits):
-        return None
+def _penalty(
+    chosen: Objective, steps_per_epoch: int, num_examples: int
+) -> Callable[..., jax.Array] | None:
+    if chosen.beta == 1 and not chosen.kl_warmup and not chosen.free_bits:
+        return None if chosen.penalty == "none" else _of_batch(chosen, num_examples)
     schedule = optax.constant_schedule(chosen.beta)
     if chosen.kl_warmup:
         schedule = optax.linear_schedule(0.0, chosen.beta, chosen.kl_warmup * steps_per_epoch)
@@ -97,7 +109,34 @@ def _penalty(chosen: Objective, steps_per_epoch: int) -> Callable[..., jax.Array
             # The KL of every latent is beta times what it is, or what is free.
             each = vae_jax.kl_per_dimension(posterior, prior)
             total = total + beta * vae_jax.free_bits(each, chosen.free_bits)
+        if chosen.penalty != "none":
+            total = total + _of_batch(chosen, num_examples)(bound, z, posterior, prior, step)
         return total
+
+    return penalty
+
+
+def _of_batch(chosen: Objective, num_examples: int) -> Callable[..., jax.Array]:
+    """The penalty of --penalty, times its weight."""
+    weight = chosen.penalty_weight
+    assert weight is not None
+
+    def penalty(
+        bound: vae_jax.Bound, z: jax.Array, posterior: Any, prior: Any, step: jax.Array
+    ) -> jax.Array:
+        if chosen.penalty == "total_correlation":
+            return weight * vae_jax.total_correlation(z, posterior, num_examples)
+        if chosen.penalty == "dip_vae_i":  # the weights of the paper have this ratio
+            return vae_jax.dip_vae_i(posterior, off_diagonal=weight, diagonal=10 * weight)
+        if chosen.penalty == "dip_vae_ii":
+            return vae_jax.dip_vae_ii(posterior, off_diagonal=weight, diagonal=weight)
+        # A step's own key, of what is no part of the model.
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step))
+        each = prior.shape == z.shape  # a conditional prior, one for each example
+        prior_z = vae_jax.sample(keys[0], prior, () if each else len(z))
+        if chosen.penalty == "mmd":
+            return weight * vae_jax.maximum_mean_discrepancy(z, prior_z)
+        return weight * vae_jax.sliced_wasserstein(keys[1], z, prior_z)
 
     return penalty
 
@@ -107,11 +146,15 @@ def described(chosen: Objective) -> str:
     if chosen == Objective():
         return ""
     draws = f" of {chosen.num_draws} draws" if chosen.num_draws > 1 else ""
-    parts = [f"{chosen.objective}{draws}, {chosen.gradient} gradient"]
+    number = NUMBERS.get(chosen.objective)
+    own = f" ({number.replace('_', ' ')} {getattr(chosen, number):g})" if number else ""
+    parts = [f"{chosen.objective}{own}{draws}, {chosen.gradient} gradient"]
     if chosen.beta != 1:
         parts.append(f"beta {chosen.beta:g}")
     if chosen.kl_warmup:
         parts.append(f"the KL's weight rising over {chosen.kl_warmup} epochs")
     if chosen.free_bits:
         parts.append(f"{chosen.free_bits:g} nats of each latent free")
+    if chosen.penalty != "none":
+        parts.append(f"{chosen.penalty.replace('_', ' ')} at {chosen.penalty_weight:g}")
     return f"objective: {'; '.join(parts)}. What is reported is the ELBO, and log p(x)"

@@ -155,9 +155,11 @@ class Training:
 class Objective:
     """What training maximises. What is reported is the ELBO and log p(x), whatever this is."""
 
-    objective: Literal["elbo", "iwae"] = "elbo"
+    objective: Literal["elbo", "iwae", "miwae", "ciwae", "renyi"] = "elbo"
     """elbo is the bound that the encoder is best for; iwae weighs --num-draws draws and is tighter,
-    so the decoder learns more of p(x), at the cost of as many decodings."""
+    so the decoder learns more of p(x), at the cost of as many decodings. Between the two, for an
+    encoder that learns from less noise: miwae is the mean of --num-groups iwaes, ciwae has
+    --elbo-share of the elbo, and renyi is the iwae at --alpha=0 and the elbo at 1."""
     gradient: Literal[
         "reparameterized",
         "estimated_kl",
@@ -173,6 +175,12 @@ class Objective:
     reweighted_wake_sleep fits the encoder to the posterior, whatever the bound."""
     num_draws: int = 1
     """Draws of z for each image and step: a less noisy gradient of the elbo, a tighter iwae."""
+    num_groups: int | None = None
+    """Of the draws of a miwae; divides --num-draws."""
+    elbo_share: float | None = None
+    """Of the elbo in a ciwae, from 0 to 1; 0.05 is Rainforth et al. 2018's."""
+    alpha: float | None = None
+    """Order of renyi's divergence, from 0 to 1."""
     beta: float = 1.0
     """Weight of the KL: above 1 latents that are used less and apart (beta-VAE), below 1 sharper
     reconstructions and worse samples; only 1 is the ELBO."""
@@ -182,6 +190,16 @@ class Objective:
     free_bits: float = 0.0
     """Nats of each latent's KL, on average over a batch, that cost nothing: none is worth closing
     below them; 0.01 to 0.5 is usual."""
+    penalty: Literal[
+        "none", "total_correlation", "dip_vae_i", "dip_vae_ii", "mmd", "sliced_wasserstein"
+    ] = "none"
+    """What the latents of a batch pay together. For latents that mean one thing each:
+    total_correlation (beta-TCVAE), dip_vae_i and dip_vae_ii (their covariance drawn to I). For
+    codes that lie as the prior's draws do, with --beta=0 or less than 1: mmd (InfoVAE) and
+    sliced_wasserstein."""
+    penalty_weight: float | None = None
+    """Of the penalty beside the elbo: 5 for total_correlation, 10 for dip_vae_i, dip_vae_ii and
+    sliced_wasserstein, 1000 for mmd are usual."""
 
 
 CONVOLUTIONS = ("conv", "residual_conv")
@@ -202,7 +220,12 @@ OF_BYTES = ("discretized_logistic", "mixture_of_logistics", "categorical")
 GRADIENTS = {
     "elbo": ("reparameterized", "estimated_kl", "sticking_the_landing"),
     "iwae": ("reparameterized", "doubly_reparameterized", "vimco", "reweighted_wake_sleep"),
+    "miwae": ("reparameterized",),
+    "ciwae": ("reparameterized",),
+    "renyi": ("reparameterized",),
 }
+# The number that each of these needs, of which it alone has a use.
+NUMBERS = {"miwae": "num_groups", "ciwae": "elbo_share", "renyi": "alpha"}
 
 
 @dataclass(frozen=True)
@@ -375,7 +398,7 @@ def _check_objective(options: Options) -> None:
             raise UsageError(f"--{name} is {value}: it must be 0 or more, and finite")
     weighs = [
         f"--{name.replace('_', '-')}"
-        for name in ("beta", "kl_warmup", "free_bits")
+        for name in ("beta", "kl_warmup", "free_bits", "penalty")
         if getattr(chosen, name) != getattr(Objective(), name)
     ]
     if chosen.objective != "elbo":
@@ -399,17 +422,61 @@ def _check_objective(options: Options) -> None:
             f"--likelihood=sigma_vae takes one scale for all draws and --objective="
             f"{chosen.objective} weighs each: choose --likelihood=normal, or --objective=elbo"
         )
-    if chosen.beta == 0 and len(weighs) > 1:
+    _check_numbers(chosen)
+    if chosen.penalty == "none" and chosen.penalty_weight is not None:
+        raise UsageError("--penalty-weight is of a --penalty: give one, or leave it out")
+    if chosen.beta == 0 and len(weighs) > 1 and weighs[1] != "--penalty":
         raise UsageError(f"--beta is 0, which leaves no KL: leave {weighs[1]} out")
     if chosen.free_bits and chosen.gradient != "reparameterized":
         raise UsageError(
             f"--free-bits takes the exact KL and --gradient={chosen.gradient} does not: leave one "
             "of them out"
         )
-    if chosen.free_bits and options.training.accumulate > 1:
+    for name, used in ("free-bits", chosen.free_bits), ("penalty", chosen.penalty != "none"):
+        if used and options.training.accumulate > 1:
+            raise UsageError(
+                f"--{name} is of the mean over a batch, which --accumulate cuts: leave one of them "
+                "out"
+            )
+    if chosen.penalty != "none":
+        _check_penalty(options)
+
+
+def _check_numbers(chosen: Objective) -> None:
+    """Of the objectives that have one of their own."""
+    for objective, name in NUMBERS.items():
+        value, option = getattr(chosen, name), f"--{name.replace('_', '-')}"
+        if objective == chosen.objective and value is None:
+            raise UsageError(f"--objective={objective} needs {option}: see --help")
+        if objective != chosen.objective and value is not None:
+            raise UsageError(f"{option} is of --objective={objective}: leave it out")
+    if chosen.num_groups is not None and (
+        chosen.num_groups < 1 or chosen.num_draws % chosen.num_groups
+    ):
         raise UsageError(
-            "--free-bits is of the mean over a batch, which --accumulate cuts: leave one of them "
-            "out"
+            f"--num-groups is {chosen.num_groups} but --num-draws is {chosen.num_draws}: let it "
+            "divide them"
+        )
+    for name, share in ("elbo-share", chosen.elbo_share), ("alpha", chosen.alpha):
+        if share is not None and not 0 <= share <= 1:
+            raise UsageError(f"--{name} is {share}: give a number from 0 to 1")
+
+
+def _check_penalty(options: Options) -> None:
+    chosen = options.objective
+    penalty, weight = f"--penalty={chosen.penalty}", chosen.penalty_weight
+    if weight is None:
+        raise UsageError(f"{penalty} needs --penalty-weight: see --help")
+    if not 0 < weight < math.inf:
+        raise UsageError(f"--penalty-weight is {weight}: it must be above 0, and finite")
+    if chosen.num_draws > 1:
+        raise UsageError(f"{penalty} takes one draw of z for each image: leave --num-draws out")
+    if options.training.batch_size is not None and options.training.batch_size < 2:
+        raise UsageError(f"{penalty} is of a batch: give a --batch-size of 2 or more")
+    if options.model.posterior != "normal":
+        raise UsageError(
+            f"{penalty} is of Gaussian posteriors and not of --posterior={options.model.posterior}:"
+            " leave one of them out"
         )
 
 
