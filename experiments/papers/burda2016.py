@@ -28,17 +28,17 @@ PROTOCOL = (
 
 def one_layer(mean: jax.Array, latent_dim: int = 50) -> vae_jax.VAE:
     """784-200-200-50, tanh."""
-    encoder = networks.Encoder(_network(2 * latent_dim, 200))
+    encoder = networks.Encoder(network(2 * latent_dim, 200))
     return vae_jax.make_vae(
-        encoder, networks.BernoulliDecoder(_network(len(mean), 200, mean)), latent_dim
+        encoder, networks.BernoulliDecoder(network(len(mean), 200, mean)), latent_dim
     )
 
 
 def two_layers(mean: jax.Array) -> vae_jax.VAE:
     """784-200-200-100-100-100-50 and back, tanh: q(h1|x) q(h2|h1), p(h2) p(h1|h2) p(x|h1)."""
-    encoders = [networks.Encoder(_network(200, 200)), networks.Encoder(_network(100, 100))]
-    likelihood = networks.BernoulliDecoder(_network(len(mean), 200, mean))
-    decoders = [likelihood, networks.Encoder(_network(200, 100))]
+    encoders = [networks.Encoder(network(200, 200)), networks.Encoder(network(100, 100))]
+    likelihood = networks.BernoulliDecoder(network(len(mean), 200, mean))
+    decoders = [likelihood, networks.Encoder(network(200, 100))]
 
     def init(key: jax.Array, x: jax.Array, label: Any = None) -> Any:
         """From the keys of the committed results: the chain's own come in another order."""
@@ -51,7 +51,7 @@ def two_layers(mean: jax.Array) -> vae_jax.VAE:
     return vae_jax.make_chain(encoders, decoders, latent_dim=50)._replace(init=init)
 
 
-def _network(outputs: int, width: int, mean: jax.Array | None = None) -> networks.MLP:
+def network(outputs: int, width: int, mean: jax.Array | None = None) -> networks.MLP:
     """Two hidden layers; with a mean, the output starts from its logit."""
     bias = {} if mean is None else {"bias_init": networks.constant_bias(networks.logit(mean))}
     return networks.MLP((outputs,), (width, width), activation=jnp.tanh, **bias)

@@ -11,6 +11,7 @@ by the authors' code, whose gap is an integral over q(z|x); here it is of the me
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,7 +106,7 @@ def main() -> None:
             train,
             Length.of(chosen),
             batch_size=chosen.batch_size,
-            rate=chosen.learning_rate,
+            optimizer=partial(training.make_optimizer, chosen.learning_rate),
         )
         row = {"name": name, "beta": chosen.beta, **measured(model, params, test_key, x, truth)}
         row |= {"training": what, "minutes": (time.perf_counter() - start) / 60}

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,21 +72,42 @@ def log_likelihood(
     }
 
 
-def active_units(key: jax.Array, model: vae_jax.VAE, params: Params, x: jax.Array) -> list[int]:
-    """Of each layer, those whose mean varies: Var_x(E_q[z]) > 0.01 (Burda et al. 2016, 5.1)."""
+class Use(NamedTuple):
+    """Of each layer of latents.
+
+    Attributes:
+      active_units: whose mean varies: Var_x(E_q[z]) > 0.01 (Burda et al. 2016, 5.1).
+      kl: log q - log p, mean over images and draws, nats; of a collapsed layer 0.
+    """
+
+    active_units: list[int]
+    kl: list[float]
+
+
+def use_of_latents(key: jax.Array, model: vae_jax.VAE, params: Params, x: jax.Array) -> Use:
+    """By 20 draws of each image [N, D]."""
 
     @jax.jit
-    def means(x: jax.Array) -> Any:
+    def of_batch(x: jax.Array) -> Any:
         posterior = model.encode(params, x)
         decode = partial(model.decode, params)
         drawn = vae_jax.draw(key, posterior, model.prior(params), decode, 20)
-        joint = isinstance(drawn.posterior, vae_jax.Joint)
-        parts = map(location, drawn.posterior.parts if joint else (posterior,))
-        # The means of what is below a layer are those at its draws.
-        return [part if part.ndim == 2 else part.mean(axis=0) for part in parts]
+        layers = (drawn.z, drawn.posterior, drawn.prior)
+        if isinstance(drawn.posterior, vae_jax.Joint):
+            rows = list(zip(drawn.z, drawn.posterior.parts, drawn.prior.parts, strict=True))
+            means = [location(q) for _, q, _ in rows]
+        else:
+            rows, means = [layers], [location(posterior)]
+        # The means of a layer below are those at the draws above it.
+        means = [
+            mean if mean.ndim == z.ndim - 1 else mean.mean(axis=0)
+            for (z, *_), mean in zip(rows, means, strict=True)
+        ]
+        return means, [q.log_prob(z).mean(axis=0) - p.log_prob(z).mean(axis=0) for z, q, p in rows]
 
-    batches = [means(batch) for batch in jnp.split(x, list(range(500, len(x), 500)))]
-    return [
-        int((np.concatenate(of_layer).var(axis=0) > 0.01).sum())
-        for of_layer in zip(*batches, strict=True)
-    ]
+    batches = [of_batch(batch) for batch in jnp.split(x, list(range(500, len(x), 500)))]
+    means, kls = (zip(*of, strict=True) for of in zip(*batches, strict=True))
+    return Use(
+        [int((np.concatenate(of_layer).var(axis=0) > 0.01).sum()) for of_layer in means],
+        [float(np.concatenate(of_layer).mean()) for of_layer in kls],
+    )

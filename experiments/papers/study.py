@@ -1,9 +1,11 @@
 """What the papers' programs share: a cell trained within a budget, measured, and written down."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -85,7 +87,7 @@ class Cell(NamedTuple):
 
     Attributes:
       published: negative log p(x), nats, by the data set's name; empty where the paper has none.
-      model: mean of the training images, [D] -> a VAE of binary x [*b, D].
+      model: mean of the training images, [D] -> a VAE of x [*b, D].
       parts: of its training, one after the other. Few draws bring most of the way in little time.
     """
 
@@ -105,6 +107,7 @@ class Study(NamedTuple):
       defaults: of the options.
       num_train: the first of the training images, and the validation images after them; None for
         all of both. Nothing is chosen by the validation images.
+      observe: (key, bytes) -> x, of the test images; of the training it is the loss that says.
     """
 
     paper: str
@@ -113,13 +116,28 @@ class Study(NamedTuple):
     cells: Mapping[str, Cell]
     defaults: Options = Options()
     num_train: int | None = None
+    observe: Callable[..., jax.Array] = vae_jax.binarize
 
 
-def maximise(objective: Callable[..., vae_jax.Bound], **more: Any) -> Loss:
-    """The loss of an objective of `vae_jax.make_loss`; more of its arguments, such as a penalty."""
+def maximise(
+    objective: Callable[..., vae_jax.Bound],
+    *,
+    observe: Callable[..., jax.Array] = vae_jax.binarize,
+    penalty: Callable[..., jax.Array] | None = None,
+) -> Loss:
+    """The loss of an objective; the arguments are those of `vae_jax.make_loss`."""
     return lambda model, num_draws: vae_jax.make_loss(
-        model, observe=vae_jax.binarize, objective=objective, num_draws=num_draws, **more
+        model, observe=observe, objective=objective, num_draws=num_draws, penalty=penalty
     )
+
+
+def warm_up(bound: vae_jax.Bound, z: Any, posterior: Any, prior: Any, step: Any) -> jax.Array:
+    """A penalty: the KL's weight rises from 0.1 to 1, lest layers close before they are used."""
+    beta = jnp.minimum(0.1 + 0.9 * step.astype(jnp.float32) / _WARM_UP_STEPS, 1.0)
+    return vae_jax.weighted_kl(bound.kl, beta)
+
+
+_WARM_UP_STEPS = 1000
 
 
 def train(
@@ -139,7 +157,7 @@ def train(
             images,
             Length.of(chosen).part(part.share),
             batch_size=part.batch_size,
-            rate=chosen.learning_rate,
+            optimizer=partial(training.make_optimizer, chosen.learning_rate),
             to_zero=i == len(cell.parts) - 1,
         )
         report.append({"draws": part.num_draws, "batch_size": part.batch_size} | what)
@@ -167,15 +185,13 @@ def check(chosen: Options, cells: Mapping[str, Cell]) -> None:
     options.check_learning_rate(chosen.learning_rate)
 
 
-def pixels(
-    dataset: Dataset, num_train: int | None, num_test: int | None
-) -> tuple[jax.Array, jax.Array]:
-    """Bytes to train on and binary test images, [N, D] each."""
+def pixels(dataset: Dataset, study: Study, num_test: int | None) -> tuple[jax.Array, jax.Array]:
+    """Bytes to train on and test images as they are observed, [N, D] each."""
     splits = (dataset.train.images, dataset.validation.images)
-    images = np.concatenate([np.asarray(split) for split in splits])[:num_train]
+    images = np.concatenate([np.asarray(split) for split in splits])[: study.num_train]
     test = np.asarray(dataset.test.images)[:num_test]
     key = keys.of_run(0)["test pixels"]  # whatever the seed, as of every run
-    x = jax.jit(vae_jax.binarize)(key, jnp.asarray(test.reshape(len(test), -1)))
+    x = jax.jit(study.observe)(key, jnp.asarray(test.reshape(len(test), -1)))
     return jnp.asarray(images.reshape(len(images), -1)), x
 
 
@@ -186,7 +202,7 @@ def main(study: Study) -> None:
     check(chosen, study.cells)
     table.begin(chosen)
     dataset = named.load(chosen.dataset, data_dir=chosen.data_dir, manual_dir=chosen.manual_dir)
-    images, x = pixels(dataset, study.num_train, chosen.num_test)
+    images, x = pixels(dataset, study, chosen.num_test)
     output, _ = open_program(chosen, study.paper, dataset)
     of_data = {"dataset": dataset.name, "source": dataset.source, "num_test": len(x)}
     results = table.Table(
@@ -194,8 +210,11 @@ def main(study: Study) -> None:
     )
     for name in chosen.cells or study.cells:
         cell = study.cells[name]
-        published = {"cell": name, "published": cell.published.get(dataset.name)}
-        row = published | reached(cell, images, x, chosen)
+        row = {"cell": name, "published": cell.published.get(dataset.name)}
+        row |= reached(cell, images, x, chosen)
+        if study.observe is vae_jax.dequantize:
+            nats = row["negative_log_likelihood"] / x.shape[1]
+            row["bits_per_dimension"] = nats / math.log(2) + 8
         results.add(row, described(row))
     results.end()
 
@@ -215,12 +234,14 @@ def reached(cell: Cell, images: jax.Array, x: jax.Array, chosen: Options) -> dic
         for seed, replica in enumerate(replicas)
     ]
     values = [-each["value"] for each in measured]
+    use = likelihood.use_of_latents(test_key, model, replicas[0], x)
     return {
         "negative_log_likelihood": float(np.mean(values)),
         "deviation_over_seeds": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "values": values,
         "measured": measured,
-        "active_units": likelihood.active_units(test_key, model, replicas[0], x),
+        "active_units": use.active_units,
+        "kl_per_layer": use.kl,
         "training": parts,
         "training_minutes": (trained - start) / 60,
         "measuring_minutes": (time.perf_counter() - trained) / 60,
@@ -233,8 +254,12 @@ def described(row: Mapping[str, Any]) -> str:
     spread = row["deviation_over_seeds"]
     deviation = "" if spread is None else f" +- {spread:.2f} over {len(row['values'])} seeds"
     units = "+".join(map(str, row["active_units"]))
+    bits = row.get("bits_per_dimension")
+    also = "" if bits is None else f", {bits:.3f} bits per dimension"
     published = "" if row["published"] is None else f", published {row['published']:.2f}"
+    closed = [str(i) for i, nats in enumerate(row["kl_per_layer"], start=1) if nats < 0.01]
+    collapsed = f"; COLLAPSED: layer {', '.join(closed)}" if closed else ""
     return (
-        f"{row['cell']:22} -log p(x) {row['negative_log_likelihood']:.2f}{deviation} nats"
-        f"{published}; {units} active units, {row['training_minutes']:.1f} minutes"
+        f"{row['cell']:22} -log p(x) {row['negative_log_likelihood']:.2f}{deviation} nats{also}"
+        f"{published}; {units} active units, {row['training_minutes']:.1f} minutes{collapsed}"
     )

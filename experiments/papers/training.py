@@ -132,7 +132,7 @@ def fit(
     length: Length,
     *,
     batch_size: int,
-    rate: float,
+    optimizer: Callable[[float], optax.GradientTransformation],
     to_zero: bool = True,
 ) -> tuple[Params, dict[str, Any]]:
     """Trains replicas for a number of steps, or for as many as a budget has time for.
@@ -144,7 +144,7 @@ def fit(
       data: what the loss takes batches of.
       length: where it is seconds, the clock of some first steps says for how many they are.
       batch_size: examples a step.
-      rate: of `make_optimizer`.
+      optimizer: of the number of steps, such as a partial of `make_optimizer`.
       to_zero: end at a rate of zero, with an average of the parameters; else at the full rate.
 
     Returns:
@@ -156,7 +156,7 @@ def fit(
             steps=num_steps, batch_size=batch_size, average_decay=0.999 if to_zero else 0.0
         )
         return run.fit(
-            *(key, loss, params, make_optimizer(rate, planned), data, plan),
+            *(key, loss, params, optimizer(planned), data, plan),
             callbacks=[*callbacks, run.ProgressBar(disable=bool(callbacks))],
         )
 
