@@ -88,7 +88,7 @@ def use_of_latents(key: jax.Array, model: vae_jax.VAE, params: Params, x: jax.Ar
     """By 20 draws of each image [N, D]."""
 
     @jax.jit
-    def of_batch(x: jax.Array) -> Any:
+    def of_batch(key: jax.Array, x: jax.Array) -> Any:
         posterior = model.encode(params, x)
         decode = partial(model.decode, params)
         drawn = vae_jax.draw(key, posterior, model.prior(params), decode, 20)
@@ -105,7 +105,10 @@ def use_of_latents(key: jax.Array, model: vae_jax.VAE, params: Params, x: jax.Ar
         ]
         return means, [q.log_prob(z).mean(axis=0) - p.log_prob(z).mean(axis=0) for z, q, p in rows]
 
-    batches = [of_batch(batch) for batch in jnp.split(x, list(range(500, len(x), 500)))]
+    batches = [
+        of_batch(jax.random.fold_in(key, start), x[start : start + 500])
+        for start in range(0, len(x), 500)
+    ]
     means, kls = (zip(*of, strict=True) for of in zip(*batches, strict=True))
     return Use(
         [int((np.concatenate(of_layer).var(axis=0) > 0.01).sum()) for of_layer in means],

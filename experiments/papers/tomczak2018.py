@@ -12,6 +12,7 @@ The networks are the paper's, of gated layers of 300 with 40 latents a layer; th
 Muon, sticking the landing, and an average of the parameters, for Adam at 5e-4 with early stopping.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from experiments.papers import study
 from experiments.papers.burda2016 import elbo
 from experiments.papers.study import Cell, Part, Study, maximise
 from vae_jax import Ancestral, networks
+from vae_jax.distributions._pytree import pytree
 from vae_jax.run import command
 
 PROTOCOL = (
@@ -73,8 +75,37 @@ def one_layer(mean: jax.Array, prior: nn.Module | None = None) -> vae_jax.VAE:
     return vae_jax.make_vae(networks.Encoder(gated(2 * LATENTS)), decoder, LATENTS, prior)
 
 
+@pytree
+class Gaussians(vae_jax.Mixture):
+    """A mixture of diagonal Gaussians, whose log-densities are linear in z^2, z and 1.
+
+    One matrix product gives those of all components: of 500 it takes a fraction of the time of
+    their differences, and is off by about 1e-7 of the largest (m / s)^2.
+    """
+
+    def log_prob(self, value: Any) -> jax.Array:
+        mean, scale = self.components.mean, self.components.scale
+        precision = 1 / jnp.square(scale)
+        terms = jnp.square(mean) * precision / 2 + jnp.log(scale) + math.log(2 * math.pi) / 2
+        constant = jax.nn.log_softmax(self.logits) - terms.sum(axis=-1)
+        kernel = jnp.concatenate([-precision / 2, mean * precision, constant[:, None]], axis=-1)
+        z = jnp.asarray(value)
+        features = jnp.concatenate([jnp.square(z), z, jnp.ones_like(z[..., :1])], axis=-1)
+        return jax.nn.logsumexp(jnp.matmul(features, kernel.T, precision="highest"), axis=-1)
+
+
+def vamp(model: vae_jax.VAE) -> vae_jax.VAE:
+    model = vae_jax.with_vamp_prior(model, NUM_COMPONENTS)
+
+    def prior(params: Any, label: Any = None) -> Gaussians:
+        mixture = model.prior(params)
+        return Gaussians(mixture.logits, mixture.components)
+
+    return model._replace(prior=prior)
+
+
 def with_vamp(mean: jax.Array) -> vae_jax.VAE:
-    return vae_jax.with_vamp_prior(one_layer(mean), NUM_COMPONENTS)
+    return vamp(one_layer(mean))
 
 
 def with_flow(mean: jax.Array) -> vae_jax.VAE:
@@ -82,7 +113,7 @@ def with_flow(mean: jax.Array) -> vae_jax.VAE:
     return one_layer(mean, networks.FlowPrior(LATENTS, layers))
 
 
-def two_layers(mean: jax.Array, num_components: int | None = None) -> vae_jax.VAE:
+def two_layers(mean: jax.Array, vamp_prior: bool = False) -> vae_jax.VAE:
     """q(z2|x) q(z1|x, z2), p(z2) p(z1|z2) p(x|z1, z2); z is (z2, z1)."""
     bias = networks.constant_bias(networks.logit(mean))
     of = {
@@ -113,8 +144,8 @@ def two_layers(mean: jax.Array, num_components: int | None = None) -> vae_jax.VA
         lambda params, label=None: vae_jax.Normal(jnp.zeros(LATENTS), jnp.ones(LATENTS)),
         lambda params, z, label=None: apply("decoder", params, *z),
     )
-    if num_components is not None:  # of q(z2|x), which is what it encodes yet
-        model = vae_jax.with_vamp_prior(model, num_components)
+    if vamp_prior:  # of q(z2|x), which is what it encodes yet
+        model = vamp(model)
     return model._replace(
         encode=lambda params, x, label=None: Ancestral(Partial(infer, params, x)),
         prior=lambda params, label=None: Ancestral(Partial(generate, params, model.prior(params))),
@@ -133,7 +164,7 @@ CELLS = {
     "standard-two-layers": Cell({"mnist": 82.39, "fashion_mnist": 227.37}, two_layers, TWO),
     "vamp-two-layers": Cell(
         {"mnist": 81.56, "fashion_mnist": 226.72},
-        partial(two_layers, num_components=NUM_COMPONENTS),
+        partial(two_layers, vamp_prior=True),
         TWO,
     ),
 }
