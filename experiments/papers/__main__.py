@@ -38,24 +38,38 @@ def page(results: list[dict[str, Any]]) -> str:
 def _arguments(options: dict[str, Any]) -> str:
     """Those that say what was done."""
     asked = {**options, "cells": " ".join(options.get("cells") or [])}
-    names = ["cells", "steps" if options.get("steps") else "budget", "seeds", "epochs", "beta"]
+    if options.get("dataset") == "mnist":
+        asked["dataset"] = None
+    length = "steps" if options.get("steps") else "minutes" if "minutes" in options else "budget"
+    names = ["cells", "dataset", "size", length, "seeds", "epochs", "beta"]
     return " ".join(f"--{n} {asked[n]}" for n in names if asked.get(n))
 
 
 def _likelihoods(result: dict[str, Any]) -> list[str]:
+    """A row a cell; bits per dimension of greys, and minus the ELBO where the paper is about it."""
+    of_bound = result["paper"] in ("rezende2015", "sonderby2016")
+    of_bits = any("bits_per_dimension" in row for row in result["rows"])
     lines = [
-        "| cell | published | reached | of draws | active units | epochs | minutes of training |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| cell | published | reached | of draws | active units | epochs | minutes of training |"
+        + " minus the ELBO |" * of_bound
+        + " bits per dimension |" * of_bits,
+        "| --- | --- | --- | --- | --- | --- | --- |" + " --- |" * (of_bound + of_bits),
     ]
     for row in result["rows"]:
         epochs = " + ".join(f"{part['epochs']:.0f}" for part in row["training"])
         published = "" if row["published"] is None else f"{row['published']:.2f}"
         draws = max(each["standard_error_of_draws"] for each in row["measured"])
-        lines.append(
+        line = (
             f"| {row['cell']} | {published} | {_spread(row, 'negative_log_likelihood', 2)} | "
             f"+- {draws:.3f} | {'+'.join(map(str, row['active_units']))} | {epochs} | "
             f"{row['training_minutes']:.1f} |"
         )
+        if of_bound:
+            bounds = [each["elbo"] for each in row["measured"]]
+            line += f" {-sum(bounds) / len(bounds):.2f} |"
+        if of_bits:
+            line += f" {row['bits_per_dimension']:.3f} |"
+        lines.append(line)
     return lines
 
 
@@ -64,6 +78,19 @@ def _gaps(result: dict[str, Any]) -> list[str]:
     return lines + [
         f"| {row['name']} | {_spread(row, 'mutual_information_gap', 3)} | {row['elbo']:.2f} | "
         f"{row['minutes']:.1f} |"
+        for row in result["rows"]
+    ]
+
+
+def _codes(result: dict[str, Any]) -> list[str]:
+    lines = [
+        "| codes | used | perplexity | minus the ELBO | by frequency | minutes |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    return lines + [
+        f"| {row['name']}, {row['num_codes']} | {row['codebook_use']:.1%} | "
+        f"{row['perplexity']:.0f} | {row['negative_elbo']:.2f} | "
+        f"{row['negative_elbo_by_frequency']:.2f} | {row['minutes']:.1f} |"
         for row in result["rows"]
     ]
 
@@ -85,7 +112,7 @@ def _spread(row: dict[str, Any], name: str, digits: int) -> str:
     return f"{text} +- {row['deviation_over_seeds']:.{digits}f} ({len(row['values'])} seeds)"
 
 
-_TABLES = {"chen2018": _gaps, "kingma2014": _errors}
+_TABLES = {"chen2018": _gaps, "kingma2014": _errors, "oord2017": _codes}
 
 
 def load() -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ by the authors' code, whose gap is an integral over q(z|x); here it is of the me
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +21,11 @@ import numpy as np
 
 import vae_jax
 from experiments import sprites
-from experiments.papers import study
+from experiments.papers import table, training
+from experiments.papers.training import Length
 from vae_jax import networks
-from vae_jax.run import command, devices, folder, measure, options
+from vae_jax.run import command, options
 from vae_jax.run.errors import UsageError
-from vae_jax.run.job import plain_options
 
 PROG = "python -m experiments.papers.chen2018"
 PROTOCOL = (
@@ -68,21 +69,9 @@ class Options:
     """Write into an --output that holds results."""
 
 
-def make_loss(model: vae_jax.VAE, penalty: Any) -> Any:
-    """(params [R, ...], key, bytes [B, D]) -> the sum of R replicas' losses."""
-    one = vae_jax.make_loss(model, observe=vae_jax.binarize, penalty=penalty)
-
-    def loss(params: Any, key: jax.Array, pictures: jax.Array) -> Any:
-        keys = jax.random.split(key, len(jax.tree.leaves(params)[0]))
-        losses, bounds = jax.vmap(one, in_axes=(0, 0, None))(params, keys, pictures)
-        return losses.sum(), {"elbo": bounds.value}
-
-    return loss
-
-
 def check(chosen: Options) -> None:
     """Raises UsageError for the first option whose value cannot be used."""
-    study.seconds(chosen.budget)
+    training.seconds(chosen.budget)
     names = ("seeds", "num_pictures", "num_test", "batch_size", "latent_dim", "steps")
     given = {name: getattr(chosen, name) for name in names}
     options.check_at_least(1, **{name: value for name, value in given.items() if value is not None})
@@ -100,28 +89,58 @@ def check(chosen: Options) -> None:
 def main() -> None:
     chosen = command.parse(Options, sys.argv[1:], prog=PROG)
     check(chosen)
-    folder.check_writable(chosen.output)
-    devices.use_accelerator(chosen.accelerator)
-    devices.use_compilation_cache()
-    output = folder.create(chosen.output, "chen2018-sprites", overwrite=chosen.overwrite)
-    folder.write_json(output / "config.json", plain_options(chosen))
-    print(f"results: {output}   device: {jax.devices()[0].device_kind}")
+    table.begin(chosen)
+    output = table.open_folder(chosen, "chen2018-sprites")
+    results = table.Table(output, chosen, paper="chen2018", protocol=PROTOCOL)
+    train, test, truth = pictures(chosen)
+    model = make_model(chosen, train)
+    init_key, train_key, test_key = jax.random.split(jax.random.key(chosen.seed), 3)
+    x = jax.jit(vae_jax.binarize)(test_key, test)
+    for name, penalty in penalties(chosen).items():
+        start, cpu = time.perf_counter(), time.process_time()
+        loss = vae_jax.make_loss(model, observe=vae_jax.binarize, penalty=penalty)
+        params, what = training.fit(
+            train_key,
+            training.side_by_side(loss),
+            jax.vmap(lambda key: model.init(key, x[:1]))(jax.random.split(init_key, chosen.seeds)),
+            train,
+            Length.of(chosen),
+            batch_size=chosen.batch_size,
+            optimizer=partial(training.make_optimizer, chosen.learning_rate),
+        )
+        row = {"name": name, "beta": chosen.beta, **measured(model, params, test_key, x, truth)}
+        row |= {"training": what, "minutes": (time.perf_counter() - start) / 60}
+        row |= {"cpu_minutes": (time.process_time() - cpu) / 60}
+        scores = ", ".join(f"{score:.3f}" for score in row["values"])
+        gap = f"{name:10} gap {row['mutual_information_gap']:.3f}, of the seeds {scores}"
+        results.add(row, f"{gap}; ELBO {row['elbo']:.2f} nats")
+    results.end()
+
+
+def pictures(chosen: Options) -> tuple[jax.Array, jax.Array, np.ndarray]:
+    """Sprites to train on and to measure on, bytes [N, D], and the latter's factors [N, F]."""
     factors = sprites.sample_factors(
         np.random.default_rng(chosen.seed), chosen.num_pictures + chosen.num_test
     )
     pictures = (255 * sprites.draw(factors)).round().astype(np.uint8).reshape(len(factors.x), -1)
     train, test = jnp.asarray(pictures[chosen.num_test :]), jnp.asarray(pictures[: chosen.num_test])
     truth = np.stack([of[: chosen.num_test] for of in factors], axis=1)
+    return train, test, truth
+
+
+def make_model(chosen: Options, train: jax.Array) -> vae_jax.VAE:
     bias = networks.constant_bias(networks.logit(train.mean(axis=0) / 255))
-    model = vae_jax.make_vae(
+    return vae_jax.make_vae(
         networks.Encoder(networks.MLP((2 * chosen.latent_dim,), chosen.hidden)),
         networks.BernoulliDecoder(networks.MLP(train.shape[1:], chosen.hidden, bias_init=bias)),
         chosen.latent_dim,
     )
-    init_key, train_key, test_key = jax.random.split(jax.random.key(chosen.seed), 3)
-    x = jax.jit(vae_jax.binarize)(test_key, test)
+
+
+def penalties(chosen: Options) -> dict[str, Any]:
+    """Of the objectives by name, as `vae_jax.make_loss` takes them."""
     more = chosen.beta - 1
-    penalties = {
+    return {
         "beta-TCVAE": lambda bound, z, posterior, prior, step: (
             more * vae_jax.total_correlation(z, posterior, chosen.num_pictures)
         ),
@@ -129,39 +148,6 @@ def main() -> None:
             bound.kl, chosen.beta
         ),
     }
-    rows: list[dict[str, Any]] = []
-    for name, penalty in penalties.items():
-        start, cpu = time.perf_counter(), time.process_time()
-        params, training = study.fit(
-            train_key,
-            make_loss(model, penalty),
-            jax.vmap(lambda key: model.init(key, x[:1]))(jax.random.split(init_key, chosen.seeds)),
-            train,
-            batch_size=chosen.batch_size,
-            rate=chosen.learning_rate,
-            steps=chosen.steps,
-            budget=study.seconds(chosen.budget),
-        )
-        row = {"name": name, "beta": chosen.beta, **measured(model, params, test_key, x, truth)}
-        row |= {"training": training, "minutes": (time.perf_counter() - start) / 60}
-        row |= {"cpu_minutes": (time.process_time() - cpu) / 60}
-        rows.append(row)
-        scores = ", ".join(f"{score:.3f}" for score in row["values"])
-        print(
-            f"{name:10} gap {row['mutual_information_gap']:.3f}, of the seeds {scores}; ELBO "
-            f"{row['elbo']:.2f} nats",
-            flush=True,
-        )
-        results = {
-            "paper": "chen2018",
-            "protocol": PROTOCOL,
-            "rows": rows,
-            "device": jax.devices()[0].device_kind,
-            "versions": measure.versions(),
-            "options": plain_options(chosen),
-        }
-        folder.write_json(output / "results.json", results)
-    print(f"the table: {output / 'results.json'}")
 
 
 def measured(

@@ -5,17 +5,17 @@
 The paper has no MNIST. Other hierarchies without autoregression, negative log p(x) in nats: ResNet
 VAE with a RealNVP prior 78.49, NVAE 78.01 (Vahdat & Kautz 2020, 42 V100-hours).
 
-Needs JAX, flax and optax alone, and reads the original files, for machines that have no more.
+Reads the original files, for machines that have no TensorFlow Datasets.
 """
 
-import argparse
 import gzip
-import json
 import math
+import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,11 @@ import numpy as np
 import optax
 
 import vae_jax
+from experiments.papers import table
 from vae_jax import networks
+from vae_jax.evaluation import batched
+from vae_jax.run import command, options
+from vae_jax.run.errors import DataError, UsageError
 
 PROTOCOL = (
     "negative log p(x) of MNIST's test images, binarised once, in nats; trained on 60,000 images "
@@ -38,6 +42,52 @@ SIZES: dict[str, dict[str, Any]] = {
     "large": {"width": 96, "blocks": (0, 6, 8), "dtype": jnp.bfloat16, "batch_size": 256},
     "tiny": {"width": 8, "blocks": (0, 1, 1), "dtype": jnp.float32, "batch_size": 20},
 }
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains a small VDVAE on MNIST, and measures it."""
+
+    manual_dir: Path
+    """The folder with the original files."""
+    size: Literal["small", "large", "tiny"] = "small"
+    """large is for a GPU, tiny for a look."""
+    minutes: float = 60.0
+    """Of training."""
+    steps: int | None = None
+    """In place of minutes."""
+    learning_rate: float = 2e-3
+    """Adam's, for the first half of the steps; from there it falls to zero along a half cosine."""
+    warm_up: int = 2000
+    """Steps of a smaller KL."""
+    average_decay: float = 0.999
+    """Of the moving average of the parameters, which is what is measured."""
+    num_importance_samples: int = 500
+    """Draws for log p(x) of each test image."""
+    num_test: int = 10_000
+    """Test images that are measured."""
+    seed: int = 0
+    """Of the parameters and all noise."""
+    accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """auto is the best there is; a named one that is missing ends the run."""
+    output: Path | None = None
+    """Folder of the results; runs/child2021-TIME when not given."""
+    overwrite: bool = False
+    """Write into an --output that holds results."""
+
+
+def check(chosen: Options) -> None:
+    """Raises UsageError for the first option whose value cannot be used."""
+    names = ("steps", "warm_up", "num_test")
+    given = {name: getattr(chosen, name) for name in names}
+    options.check_at_least(1, **{name: value for name, value in given.items() if value is not None})
+    options.check_at_least(2, num_importance_samples=chosen.num_importance_samples)
+    options.check_seed(chosen.seed)
+    options.check_learning_rate(chosen.learning_rate)
+    if not 0 < chosen.minutes < math.inf:
+        raise UsageError(f"--minutes is {chosen.minutes}: it must be positive and finite")
+    if not 0 <= chosen.average_decay < 1:
+        raise UsageError(f"--average-decay is {chosen.average_decay}: it must be in [0, 1)")
 
 
 def make_model(size: dict[str, Any], mean: jax.Array) -> vae_jax.VAE:
@@ -86,7 +136,7 @@ def planned(state: Any, total: int) -> Any:
     return of_adam, jnp.float32(total), count
 
 
-def train(key: jax.Array, model: vae_jax.VAE, images: jax.Array, chosen: Any) -> Any:
+def train(key: jax.Array, model: vae_jax.VAE, images: jax.Array, chosen: Options) -> Any:
     """The averaged parameters after the time or the steps that were asked for, and the steps."""
     init_key, train_key = jax.random.split(key)
     batch_size = SIZES[chosen.size]["batch_size"]
@@ -166,7 +216,7 @@ def measure(key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, num_s
             told, value = time.perf_counter(), np.concatenate(values)
             print(
                 f"{len(value)} images, {num_samples} draws, {told - begun:.0f} s: -log p(x) "
-                f"{-value.mean():.3f} +- {value.std() / math.sqrt(len(value)):.2f}, -ELBO "
+                f"{-value.mean():.3f} +- {batched.standard_error(value):.2f}, -ELBO "
                 f"{-np.mean(bounds):.3f}",
                 flush=True,
             )
@@ -180,7 +230,7 @@ def measure(key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, num_s
         "num_importance_samples": num_samples,
         "negative_log_likelihood": float(-value.mean()),
         "standard_error_of_draws": float(np.sqrt(np.square(error).sum()) / len(value)),
-        "standard_error_over_images": float(value.std() / math.sqrt(len(value))),
+        "standard_error_over_images": batched.standard_error(value),
         "negative_elbo": float(-np.mean(bounds)),
         "kl_per_layer": kl.round(4).tolist(),
         "active_units": [round(count) for count in counts.tolist()],
@@ -189,41 +239,41 @@ def measure(key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, num_s
 
 
 def read(folder: Path, part: str) -> np.ndarray:
-    """Images [N, 28, 28, 1] of an original file; its header is 16 bytes."""
-    content = gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes())
-    return np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28, 1)
+    """Images [N, 28, 28, 1] of an original file; its header is 16 bytes.
+
+    Raises:
+      DataError: it is not there, or is none.
+    """
+    path = folder / f"{part}-images-idx3-ubyte.gz"
+    try:
+        content = gzip.decompress(path.read_bytes())
+        return np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28, 1)
+    except (OSError, EOFError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path} ({reason}): name MNIST's folder") from None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--manual-dir", type=Path, required=True, help="with the original files")
-    parser.add_argument("--size", choices=SIZES, default="small", help="large is for a GPU")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of training")
-    parser.add_argument("--steps", type=int, help="in place of minutes")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--warm-up", type=int, default=2000, help="steps of a smaller KL")
-    parser.add_argument("--average-decay", type=float, default=0.999)
-    parser.add_argument("--num-importance-samples", type=int, default=500)
-    parser.add_argument("--num-test", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("runs/child2021"))
-    chosen = parser.parse_args()
-    chosen.output.mkdir(parents=True, exist_ok=True)
+    chosen = command.parse(Options, sys.argv[1:], prog="python -m experiments.papers.child2021")
+    check(chosen)
+    table.begin(chosen)
     images, test = jnp.asarray(read(chosen.manual_dir, "train")), read(chosen.manual_dir, "t10k")
+    output = table.open_folder(chosen, "child2021")
+    results = table.Table(output, chosen, paper="child2021", protocol=PROTOCOL, dataset="mnist")
     key, test_key, train_key = jax.random.split(jax.random.key(chosen.seed), 3)
     x = jax.jit(vae_jax.binarize)(test_key, jnp.asarray(test))[: chosen.num_test]
     mean = jnp.asarray(images.mean(axis=0) / 255, jnp.float32)
     model = make_model(SIZES[chosen.size], mean)
-    batch_size = SIZES[chosen.size]["batch_size"]
     start, cpu = time.perf_counter(), time.process_time()
     params, steps = train(train_key, model, images, chosen)
     trained = time.perf_counter()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     np.savez(
-        chosen.output / "params.npz",
+        output / "params.npz",
         **{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves},
     )
     measured = measure(test_key, model, params, x, chosen.num_importance_samples)
+    epochs = steps * SIZES[chosen.size]["batch_size"] / len(images)
     row = {
         "cell": f"{chosen.size}, {len(measured['kl_per_layer'])} layers",
         "published": None,
@@ -231,26 +281,15 @@ def main() -> None:
         "deviation_over_seeds": None,
         "values": [measured["negative_log_likelihood"]],
         "measured": [measured],
-        "training": [{"steps": steps, "epochs": steps * batch_size / len(images)}],
+        "training": [{"steps": steps, "epochs": epochs}],
         "training_minutes": (trained - start) / 60,
         "measuring_minutes": (time.perf_counter() - trained) / 60,
         "cpu_minutes": (time.process_time() - cpu) / 60,
     }
-    options = {name: getattr(chosen, name) for name in ("size", "minutes", "steps", "seed")}
-    results = {
-        "paper": "child2021",
-        "protocol": PROTOCOL,
-        "dataset": "mnist",
-        "rows": [row],
-        "device": jax.devices()[0].device_kind,
-        "versions": {"jax": jax.__version__},
-        "options": options,
-    }
-    (chosen.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    likelihood = vae_jax.generate(key, model, params, 64)
-    np.save(chosen.output / "samples.npy", np.asarray(likelihood.mean))
-    print(f"-log p(x) {row['negative_log_likelihood']:.3f} nats: {chosen.output / 'results.json'}")
+    np.save(output / "samples.npy", np.asarray(vae_jax.generate(key, model, params, 64).mean))
+    results.add(row, f"-log p(x) {row['negative_log_likelihood']:.3f} nats")
+    results.end()
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

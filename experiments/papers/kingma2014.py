@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from experiments.compose import semi_supervised
-from vae_jax.run import command, devices, folder, measure, options
-from vae_jax.run.job import plain_options
+from experiments.papers import table
+from vae_jax.run import command, options
 
 PROTOCOL = (
     "share of MNIST's test images that are given a wrong class, after training on 55,000 images "
@@ -55,12 +54,9 @@ def main() -> None:
     options.check_at_least(1, seeds=chosen.seeds, epochs=chosen.epochs)
     options.check_at_least(10, num_labels=chosen.num_labels)
     options.check_seed(chosen.seed)
-    folder.check_writable(chosen.output)
-    devices.use_accelerator(chosen.accelerator)
-    devices.use_compilation_cache()
-    output = folder.create(chosen.output, "kingma2014", overwrite=chosen.overwrite)
-    folder.write_json(output / "config.json", plain_options(chosen))
-    print(f"results: {output}   device: {jax.devices()[0].device_kind}")
+    table.begin(chosen)
+    output = table.open_folder(chosen, "kingma2014")
+    results = table.Table(output, chosen, paper="kingma2014", protocol=PROTOCOL)
     ways: dict[str, dict[str, Any]] = {
         "M2": {
             "augmented": False,
@@ -71,7 +67,6 @@ def main() -> None:
         },
         "M2, views": {"epochs": max(1, chosen.epochs // 5)},
     }
-    rows = []
     for name, settings in ways.items():
         start = time.perf_counter()
         errors = [
@@ -94,19 +89,9 @@ def main() -> None:
             "values": errors,
             "minutes": (time.perf_counter() - start) / 60,
         }
-        rows.append(row)
         beside = "" if published is None else f", published {published:.2%} +- 1.71 %"
-        print(f"{name:10} {row['error']:.2%} wrong{beside}", flush=True)
-        results = {
-            "paper": "kingma2014",
-            "protocol": PROTOCOL,
-            "rows": rows,
-            "device": jax.devices()[0].device_kind,
-            "versions": measure.versions(),
-            "options": plain_options(chosen),
-        }
-        folder.write_json(output / "results.json", results)
-    print(f"the table: {output / 'results.json'}")
+        results.add(row, f"{name:10} {row['error']:.2%} wrong{beside}")
+    results.end()
 
 
 if __name__ == "__main__":

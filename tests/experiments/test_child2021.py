@@ -9,6 +9,7 @@ import pytest
 
 from experiments.papers import __main__ as papers
 from experiments.papers import child2021
+from vae_jax.run.errors import DataError, UsageError
 
 
 @pytest.mark.long  # compiles a training step and an importance sampler of convolutions
@@ -44,3 +45,13 @@ def test_a_run_from_original_files_to_results(tmp_path, monkeypatch, capsys):
     assert row["negative_elbo"] >= row["negative_log_likelihood"]
     assert np.load(tmp_path / "run" / "samples.npy").shape == (64, 28, 28, 1)
     assert "layer  2: KL" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="holds a run"):
+        child2021.main()
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*train-images-idx3-ubyte.gz \(No such file"):
+        child2021.read(tmp_path, "train")
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(100)))
+    with pytest.raises(DataError, match="name MNIST's folder"):
+        child2021.read(tmp_path, "t10k")

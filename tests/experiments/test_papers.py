@@ -6,19 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from scipy import stats
 
 import vae_jax
 from experiments.papers import __main__ as page
-from experiments.papers import burda2016, chen2018, rainforth2018, roeder2017, study, tucker2019
-from vae_jax import Joint, Normal
+from experiments.papers import burda2016, chen2018, likelihood, rainforth2018, study, training
+from vae_jax import VAE, Ancestral, Normal
 from vae_jax.run.errors import UsageError
 
-CELLS = {
-    f"{module.__name__.split('.')[-1]}/{name}": cell
-    for module in (burda2016, rainforth2018, roeder2017, tucker2019)
-    for name, cell in module.CELLS.items()
-}
 SLOPES = jnp.array([[1.0, -0.5], [0.3, 0.8], [-0.6, 0.2]])
 
 
@@ -26,18 +22,19 @@ def linear_gaussian():
     """z ~ N(0, I), h = A z + e, x = h + e, with a proposal that is too wide; and its log p(x)."""
     loading = SLOPES.T  # [Z, D]
 
-    def posterior(params, x, z):
-        return Joint((Normal(0.5 * x, 0.9), Normal(0.4 * z[0] @ SLOPES, 0.9)))
+    def up(x, choose):
+        h = choose(Normal(0.5 * x, 0.9))
+        choose(Normal(0.4 * h @ SLOPES, 0.9))
 
-    def draw(params, key, x, num):
-        keys = jax.random.split(key)
-        h = vae_jax.sample(keys[0], Normal(0.5 * x, 0.9), num)
-        return h, vae_jax.sample(keys[1], Normal(0.4 * h @ SLOPES, 0.9))
+    def down(choose):
+        choose(Normal(choose(Normal(jnp.zeros(2), 1.0)) @ loading, 1.0))
 
-    def prior(params, z):
-        return Joint((Normal(z[1] @ loading, 1.0), Normal(jnp.zeros(2), 1.0)))
-
-    model = study.Model(lambda key: {}, draw, posterior, prior, lambda params, z: Normal(z[0], 1.0))
+    model = VAE(
+        lambda key, x, label=None: {},
+        lambda params, x, label=None: Ancestral(Partial(up, x)),
+        lambda params, label=None: Ancestral(down, reverse=True),
+        lambda params, z, label=None: Normal(z[0], 1.0),
+    )
     covariance = np.asarray(loading.T @ loading) + 2 * np.eye(3)
     return model, stats.multivariate_normal(np.zeros(3), covariance)
 
@@ -45,7 +42,7 @@ def linear_gaussian():
 def test_the_likelihood_of_two_layers_is_the_exact_one():
     model, truth = linear_gaussian()
     x = np.random.default_rng(0).normal(size=(45, 3)).astype(np.float32)
-    found = study.log_likelihood(jax.random.key(0), model, {}, jnp.asarray(x), 5000)
+    found = likelihood.log_likelihood(jax.random.key(0), model, {}, jnp.asarray(x), 5000)
     error = found["standard_error_of_draws"]
     assert 0.001 < error < 0.02
     assert abs(found["value"] - truth.logpdf(x).mean()) < 4 * error
@@ -57,64 +54,60 @@ def test_the_likelihood_of_two_layers_is_the_exact_one():
 def test_replicas_side_by_side_are_those_trained_alone():
     """A loss that is a sum, and an optimizer that is mapped: neither mixes the replicas."""
     data = jnp.asarray(np.random.default_rng(1).normal(size=(20, 4, 3)), jnp.float32)
-    start = jax.random.normal(jax.random.key(2), (2, 3, 5))
+    start = {"kernel": jax.random.normal(jax.random.key(2), (2, 3, 5))}
 
-    def one(params, x):
-        return jnp.tanh(x @ params).mean() + 0.1 * jnp.square(params).sum()
+    def one(params, key, x, step):
+        kernel = params["kernel"]
+        return jnp.tanh(x @ kernel).mean() + 0.1 * jnp.square(kernel).sum(), kernel
 
-    def train(params, losses):
-        optimizer = study.make_optimizer(0.1, 20, warm_up=2)
+    def train(params):
+        losses = training.side_by_side(one)
+        optimizer = training.make_optimizer(0.1, 20, warm_up=2)
         step = vae_jax.make_train_step(losses, optimizer)
         state = vae_jax.init_state(jax.random.key(0), params, optimizer)
         for batch in data:
             state, _ = step(state, batch)
-        return np.asarray(state.params)
+        return np.asarray(state.params["kernel"])
 
-    def losses(params, key, x):
-        return jax.vmap(one, in_axes=(0, None))(params, x).sum(), None
-
-    together = train(start, losses)
+    together = train(start)
     for replica in range(2):
-        alone = train(start[replica : replica + 1], losses)
+        alone = train({"kernel": start["kernel"][replica : replica + 1]})
         np.testing.assert_allclose(together[replica], alone[0], rtol=1e-4, atol=1e-5)
     # At the end the rate is zero: the last steps of a longer training go further.
-    assert abs(together - np.asarray(start)).max() > 0.1
+    assert abs(together - np.asarray(start["kernel"])).max() > 0.1
 
 
 def test_piwae_gives_each_network_the_gradient_of_its_own_bound():
     params = {"encoder": jnp.float32(0.7), "decoder": jnp.float32(1.1)}
-    x = jnp.asarray(np.random.default_rng(3).normal(size=(4, 2)), jnp.float32)
-    noise = jax.random.normal(jax.random.key(4), (16, 4, 2))
-    model = study.Model(
-        lambda key: params,
-        lambda params, key, x, num: (params["encoder"] * x)[None] + 0.5 * noise,
-        lambda params, x, z: Normal(params["encoder"] * x, 0.5),
-        lambda params, z: Normal(jnp.zeros(2), 1.0),
-        lambda params, z: Normal(params["decoder"] * z, 1.0),
+    images = np.random.default_rng(3).integers(0, 256, (4, 2), np.uint8)
+    model = VAE(
+        lambda key, x, label=None: params,
+        lambda params, x, label=None: Normal(params["encoder"] * x, 0.5),
+        lambda params, label=None: Normal(jnp.zeros(2), 1.0),
+        lambda params, z, label=None: Normal(params["decoder"] * z, 1.0),
     )
 
-    def gradient(objective):
-        def mean(params):
-            return objective(model, params, x, model.draw(params, None, x, 16)).mean()
+    def gradient(loss):
+        of_params = jax.grad(loss(model, 16), has_aux=True)
+        return of_params(params, jax.random.key(4), images)[0]
 
-        return jax.grad(mean)(params)
-
-    def iwae(model, params, x, z):
-        densities = model.posterior(params, x, z), model.prior(params, z), model.decode(params, z)
-        return vae_jax.iwae(x, z, *densities).value
-
+    iwae, miwae = map(study.maximise, (vae_jax.iwae, rainforth2018.miwae))
     found = gradient(rainforth2018.piwae)
     np.testing.assert_allclose(found["decoder"], gradient(iwae)["decoder"], rtol=1e-5)
-    np.testing.assert_allclose(
-        found["encoder"], gradient(rainforth2018.miwae)["encoder"], rtol=1e-5
-    )
+    np.testing.assert_allclose(found["encoder"], gradient(miwae)["encoder"], rtol=1e-5)
     assert abs(found["encoder"] - gradient(iwae)["encoder"]) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["burda2016/vae-1-one-layer", "burda2016/iwae-5-two-layers"])
+def shapes_of(model):
+    """Of the parameters of a model of 784 pixels."""
+    init = model(jnp.full(784, 0.1)).init
+    return jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 784)))
+
+
+@pytest.mark.parametrize("name", ["vae-1-one-layer", "iwae-5-two-layers"])
 def test_networks_have_the_papers_sizes(name):
     """784-200-200-50 and back, both with biases; two layers 784-200-200-100-100-100-50."""
-    params = jax.eval_shape(CELLS[name].model(jnp.full(784, 0.1)).init, jax.random.key(0))
+    params = shapes_of(burda2016.CELLS[name].model)
     sizes = sorted(leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2)
     one = [(784, 200), (200, 200), (200, 100), (50, 200), (200, 200), (200, 784)]
     two = [(784, 200), (200, 200), (200, 200), (100, 100), (100, 100), (100, 100)]
@@ -122,17 +115,11 @@ def test_networks_have_the_papers_sizes(name):
     assert sizes == sorted(one if "one-layer" in name else two)
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_shares_of_a_training_add_up(name):
-    assert sum(part.share for part in CELLS[name].parts) == pytest.approx(1)
-    assert CELLS[name].published is None or 80 < CELLS[name].published < 90
-
-
 @pytest.mark.parametrize("budget", ["", "30", "m", "-1m", "0s", "1d"])
 def test_a_budget_that_is_no_time_is_refused(budget):
     with pytest.raises(UsageError, match="give a time such as 90s, 30m or 2h"):
-        study.seconds(budget)
-    assert [study.seconds(text) for text in ("90s", "1.5m", "2h")] == [90, 90, 7200]
+        training.seconds(budget)
+    assert [training.seconds(text) for text in ("90s", "1.5m", "2h")] == [90, 90, 7200]
 
 
 def test_the_page_is_that_of_the_results():
