@@ -9,6 +9,7 @@ from vae_jax.run.options.groups import (
     GRADIENTS,
     LEARNED_PRIORS,
     Data,
+    Model,
     Objective,
     Options,
     OwnData,
@@ -48,14 +49,7 @@ def check(options: Options) -> None:
         check_at_least(1, image_size=options.data.image_size)
     check_seed(training.seed)
     check_at_least(2, **dataclasses.asdict(options.evaluation))
-    if model.channels is not None and model.network not in CONVOLUTIONS:
-        raise UsageError(
-            f"--channels is of convolutions but --network={model.network} has none: leave it out, "
-            f"or choose {' or '.join(CONVOLUTIONS)}"
-        )
-    for name, widths in ("hidden", model.hidden), ("channels", model.channels):
-        if widths is not None and (not widths or min(widths) < 1):
-            raise UsageError(f"--{name} is {widths}: give one positive width or more")
+    _check_network(model)
     if training.learning_rate is not None:
         check_learning_rate(training.learning_rate)
     if training.clip_norm != "auto" and not training.clip_norm > 0:
@@ -71,6 +65,28 @@ def check(options: Options) -> None:
         raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
     if options.run.resume and options.run.overwrite:
         raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them")
+
+
+def _check_network(model: Model) -> None:
+    if model.hidden is not None and model.channels is not None:
+        raise UsageError(
+            "--hidden is of dense layers and --channels of convolutions, and no network has both: "
+            "leave one of them out"
+        )
+    dense = model.network not in (None, *CONVOLUTIONS)
+    if model.channels is not None and dense:
+        raise UsageError(
+            f"--channels is of convolutions but --network={model.network} has none: leave it out, "
+            f"or choose {' or '.join(CONVOLUTIONS)}"
+        )
+    if model.hidden is not None and model.network in CONVOLUTIONS:
+        raise UsageError(
+            f"--hidden is of dense layers but --network={model.network} has its own: leave it out, "
+            "or choose mlp, gated or residual"
+        )
+    for name, widths in ("hidden", model.hidden), ("channels", model.channels):
+        if widths is not None and (not widths or min(widths) < 1):
+            raise UsageError(f"--{name} is {widths}: give one positive width or more")
 
 
 def _check_latents(options: Options) -> None:

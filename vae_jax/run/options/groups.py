@@ -58,11 +58,12 @@ class OwnData:
 class Model:
     """The networks."""
 
-    network: Literal["mlp", "gated", "residual", "conv", "residual_conv"] = "mlp"
+    network: Literal["mlp", "gated", "residual", "conv", "residual_conv"] | None = None
     """mlp is the fastest on a CPU. gated lets each layer's linear part through a gate, as the
     VampPrior's models do, with twice the parameters of mlp. residual has a way around each pair of
     layers, for many --hidden. conv has the fewest parameters. residual_conv is as deep as the
-    pictures' size needs: for 32 x 32 and more, and an accelerator."""
+    pictures' size needs: for 32 x 32 and more, and an accelerator. When not given: mlp, and conv of
+    your own pictures in colour or larger than 64 x 64."""
     likelihood: (
         Literal[
             "bernoulli",
@@ -85,18 +86,21 @@ class Model:
     student_t, for outliers; continuous_bernoulli, what cross-entropy of greys lacks to be a
     density. Of bytes alone: discretized_logistic, the probability of a byte, the ends 0 and 255
     open; mixture_of_logistics, five of these for a pixel, whose channels agree; categorical, 256
-    numbers for each byte, of any shape, and slow. When not given: bernoulli of zeros and ones, and
-    normal of all else."""
+    numbers for each byte, of any shape, and slow. When not given: bernoulli of zeros and ones;
+    discretized_logistic of your own greys and mixture_of_logistics of your own colours, both where
+    they are bytes; and normal of all else."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the dense layers' matrix products; bfloat16 still sums in float32."""
     latent_dim: int | None = None
     """Dimensions that do not pay for their KL switch themselves off. 40 when not given, more than
     MNIST uses; 128 of your own images in grey or colour."""
-    hidden: tuple[int, ...] = (400, 400)
-    """Widths of the hidden layers of mlp, gated and residual; the decoder has them in reverse."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers of mlp, gated and residual; the decoder has them in reverse. 400
+    and 400 when not given."""
     channels: tuple[int, ...] | None = None
     """Channels of the convolutions; each halves height and width. When not given: 32 and 64 of
-    conv; of residual_conv as many as end at 7 x 7 or less, from 32 up to 256."""
+    conv; of residual_conv, and of conv where the pictures had it chosen, as many as end at 7 x 7 or
+    less, from 32 up to 256."""
     conditional: bool = False
     """Learn p(x|c), c the label, whose embedding goes into the encoder and the decoder."""
     posterior: Literal["normal", "full", "planar", "iaf", "coupling", "power_spherical"] = "normal"
@@ -123,11 +127,13 @@ class Training:
 
     epochs: int | None = None
     """Passes over the training set. When not given: 18 of MNIST and its like, 200 of the small
-    digits, and of your own images as many as make 10,000 steps."""
+    digits, and of your own images as many as make 10,000 steps, or 4,000 of mixture_of_logistics
+    and categorical, which are slow."""
     patience: int | None = None
     """Epochs without a better validation ELBO after which training ends; the parameters of the best
-    epoch are the result. 0 never ends it, and takes the last. When not given: as many as make 1,000
-    steps of your own images; 0 else, and with --beta or --free-bits, whose aim is not the ELBO."""
+    epoch are the result. 0 never ends it, and takes the last. When not given: of your own images as
+    many as make a tenth of these steps; 0 else, and with --beta or --free-bits, whose aim is not
+    the ELBO."""
     batch_size: int | None = None
     """Examples a step, over all devices. 128 when not given, and less of few images, said in a
     line."""

@@ -51,11 +51,11 @@ def from_json(config: dict[str, Any]) -> Options:
     for group, name in (*paths, ("training", "init_from"), ("run", "output")):
         if config[group].get(name) is not None:
             config[group][name] = Path(config[group][name])
-    config["model"]["hidden"] = tuple(config["model"]["hidden"])
-    channels = config["model"]["channels"]
-    # Of version 0.1 and 0.2 a run of an MLP has channels too.
-    of_conv = channels is not None and config["model"]["network"] in CONVOLUTIONS
-    config["model"]["channels"] = tuple(channels) if of_conv else None
+    # Of versions 0.1 and 0.2 every run has both.
+    other = "hidden" if config["model"]["network"] in CONVOLUTIONS else "channels"
+    for name in "hidden", "channels":
+        widths = config["model"][name]
+        config["model"][name] = None if widths is None or name == other else tuple(widths)
     if config["training"]["clip_norm"] is None:
         config["training"]["clip_norm"] = math.inf
     own = "image_size" in config["data"]
