@@ -100,12 +100,6 @@ def test_what_makes_no_sense_is_refused_with_what_does(images, binarization, nam
         defaults.likelihood(chosen, dataset(images))
 
 
-@pytest.mark.parametrize(("binarization", "name"), [("none", "normal"), ("dynamic", "bernoulli")])
-def test_the_default_follows_the_data(binarization, name):
-    chosen = options.Options(options.Data(binarization=binarization))
-    assert defaults.likelihood(chosen, dataset(BYTES)) == name
-
-
 def test_sigma_vae_weighs_no_draws():
     chosen = options.Options(
         model=options.Model(likelihood="sigma_vae"),

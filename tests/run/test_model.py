@@ -35,7 +35,7 @@ def test_a_very_wide_kernel_is_moved_as_far_as_one_of_3072_inputs():
         np.testing.assert_allclose(sums, -3.072, rtol=1e-4)
 
 
-NETWORKS = typing.get_args(typing.get_type_hints(Model)["network"])
+NETWORKS = typing.get_args(typing.get_args(typing.get_type_hints(Model)["network"])[0])
 
 
 @pytest.mark.few(2)
@@ -92,6 +92,10 @@ def test_channels_of_a_network_without_convolutions_are_refused():
     check(Options(model=Model(network="residual_conv", channels=(8,))))
     with pytest.raises(UsageError, match=r"--channels is \(0,\)"):
         check(Options(model=Model(network="conv", channels=(0,))))
+    with pytest.raises(UsageError, match=r"--hidden is of dense layers but --network=conv has"):
+        check(Options(model=Model(network="conv", hidden=(8,))))
+    with pytest.raises(UsageError, match=r"--hidden is of dense layers and --channels of conv"):
+        check(Options(model=Model(hidden=(8,), channels=(8,))))
 
 
 @pytest.mark.relax("numpy_dtype_promotion")

@@ -1,6 +1,7 @@
 """Runs on one's own images: names, places and defaults that nobody had to give."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -96,7 +97,7 @@ def test_data_that_have_moved_are_found_where_data_says_and_others_are_refused(p
     stored = options.from_json(config["options"])
     moved = options.moved(stored.data, str(write_pictures(tmp_path / "moved", 60)))
     assert data.load_of_run(config, moved).digest == config["digest"]
-    options.check_resumed(options.dataclasses.replace(stored, data=moved), stored)
+    options.check_resumed(dataclasses.replace(stored, data=moved), stored)
     grown = options.moved(stored.data, str(write_pictures(tmp_path / "grown", 65)))
     with pytest.raises(DataError, match="65 images where the run saw 60") as raised:
         data.load_of_run(config, grown)

@@ -145,8 +145,9 @@ class MixtureOfDiscretizedLogistics:
         """[*b, *event], of the logistic variables, before they are cut into levels."""
         logits, means, coefficients = in_widest(self.logits, self.means, self.coefficients)
         found: list[Array] = []
-        for channel in range(self.shape[-1]):
-            found.append(_shifted(channel, means, coefficients, found))
+        coefficients = jnp.moveaxis(coefficients, -2, 0)
+        for centre in jnp.moveaxis(means, -2, 0):
+            found.append(_shifted(centre, coefficients, found))
         weights = jax.nn.softmax(logits)[..., None, :]
         mean: Array = (jnp.stack(found, axis=-2) * weights).sum(-1)
         return mean.astype(self.means.dtype)
@@ -161,16 +162,18 @@ class MixtureOfDiscretizedLogistics:
         noise = jax.random.logistic(noise_key, (*sample_shape, *self.shape), logits.dtype)
 
         def chosen(parameter: Array) -> Array:
-            """Of the component, with a last axis of length 1 in the place of K."""
+            """Of the component, [C, *pixels] or [pairs, *pixels]."""
             long = jnp.broadcast_to(parameter, (*sample_shape, *parameter.shape))
-            return jnp.take_along_axis(long, component[..., None, None], axis=-1)
+            of_it = jnp.take_along_axis(long, component[..., None, None], axis=-1)
+            return jnp.moveaxis(of_it[..., 0], -1, 0)
 
         means, scales, coefficients = map(chosen, parameters)
         levels: list[Array] = []
-        for channel in range(self.shape[-1]):
-            before = [_middle(level, self.num_levels, means.dtype)[..., None] for level in levels]
-            centre = _shifted(channel, means, coefficients, before)[..., 0]
-            drawn = centre + scales[..., channel, 0] * noise[..., channel]
+        for centre, scale, of_channel in zip(
+            means, scales, jnp.moveaxis(noise, -1, 0), strict=True
+        ):
+            before = [_middle(level, self.num_levels, means.dtype) for level in levels]
+            drawn = _shifted(centre, coefficients, before) + scale * of_channel
             levels.append(_level(drawn, self.num_levels))
         return jnp.stack(levels, axis=-1)
 
@@ -181,19 +184,22 @@ class MixtureOfDiscretizedLogistics:
         given = self.logits, self.means, self.scales, self.coefficients
         logits, means, scales, coefficients = in_widest(*given)
         pairs, num_components = coefficients.shape[-2:]
-        means, scales = (jnp.broadcast_to(a, (*shape, num_components)) for a in (means, scales))
-        logits = jnp.broadcast_to(logits, (*shape[:-1], num_components))
+        means, scales = (
+            _pixels_last(jnp.broadcast_to(a, (*shape, num_components))) for a in (means, scales)
+        )
         coefficients = jnp.broadcast_to(coefficients, (*shape[:-1], pairs, num_components))
-        level = jnp.broadcast_to(level, shape)[..., None]
-        terms = jax.nn.log_softmax(logits)
+        coefficients = _pixels_last(coefficients)
+        logits = jnp.broadcast_to(logits, (*shape[:-1], num_components))
+        terms = jax.nn.log_softmax(jnp.moveaxis(logits, -1, 0), axis=0)
+        level = jnp.moveaxis(jnp.broadcast_to(level, shape), -1, 0)
         before: list[Array] = []
-        for channel in range(shape[-1]):
-            now = level[..., channel, :]
-            centre = _shifted(channel, means, coefficients, before)
+        for centre, scale, now in zip(means, scales, level, strict=True):
+            centre = _shifted(centre, coefficients, before)
             of_channel = jnp.broadcast_to(now, centre.shape)
-            terms += log_mass(of_channel, centre, scales[..., channel, :], self.num_levels)
-            before.append(_middle(now, self.num_levels, means.dtype))
-        total = jax.nn.logsumexp(terms, axis=-1)
+            terms += log_mass(of_channel, centre, scale, self.num_levels)
+            middle = _middle(now, self.num_levels, means.dtype)
+            before.append(jnp.broadcast_to(middle, centre.shape))
+        total = jax.nn.logsumexp(terms, axis=0)
         return in_narrowest(sum_event(total, self.event_ndims - 1), *given)
 
 
@@ -228,10 +234,14 @@ def _middle(level: Array, num_levels: int, dtype: Any) -> Array:
     return (level.astype(dtype) + 0.5) / num_levels
 
 
-def _shifted(channel: int, mean: Array, coefficients: Array, before: list[Array]) -> Array:
-    """A channel's means [..., K], moved by the channels before it."""
-    moved = mean[..., channel, :]
-    first = channel * (channel - 1) // 2
-    for j, x in enumerate(before):
-        moved = moved + coefficients[..., first + j, :] * (x - 0.5)
-    return moved
+def _shifted(mean: Array, coefficients: Array, before: list[Array]) -> Array:
+    """A channel's mean, moved by the channels before it; coefficients [pairs, ...]."""
+    first = len(before) * (len(before) - 1) // 2
+    for coefficient, x in zip(coefficients[first:], before, strict=False):
+        mean = mean + coefficient * (x - 0.5)
+    return mean
+
+
+def _pixels_last(parameter: Array) -> Array:
+    """[*pixels, C, K] -> [C, K, *pixels], so that a CPU's loops are along the many pixels."""
+    return jnp.moveaxis(parameter, (-2, -1), (0, 1))

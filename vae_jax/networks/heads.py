@@ -189,20 +189,39 @@ class MixtureOfDiscretizedLogisticsDecoder(nn.Module):
         channels, num = self.num_channels, self.num_components
         pairs = channels * (channels - 1) // 2
         features = nn.silu(_apply(self.network, z, label))
-        output = nn.Dense(num * (1 + 2 * channels + pairs))(features)
-        output = output.reshape(*output.shape[:-1], -1, num)
+        output = _DenseOverPixels((1 + 2 * channels + pairs) * num, name="Dense_0")(features)
+        output = output.reshape(-1, num, *output.shape[1:])
         ends = 1, 1 + channels, 1 + 2 * channels
-        logits, means, log_scales, coefficients = jnp.split(output, ends, axis=-2)
+        logits, means, log_scales, coefficients = jnp.split(output, ends)
         spread = jax.scipy.special.ndtri((jnp.arange(num, dtype=output.dtype) + 0.5) / num)
-        means = means + jnp.broadcast_to(spread, means.shape)
+        means = means + jnp.broadcast_to(spread.reshape(-1, *(1,) * (means.ndim - 2)), means.shape)
+        scales = 0.5 * self.initial_scale * jnp.exp(bounded(log_scales))
+        means = self.initial_mean + self.initial_scale * means
+        last = (0, 1), (-2, -1)
         return MixtureOfDiscretizedLogistics(
-            logits[..., 0, :],
-            self.initial_mean + self.initial_scale * means,
-            0.5 * self.initial_scale * jnp.exp(bounded(log_scales)),
-            jnp.tanh(coefficients),
+            jnp.moveaxis(logits[0], 0, -1),
+            jnp.moveaxis(means, *last),
+            jnp.moveaxis(scales, *last),
+            jnp.moveaxis(jnp.tanh(coefficients), *last),
             event_ndims=self.event_ndims,
             num_levels=self.num_levels,
         )
+
+
+class _DenseOverPixels(nn.Module):
+    """`nn.Dense` whose outputs are the first axis, so that a CPU's loops are along the pixels."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[*b, F] -> [features, *b]."""
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        rows = x.reshape(-1, x.shape[-1])
+        output = jax.lax.dot_general(kernel, rows, (((0,), (1,)), ((), ())))
+        return (output + jnp.broadcast_to(bias[:, None], output.shape)).reshape(-1, *x.shape[:-1])
 
 
 class CategoricalDecoder(nn.Module):

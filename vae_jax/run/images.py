@@ -60,7 +60,9 @@ def run(chosen: options.Options, prog: str) -> None:
         dataset = conditional.labelled(dataset)
     if streamed(chosen, dataset):
         extras.check("grain")
-    job = open_job(defaults.settled(chosen, dataset, mesh), dataset, mesh, prog, start)
+    complete = defaults.settled(chosen, dataset, mesh)
+    of_data = defaults.described(chosen, complete, dataset)
+    job = open_job(complete, dataset, mesh, prog, start, of_data)
     fitted = _train(job)
     if jax.process_index() == 0:
         try:
@@ -311,6 +313,7 @@ def _described(job: Job) -> dict[str, Any]:
         "prior": job.prior,
         "latent_dim": job.chosen.model.latent_dim,
         "conditional": job.chosen.model.conditional,
+        "defaults": job.config.get("defaults"),
         **dataclasses.asdict(job.chosen.objective),
     }
 

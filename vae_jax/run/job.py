@@ -96,9 +96,23 @@ def streamed(chosen: options.Options, dataset: Dataset) -> bool:
 
 
 def open_job(
-    chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh, prog: str, start: float
+    chosen: options.Options,
+    dataset: Dataset,
+    mesh: jax.sharding.Mesh,
+    prog: str,
+    start: float,
+    of_data: dict[str, Any] | None = None,
 ) -> Job:
-    """Opens the folder, says what is about to run, and builds what it is made of."""
+    """Opens the folder, says what is about to run, and builds what it is made of.
+
+    Args:
+      chosen: the options, complete.
+      dataset: the images.
+      mesh: the devices.
+      prog: the command, for the line that goes on with the run.
+      start: of the process, by time.perf_counter.
+      of_data: from `defaults.described`.
+    """
     output, leader = chosen.run.output, jax.process_index() == 0
     if chosen.run.resume and output is not None:
         dataset = dataset._replace(notice=folder.read_config(output)["notice"])
@@ -121,9 +135,11 @@ def open_job(
         "num_images": dataset.num_images,
         "digest": dataset.digest,
         "pixels": {**pixels._asdict(), "mean": None},
+        "defaults": of_data,
     }
     if chosen.run.resume:
         stored = folder.read_config(output)
+        config["defaults"] = stored.get("defaults")
         _say_longer(chosen.training, stored["options"]["training"]["epochs"], dataset)
         if "pixels" not in stored:  # a run of version 0.1
             for name in "pixels", "digest":
@@ -225,6 +241,8 @@ def _announce(job: Job) -> None:
     if dataset.names:
         more = f", ... ({len(dataset.names)} in all)" if len(dataset.names) > 20 else ""
         print(f"classes: {', '.join(dataset.names[:20])}{more}")
+    if (of_data := job.config["defaults"]) is not None:
+        print(defaults.announced(of_data))
     for note in dataset.notes:
         print(f"note: {note}")
     if aim := objective.described(job.chosen.objective):

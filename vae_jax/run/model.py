@@ -191,7 +191,8 @@ def _networks(
 ) -> tuple[nn.Module, nn.Module]:
     """The encoder's network, with the outputs that its posterior takes, and the decoder's."""
     assert options.latent_dim is not None
-    statistics, backwards = (latents.num_statistics(options),), options.hidden[::-1]
+    statistics, hidden = (latents.num_statistics(options),), options.hidden or HIDDEN
+    backwards = hidden[::-1]
     plain: dict[str, Any] = {"matmul": matmul, "condition": condition}
     active: dict[str, Any] = {"activation": nn.silu, **plain}
     if options.network in CONVOLUTIONS and min(image_shape[:2]) < _SMALLEST:
@@ -200,19 +201,19 @@ def _networks(
             f"{image_shape[0]} x {image_shape[1]}, no pictures: choose mlp, gated or residual"
         )
     match options.network:
-        case "mlp":
+        case "mlp" | None:
             return (
-                networks.MLP(statistics, options.hidden, event_ndims=3, **active),
+                networks.MLP(statistics, hidden, event_ndims=3, **active),
                 networks.MLP(output_shape, backwards, bias_init=bias_init, **active),
             )
         case "gated":
             return (
-                networks.GatedMLP(statistics, options.hidden, event_ndims=3, **plain),
+                networks.GatedMLP(statistics, hidden, event_ndims=3, **plain),
                 networks.GatedMLP(output_shape, backwards, bias_init=bias_init, **plain),
             )
         case "residual":
             return (
-                networks.ResidualMLP(statistics, options.hidden, event_ndims=3, **active),
+                networks.ResidualMLP(statistics, hidden, event_ndims=3, **active),
                 networks.ResidualMLP(output_shape, backwards, bias_init=bias_init, **active),
             )
         case "conv":
@@ -231,6 +232,9 @@ def _networks(
             )
     raise ValueError(f"network is {options.network}")
 
+
+HIDDEN = (400, 400)
+"""Widths of the dense networks' layers, where none are given."""
 
 # Pixels a side of a picture: less has nothing to halve.
 _SMALLEST = 4

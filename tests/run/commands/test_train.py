@@ -34,18 +34,25 @@ def test_a_folder_of_colour_pictures_trains_with_one_command(command, tmp_path):
     # Each picture is there three times, and all three are in one split.
     assert all(size and size % 3 == 0 for size in sizes)
     assert sizes[0] > 100
-    assert (written["binarization"], written["likelihood"]) == ("none", "normal")
+    assert (written["binarization"], written["likelihood"]) == ("none", "mixture_of_logistics")
+    assert written["defaults"]["kind"] == "colours"
+    # Widths say which network, and what is given is not chosen.
+    assert written["defaults"]["options"]["network"] == written["network"] == "mlp"
+    assert "latent_dim" not in written["defaults"]["options"]
+    assert "chosen for colours: --likelihood=mixture_of_logistics --network=mlp" in process.stdout
     assert np.isfinite(written["test_log_likelihood"])
     with Image.open(output / "samples.png") as picture:
         assert picture.mode == "RGB"
     process = command("train", f"--output={output}", "--resume", "--epochs=3")
     assert process.returncode == 0, process.stderr
     assert results(output)["epochs"] == 3
+    assert results(output)["defaults"] == written["defaults"]
+    assert "chosen for colours: --likelihood=mixture_of_logistics" in process.stdout
     process = command("evaluate", output, "--num-samples=5")
     assert process.returncode == 0, process.stderr
     again = json.loads((output / "evaluation.json").read_text())
     for numbers in results(output), again:
-        bits = 8 - numbers["test_log_likelihood"] / (5 * 4 * 3) / np.log(2)
+        bits = -numbers["test_log_likelihood"] / (5 * 4 * 3) / np.log(2)
         assert numbers["test_bits_per_dimension"] == pytest.approx(bits)
     assert f"bits per dimension {bits:7.2f}, of bytes" in process.stdout
 

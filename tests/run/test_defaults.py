@@ -1,0 +1,101 @@
+"""What is chosen for data of a kind, where no option says otherwise."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from vae_jax import networks
+from vae_jax.run import defaults, options
+from vae_jax.run.data.dataset import Dataset, Split
+from vae_jax.run.errors import UsageError
+
+MESH = Mesh(np.array(jax.devices()[:1]), ("data",))
+
+
+def dataset_of(shape, dtype=np.uint8, **changed):
+    split = Split(np.zeros((1000, *shape), dtype), np.full(1000, -1, np.int32))
+    return Dataset("pets", split, split, split, 0, "pets", **changed)
+
+
+def complete(dataset, **model):
+    chosen = options.OwnOptions(options.OwnData("pets.npy"), options.Model(**model))
+    settled = defaults.settled(chosen, dataset, MESH)
+    return settled, defaults.described(chosen, settled, dataset)
+
+
+SHAPES = [(32, 32, 3), (5, 4, 3), (32, 32, 4), (28, 28, 1), (31, 17, 1), (100, 60, 1), (80, 80, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["bytes", "floats", "binary"])
+def test_the_table_is_followed_and_says_so(shape, kind):
+    dtype = np.float32 if kind == "floats" else np.uint8
+    settled, found = complete(dataset_of(shape, dtype, binary=kind == "binary"))
+    expected = {
+        ("bytes", 1): "discretized_logistic",
+        ("bytes", 3): "mixture_of_logistics",
+        ("bytes", 4): "mixture_of_logistics",
+        ("binary", shape[-1]): "bernoulli",
+    }.get((kind, shape[-1]), "normal")
+    colours = kind != "binary" and shape[-1] > 1
+    conv = min(shape[:2]) >= 16 and (colours or max(shape) > 64)
+    model = settled.model
+    assert (model.likelihood, model.network) == (expected, "conv" if conv else "mlp")
+    assert model.latent_dim == (40 if kind == "binary" else 128)
+    assert settled.training.learning_rate == (2e-3 if kind == "binary" else 1e-3)
+    assert model.channels == (networks.channels_for(shape) if conv else None)
+    assert model.hidden == (None if conv else (400, 400))
+    slow = expected == "mixture_of_logistics"
+    assert settled.training.epochs == -(-(4_000 if slow else 10_000) // 7)
+    line = defaults.announced(found)
+    assert f"--likelihood={expected} --network={model.network}" in line
+    assert f"({expected}: " in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("given", "network"),
+    [
+        ({"hidden": (16,)}, "mlp"),
+        ({"channels": (8,)}, "conv"),
+        ({"network": "residual_conv"}, "residual_conv"),
+        ({"network": "gated", "latent_dim": 3, "likelihood": "laplace"}, "gated"),
+    ],
+)
+def test_what_is_given_stays_and_is_not_explained(given, network):
+    settled, found = complete(dataset_of((32, 32, 3)), **given)
+    assert settled.model.network == network
+    for name, value in given.items():
+        assert getattr(settled.model, name) == value
+        assert name not in found["options"]
+    assert "network" not in found["why"]
+    assert ("likelihood" in found["why"]) == ("likelihood" not in given)
+
+
+@pytest.mark.parametrize(("binarization", "name"), [("none", "normal"), ("dynamic", "bernoulli")])
+def test_named_sets_keep_what_their_runs_compare_by(binarization, name):
+    chosen = options.Options(options.Data("mnist", binarization=binarization))
+    dataset = dataset_of((28, 28, 1))._replace(name="mnist")
+    settled = defaults.settled(chosen, dataset, MESH)
+    model, training = settled.model, settled.training
+    assert (model.likelihood, model.network, model.latent_dim) == (name, "mlp", 40)
+    assert model.hidden == (400, 400)
+    assert (training.epochs, training.patience, training.batch_size) == (18, 0, 128)
+    assert training.learning_rate == (1e-3 if name == "normal" else 2e-3)
+    assert defaults.described(chosen, settled, dataset) is None
+
+
+def test_a_run_of_before_has_no_such_entry_and_both_widths():
+    chosen, _ = complete(dataset_of((32, 32, 3)), network="conv")
+    stored = options.to_json(chosen)
+    stored["model"] |= {"hidden": [400, 400], "channels": [32, 64]}
+    assert options.from_json(stored).model.hidden is None
+    stored["model"] |= {"network": "mlp"}
+    model = options.from_json(stored).model
+    assert (model.hidden, model.channels) == ((400, 400), None)
+
+
+def test_a_likelihood_of_bytes_is_not_of_floats():
+    with pytest.raises(UsageError, match="as numbers that are no bytes: choose from normal"):
+        complete(dataset_of((32, 32, 3), np.float32), likelihood="mixture_of_logistics")

@@ -1,0 +1,57 @@
+"""The options of a run: what there is to choose, what cannot be used, and how they are stored."""
+
+from vae_jax.run.options.checks import (
+    check,
+    check_at_least,
+    check_learning_rate,
+    check_resumed,
+    check_seed,
+)
+from vae_jax.run.options.groups import (
+    BINARY,
+    CONVOLUTIONS,
+    DENSITIES,
+    GRADIENTS,
+    LEARNED_PRIORS,
+    NUMBERS,
+    OF_BYTES,
+    Data,
+    Devices,
+    Evaluation,
+    Model,
+    Objective,
+    Options,
+    OwnData,
+    OwnOptions,
+    Run,
+    Training,
+)
+from vae_jax.run.options.stored import from_json, moved, to_json
+
+__all__ = [
+    "BINARY",
+    "CONVOLUTIONS",
+    "DENSITIES",
+    "GRADIENTS",
+    "LEARNED_PRIORS",
+    "NUMBERS",
+    "OF_BYTES",
+    "Data",
+    "Devices",
+    "Evaluation",
+    "Model",
+    "Objective",
+    "Options",
+    "OwnData",
+    "OwnOptions",
+    "Run",
+    "Training",
+    "check",
+    "check_at_least",
+    "check_learning_rate",
+    "check_resumed",
+    "check_seed",
+    "from_json",
+    "moved",
+    "to_json",
+]
