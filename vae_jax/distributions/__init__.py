@@ -28,7 +28,9 @@ from vae_jax.distributions.divergence import kl_divergence
 from vae_jax.distributions.drawn import sample_scored
 from vae_jax.distributions.flow import Flow
 from vae_jax.distributions.heavy_tailed import Laplace, StudentT
+from vae_jax.distributions.incomplete import Incomplete
 from vae_jax.distributions.joint import Joint
+from vae_jax.distributions.markov import MarkovChain
 from vae_jax.distributions.mixture import Mixture, vamp_mixture
 from vae_jax.distributions.normal import MultivariateNormal, Normal, optimal_scale
 from vae_jax.distributions.protocol import Distribution, log_prob, sample
@@ -46,9 +48,11 @@ __all__ = [
     "Distribution",
     "Draw",
     "Flow",
+    "Incomplete",
     "InverseAutoregressive",
     "Joint",
     "Laplace",
+    "MarkovChain",
     "Mixture",
     "MixtureOfDiscretizedLogistics",
     "MultivariateNormal",

@@ -50,6 +50,7 @@ from vae_jax.networks.latents import (
 from vae_jax.networks.mlp import MLP, GatedMLP, ResidualMLP
 from vae_jax.networks.precision import matmul_bfloat16
 from vae_jax.networks.residual import ResidualConvDecoder, ResidualConvEncoder, channels_for
+from vae_jax.networks.sequence import Combiner, GatedTransition, Smoother
 
 __all__ = [
     "MLP",
@@ -62,6 +63,7 @@ __all__ = [
     "Conv",
     "ConvDecoder",
     "ConvEncoder",
+    "Combiner",
     "CouplingLayer",
     "DiscretizedLogisticDecoder",
     "Encoder",
@@ -70,6 +72,7 @@ __all__ = [
     "FlowPrior",
     "FullCovarianceEncoder",
     "GatedMLP",
+    "GatedTransition",
     "LadderDecoder",
     "LadderEncoder",
     "LaplaceDecoder",
@@ -82,6 +85,7 @@ __all__ = [
     "ResidualConvEncoder",
     "ResidualMLP",
     "SphericalPrior",
+    "Smoother",
     "StandardPrior",
     "StridedConv",
     "StudentTDecoder",
