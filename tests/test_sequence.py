@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import vae_jax
-from vae_jax import Incomplete, MarkovChain, Normal, networks
+from vae_jax import MarkovChain, Masked, Normal, networks
 
 MODEL = vae_jax.make_state_space(
     networks.Smoother(6),
@@ -15,9 +15,9 @@ MODEL = vae_jax.make_state_space(
     networks.GatedTransition(4),
     networks.BernoulliDecoder(networks.MLP((3,), (5,)), event_ndims=2),
     latent_dim=2,
-    length=7,
+    length=5,
 )
-LENGTHS = (7, 3, 5)
+LENGTHS = (5, 3)
 
 
 def sequences():
@@ -37,73 +37,48 @@ def padded(length):
 PARAMS = jax.tree.map(
     # Away from where the posterior is the prior.
     lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
-    MODEL.init(jax.random.key(0), padded(7)),
+    MODEL.init(jax.random.key(0), padded(5)),
 )
 
 
-def bound_of(params, x, z, gradient="elbo"):
+@jax.jit
+def bound_of(params, x, z):
     posterior, prior = MODEL.encode(params, x), MODEL.prior(params)
-    return getattr(vae_jax, gradient)(x, z, posterior, prior, MODEL.decode(params, z))
+    return vae_jax.elbo(x, z, posterior, prior, MODEL.decode(params, z))
 
 
-def _draws(x):
+@jax.jit
+def draws(x):
     return vae_jax.sample(jax.random.key(1), MODEL.encode(PARAMS, x))
 
 
-def test_padding_changes_neither_the_bound_nor_its_gradient():
-    """Of a padded batch, against the sequences one by one at the same draws."""
+def test_padding_changes_neither_draws_nor_bound_nor_gradient():
+    """Of a sequence in a padded batch, against the sequence by itself."""
 
     @jax.jit
-    def in_batch(params, x):
-        def total(params):
-            noise = jax.random.normal(jax.random.key(1), (3, 9, 2))
-            z = _reparameterised(params, x, noise[:, : x.shape[1]])
-            return bound_of(params, x, z).value
+    def found(params, x, z):
+        return jax.value_and_grad(lambda params: bound_of(params, x, z).value[-1])(params)
 
-        value, pullback = jax.vjp(total, params)
-        return value, pullback(jnp.ones_like(value))[0]
-
-    noise = jax.random.normal(jax.random.key(1), (3, 9, 2))
-    values, gradients = [], []
-    for row, x in enumerate(sequences()):
-        x = jnp.asarray(x)[None]
-
-        def one(params, x=x, row=row):
-            z = _reparameterised(params, x, noise[row : row + 1, : x.shape[1]])
-            return bound_of(params, x, z).value.sum()
-
-        value, gradient = jax.jit(jax.value_and_grad(one))(PARAMS)
-        values.append(value)
-        gradients.append(gradient)
-    alone = jax.tree.map(lambda *leaves: sum(leaves), *gradients)
-    for length in (7, 9):
-        together, gradient = in_batch(PARAMS, padded(length))
-        np.testing.assert_allclose(together, np.stack(values), rtol=1e-5)
-        for found, expected in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-            assert np.isfinite(found).all()
-
-
-def _reparameterised(params, x, noise):
-    """The posterior's draw by given noise [B, T, Z], step by step and written out."""
-    chain = MODEL.encode(params, x)
-    z, steps = jnp.zeros((len(x), 2)), []
-    for t in range(x.shape[1]):
-        step = chain.step(z, jax.tree.map(lambda a, t=t: a[:, t], chain.inputs))
-        z = step.mean + step.scale * noise[:, t]
-        steps.append(z)
-    return jnp.stack(steps, axis=1)
+    x, short = padded(5), jnp.asarray(sequences()[-1])[None]
+    np.testing.assert_allclose(draws(x[-1:])[:, : short.shape[1]], draws(short), rtol=1e-5)
+    z = jax.random.normal(jax.random.key(2), (2, 5, 2))
+    value, gradient = found(PARAMS, x, z)
+    expected, alone = found(PARAMS, short, z[-1:, : short.shape[1]])
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(alone["encoder"])) > 0.01
 
 
 def test_what_stands_behind_a_mask_is_never_seen():
     """A value within a sequence that is missing: its likelihood is left out, and nothing is NaN."""
-    x = padded(7).at[0, 2, 1].set(jnp.nan)
-    z = _draws(x)
-    with_all, without = (bound_of(PARAMS, x, z).log_likelihood for x in (padded(7), x))
+    x = padded(5).at[0, 2, 1].set(jnp.nan)
+    z = draws(x)
+    with_all, without = (bound_of(PARAMS, x, z).log_likelihood for x in (padded(5), x))
     logits = np.asarray(MODEL.decode(PARAMS, z).distribution.logits, np.float64)[0, 2, 1]
-    log_p = stats.bernoulli(1 / (1 + np.exp(-logits))).logpmf(int(padded(7)[0, 2, 1]))
+    log_p = stats.bernoulli(1 / (1 + np.exp(-logits))).logpmf(int(padded(5)[0, 2, 1]))
     np.testing.assert_allclose(with_all[0] - without[0], log_p, rtol=1e-4)
-    gradient = jax.grad(lambda params: bound_of(params, x, z).value.sum())(PARAMS)
+    gradient = jax.jit(jax.grad(lambda params: bound_of(params, x, z).value.sum()))(PARAMS)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
@@ -111,7 +86,7 @@ LOADING, DRIFT, NOISE = np.array([[1.0, 0.3]]), np.array([[0.9, 0.2], [-0.1, 0.7
 
 
 def _linear(length):
-    """z_t = A z_(t-1) + e, x_t = C z_t + noise: a prior, and the joint Gaussian of x, written out."""
+    """z_t = A z_(t-1) + e, x_t = C z_t + noise: the prior, and the Gaussian of x, written out."""
     prior = MarkovChain(
         lambda z, _: Normal(z @ jnp.asarray(DRIFT.T, jnp.float32), 1.0),
         jnp.array([1.0, -1.0]),
@@ -150,7 +125,7 @@ def test_the_likelihood_of_a_linear_state_space_is_the_exact_one():
     )(jax.random.key(2))
     error = np.abs(found.value - truth.logpdf(x[..., 0]))
     assert (error < 4 * found.standard_error).all()
-    assert (found.standard_error < 0.05).all()
+    assert (found.standard_error < 0.1).all()
     # The closed form given the draws before has the mean of the estimate from the draws.
     z = vae_jax.sample(jax.random.key(3), posterior, 4000)
     closed, drawn = (
@@ -177,33 +152,14 @@ def test_draws_of_a_chain_have_its_moments():
     )
 
 
-@pytest.mark.parametrize("gradient", ["elbo", "sticking_the_landing", "iwae"])
-def test_bounds_and_gradients_take_chains(gradient):
-    x = padded(7)
-    shape = 4 if gradient == "iwae" else ()
-    posterior = MODEL.encode(PARAMS, x)
-
-    def mean(params):
-        posterior = MODEL.encode(params, x)
-        z = vae_jax.sample(jax.random.key(1), posterior, shape)
-        return bound_of(params, x, z, gradient).value.mean()
-
-    value, found = jax.jit(jax.value_and_grad(mean))(PARAMS)
-    z = vae_jax.sample(jax.random.key(1), posterior, 4000)
-    log_w = bound_of(PARAMS, x, z).log_likelihood
-    assert np.isfinite(value)
-    assert log_w.shape == (4000, 3)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
-    assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(found["encoder"]))
-
-
 def test_a_loss_and_a_generated_sequence():
-    loss = vae_jax.make_loss(MODEL, num_draws=2, objective=vae_jax.iwae)
-    value, bound = jax.jit(loss)(PARAMS, jax.random.key(0), padded(7))
+    loss = vae_jax.make_loss(MODEL, num_draws=3, objective=vae_jax.doubly_reparameterized)
+    both = jax.value_and_grad(lambda params, key, x: loss(params, key, x)[0])
+    value, gradient = jax.jit(both)(PARAMS, jax.random.key(0), padded(5))
     assert np.isfinite(value)
-    assert bound.kl.shape == (3,)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     drawn = vae_jax.generate(jax.random.key(0), MODEL, PARAMS, 4)
-    assert drawn.mean.shape == (4, 7, 3)
+    assert drawn.mean.shape == (4, 5, 3)
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -213,6 +169,6 @@ def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"z has shape \(4, 3, 5\) but the chain \(3, 2\)"):
         chain.log_prob(jnp.zeros((4, 3, 5)))
     with pytest.raises(TypeError, match="a state space is unconditional"):
-        MODEL.encode(PARAMS, padded(7), jnp.zeros(3, jnp.int32))
+        MODEL.encode(PARAMS, padded(5), jnp.zeros(3, jnp.int32))
     with pytest.raises(TypeError, match="has no density of an entry alone"):
-        Incomplete(vae_jax.MultivariateNormal(jnp.zeros(2), jnp.eye(2)))
+        Masked(vae_jax.MultivariateNormal(jnp.zeros(2), jnp.eye(2)))

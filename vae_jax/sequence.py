@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from vae_jax.distributions import Incomplete, MarkovChain, Normal
+from vae_jax.distributions import MarkovChain, Masked
 from vae_jax.model import VAE, Network
 
 __all__ = ["make_state_space"]
@@ -70,10 +70,10 @@ def make_state_space(
     def apply(network: Network, params: Params, *inputs: Any) -> Any:
         return network.apply({"params": params}, *inputs)
 
-    def advance(theta: Params, z: Array, inputs: None) -> Normal:
+    def advance(theta: Params, z: Array, inputs: None) -> Any:
         return apply(transition, theta["transition"], z)
 
-    def infer(params: Params, z: Array, inputs: tuple[Array, Array]) -> Normal:
+    def infer(params: Params, z: Array, inputs: tuple[Array, Array]) -> Any:
         features, there = inputs
         q = apply(combiner, params["encoder"]["combiner"], z, features)
         p = advance(params["decoder"], z, None)
@@ -106,14 +106,14 @@ def make_state_space(
         theta = params["decoder"]
         return MarkovChain(Partial(advance, theta), theta["initial"], length=length)
 
-    def decode(params: Params, z: Array, label: Any = None) -> Incomplete:
-        return Incomplete(apply(decoder, params["decoder"]["emission"], z))
+    def decode(params: Params, z: Array, label: Any = None) -> Masked:
+        return Masked(apply(decoder, params["decoder"]["emission"], z))
 
     return VAE(init, encode, prior, decode)
 
 
 def _filled(x: Array) -> tuple[Array, Array]:
-    """Values and of each whether it is there, [*b, T, 2 D]; whether it is before the end, [*b, T]."""
+    """Values and whether each is there, [*b, T, 2 D]; the steps before the end, [*b, T]."""
     there = ~jnp.isnan(x)
     filled = jnp.where(there, x, jnp.zeros_like(x))
     steps = there.any(axis=-1)

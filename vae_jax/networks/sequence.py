@@ -35,7 +35,7 @@ class GatedTransition(nn.Module):
 
 
 def _identity(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    return jnp.eye(*shape, dtype=dtype)
+    return jnp.eye(shape[0], shape[1], dtype=dtype)
 
 
 class Smoother(nn.Module):
@@ -53,8 +53,8 @@ class Smoother(nn.Module):
     def __call__(self, x: Array, length: Array) -> Array:
         """x [*b, T, D] and how many of its steps are there, [*b] -> [*b, T, features]."""
         run = nn.RNN(self.cell(self.features), reverse=True, keep_order=True)
-        states: Array = run(x, seq_lengths=length)
-        return states
+        states: Any = run(x, seq_lengths=length)
+        return jnp.asarray(states)
 
 
 class Combiner(nn.Module):
