@@ -113,6 +113,9 @@ DRAWS = {
             key, MODEL, None, np.zeros((2, NUM_PIXELS), np.float32), num_samples=2
         ).estimate
     ),
+    "impute": lambda key: vae_jax.impute(
+        key, MODEL, None, np.zeros((2, NUM_PIXELS), np.float32), num_samples=2
+    ),
     "sliced_wasserstein": lambda key: vae_jax.sliced_wasserstein(
         key, jnp.zeros((2, LATENT_DIM)), jnp.ones((2, LATENT_DIM))
     ),

@@ -21,21 +21,27 @@ import vae_jax
 from vae_jax import (
     Bernoulli,
     Categorical,
+    Columns,
     ContinuousBernoulli,
     DiscretizedLogistic,
     Flow,
     Joint,
     Laplace,
+    Masked,
     Mixture,
     MixtureOfDiscretizedLogistics,
     MultivariateNormal,
+    NegativeBinomial,
     Normal,
+    OrderedLogistic,
     Planar,
+    Poisson,
     PowerSpherical,
     RelaxedBernoulli,
     RelaxedCategorical,
     SphericalUniform,
     StudentT,
+    ZeroInflated,
 )
 from vae_jax.distributions.divergence import has_closed_form
 
@@ -234,6 +240,42 @@ def power_spherical_log_prob(x, direction, concentration):
     return of_cosine - circle - (half - 1) * np.log1p(-(cosine**2))
 
 
+def negative_binomial_log_prob(k, mean, concentration):
+    share = concentration / (concentration + mean)
+    return scipy.stats.nbinom.logpmf(np.asarray(k), concentration, share).sum()
+
+
+def zero_inflated_log_prob(k, mean, concentration, logits):
+    k, share = np.asarray(k), concentration / (concentration + mean)
+    counted = scipy.stats.nbinom.logpmf(k, concentration, share) + np.log(
+        scipy.special.expit(-logits)
+    )
+    zero = np.logaddexp(counted, scipy.special.log_expit(logits))
+    return np.where(k == 0, zero, counted).sum()
+
+
+def ordered_log_prob(k, location, cutpoints):
+    """Of each entry the logistic variable's mass between two cutpoints, from the smaller side."""
+    ends = np.pad(cutpoints, ((0, 0), (1, 1)), constant_values=((0, 0), (-np.inf, np.inf)))
+    k, rows = np.asarray(k), np.arange(len(location))
+    low, high = ends[rows, k] - location, ends[rows, k + 1] - location
+    flip = low > 0
+    low, high = np.where(flip, -high, low), np.where(flip, -low, high)
+    large, small = scipy.stats.logistic.logcdf(high), scipy.stats.logistic.logcdf(low)
+    return (large + np.log1p(-np.exp(small - large))).sum()
+
+
+def row_log_prob(x, mean, scale, logits, rate):
+    """Of a number, a class and a count, those that are there."""
+    number, k, count = np.asarray(x, np.float64)
+    total = 0.0
+    if not np.isnan(number):
+        total += scipy.stats.norm.logpdf(number, mean[0], scale[0])
+    if not np.isnan(count):
+        total += scipy.stats.poisson.logpmf(count, rate[0])
+    return total + scipy.special.log_softmax(logits[0])[int(k)]
+
+
 MEMBERS = {
     "Normal": Member(
         Normal,
@@ -415,6 +457,72 @@ MEMBERS |= {
         ((np.array([50.0, -50.0, 0.0]), np.array(0.05)), np.array([1e-30, 1e-10, 1.0])),
         triangle,
         relaxed_categorical_uniform,
+    ),
+}
+MEMBERS |= {
+    "Poisson": Member(
+        Poisson,
+        (np.array([2.5]),),
+        lambda k, rate: scipy.stats.poisson.logpmf(np.asarray(k), rate).sum(),
+        [np.array([k]) for k in range(40)],
+        (np.array([0.3]),),
+        ((np.array([1e6, 1e-6, 1e4]),), np.array([1_001_000, 3, 0])),
+    ),
+    "NegativeBinomial": Member(
+        NegativeBinomial,
+        (np.array([2.5]), np.array([1.4])),
+        negative_binomial_log_prob,
+        [np.array([k]) for k in range(150)],
+        (np.array([0.3]), np.array([20.0])),
+        (
+            (np.array([1e6, 1e-6, 1e4, 30.0]), np.array([1e6, 1e-3, 1e-4, 1e7])),
+            np.array([1_001_000, 3, 0, 40]),
+        ),
+    ),
+    "ZeroInflated": Member(
+        lambda mean, concentration, logits: ZeroInflated(
+            NegativeBinomial(mean, concentration), logits
+        ),
+        (np.array([2.5]), np.array([1.4]), np.array([-0.3])),
+        zero_inflated_log_prob,
+        [np.array([k]) for k in range(150)],
+        (np.array([0.3]), np.array([20.0]), np.array([1.0])),
+        (
+            (np.array([1e6, 1e4, 1e3]), np.array([1e6, 1e4, 1e2]), np.array([-300.0, 90.0, -50.0])),
+            np.array([1_001_000, 0, 0]),
+        ),
+    ),
+    "OrderedLogistic": Member(
+        OrderedLogistic,
+        (np.array([0.3, -1.0]), np.array([[-1.0, 0.2, 0.9], [-2.0, -1.5, 3.0]])),
+        ordered_log_prob,
+        [np.array(k) for k in itertools.product(range(4), repeat=2)],
+        (np.array([0.0, 2.0]), np.array([[-1.0, 0.0, 1.0], [0.0, 0.1, 0.2]])),
+        (
+            (np.array([300.0, -1e4, 0.0]), np.array([[-1.0, 0.2], [0.0, 1.0], [-60.0, -59.0]])),
+            np.array([0, 2, 1]),
+        ),
+    ),
+    "Masked": Member(
+        lambda mean, scale: Masked(Normal(mean, scale), jnp.array([True, False])),
+        (np.array([0.3, -1.0]), np.array([0.5, 2.0])),
+        lambda x, mean, scale: scipy.stats.norm.logpdf(np.asarray(x)[0], mean[0], scale[0]),
+        None,
+        (np.array([0.0, 0.4]), np.array([1.0, 0.7])),
+        ((np.array([1e4, 1e30]), np.array([1e-3, 1e-3])), np.array([1e4, np.nan])),
+    ),
+    "Columns": Member(
+        lambda mean, scale, logits, rate: Columns(
+            (Normal(mean, scale), Categorical(logits, event_ndims=1), Poisson(rate))
+        ),
+        (np.array([0.3]), np.array([0.5]), np.array([[0.4, -2.0, 1.0]]), np.array([2.5])),
+        row_log_prob,
+        None,
+        (np.array([0.0]), np.array([0.7]), np.array([[0.0, 1.0, 1.0]]), np.array([0.5])),
+        (
+            (np.array([1e4]), np.array([1e-3]), np.array([[300.0, -300.0, 0.0]]), np.array([1e4])),
+            np.array([np.nan, 1.0, np.nan]),
+        ),
     ),
 }
 GAUSSIAN = ("Normal", "MultivariateNormal")
@@ -695,8 +803,9 @@ def test_bfloat16_parameters_are_scored_in_float32(member):
     expected = [member.log_prob(value, *rounded) for value in each(values)]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     for array in jax.tree.leaves(draws(member, 3, dtype=jnp.bfloat16)):
-        # A flow's, whose density is that of the draw before any rounding, are in float32.
-        wide = member in (MEMBERS["Flow"], MEMBERS["SphericalUniform"])
+        # A flow's, whose density is that of the draw before any rounding, are in float32, as are
+        # rows of columns, which hold counts.
+        wide = member in (MEMBERS[n] for n in ("Flow", "SphericalUniform", "Columns"))
         assert array.dtype in ((jnp.float32,) if wide else (jnp.bfloat16, jnp.int32))
 
 

@@ -11,7 +11,15 @@ from scipy import stats
 
 import vae_jax
 from experiments.papers import __main__ as page
-from experiments.papers import burda2016, chen2018, likelihood, rainforth2018, study, training
+from experiments.papers import (
+    burda2016,
+    chen2018,
+    krishnan2017,
+    likelihood,
+    rainforth2018,
+    study,
+    training,
+)
 from vae_jax import VAE, Ancestral, Normal
 from vae_jax.run.errors import UsageError
 
@@ -166,3 +174,27 @@ def test_a_cell_that_is_not_there_is_named_with_those_that_are():
         study.check(chosen, burda2016.CELLS)
     with pytest.raises(UsageError, match="--beta is"):
         chen2018.check(chen2018.Options(beta=0.5))
+
+
+def test_chorales_are_padded_and_written_as_midi(tmp_path):
+    """The events of the file are read back here, by the format's own rules."""
+    path = tmp_path / "chorales.json"
+    chorales = [[[60, 64], [60], []], [[108]]]
+    path.write_text(json.dumps(dict.fromkeys(krishnan2017.SPLITS, chorales)))
+    x = np.asarray(krishnan2017.read(path)["train"])
+    assert x.shape == (2, 3, 88)
+    assert krishnan2017.num_steps(x) == 4
+    assert [list(np.flatnonzero(step == 1) + 21) for step in x[0]] == chorales[0]
+    assert np.isnan(x[1, 1:]).all()
+    content = krishnan2017.midi(x[0])
+    assert content[:4] == b"MThd"
+    assert content[8:14] == bytes([0, 0, 0, 1, 1, 224])  # one track, 480 ticks a quarter
+    assert content[14:18] == b"MTrk"
+    assert int.from_bytes(content[18:22], "big") == len(content) - 22
+    # 480 as two septets; the 60 goes on through the second quarter.
+    assert content[22:].hex(" ") == (
+        "00 90 3c 50 00 90 40 50 83 60 80 40 50 83 60 80 3c 50 00 ff 2f 00"
+    )
+    path.write_text(json.dumps({"train": [[[60.5, "a"]]]}))
+    with pytest.raises(UsageError, match="has not train, valid and test of lists"):
+        krishnan2017.read(path)

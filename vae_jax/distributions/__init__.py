@@ -20,6 +20,7 @@ from vae_jax.distributions.ancestral import Ancestral, Draw, draw, given
 from vae_jax.distributions.bernoulli import Bernoulli
 from vae_jax.distributions.categorical import Categorical
 from vae_jax.distributions.continuous_bernoulli import ContinuousBernoulli
+from vae_jax.distributions.counts import NegativeBinomial, Poisson, ZeroInflated
 from vae_jax.distributions.discretized_logistic import (
     DiscretizedLogistic,
     MixtureOfDiscretizedLogistics,
@@ -29,8 +30,11 @@ from vae_jax.distributions.drawn import sample_scored
 from vae_jax.distributions.flow import Flow
 from vae_jax.distributions.heavy_tailed import Laplace, StudentT
 from vae_jax.distributions.joint import Joint
+from vae_jax.distributions.markov import MarkovChain
+from vae_jax.distributions.masked import Columns, Masked
 from vae_jax.distributions.mixture import Mixture, vamp_mixture
 from vae_jax.distributions.normal import MultivariateNormal, Normal, optimal_scale
+from vae_jax.distributions.ordered import OrderedLogistic
 from vae_jax.distributions.protocol import Distribution, log_prob, sample
 from vae_jax.distributions.relaxed import RelaxedBernoulli, RelaxedCategorical
 from vae_jax.distributions.sphere import PowerSpherical, SphericalUniform
@@ -40,6 +44,7 @@ __all__ = [
     "Ancestral",
     "Bernoulli",
     "Categorical",
+    "Columns",
     "ContinuousBernoulli",
     "Coupling",
     "DiscretizedLogistic",
@@ -49,16 +54,22 @@ __all__ = [
     "InverseAutoregressive",
     "Joint",
     "Laplace",
+    "MarkovChain",
+    "Masked",
     "Mixture",
     "MixtureOfDiscretizedLogistics",
     "MultivariateNormal",
+    "NegativeBinomial",
     "Normal",
+    "OrderedLogistic",
     "Planar",
+    "Poisson",
     "PowerSpherical",
     "RelaxedBernoulli",
     "RelaxedCategorical",
     "SphericalUniform",
     "StudentT",
+    "ZeroInflated",
     "draw",
     "given",
     "kl_divergence",

@@ -12,6 +12,7 @@ from vae_jax.distributions import foreign
 from vae_jax.distributions._pytree import check_key, pytree
 from vae_jax.distributions.drawn import sample_scored
 from vae_jax.distributions.joint import Joint
+from vae_jax.distributions.markov import MarkovChain
 
 
 class Draw(NamedTuple):
@@ -136,7 +137,7 @@ class Ancestral:
 
 
 def given(distribution: Any, z: Any) -> Any:
-    """The distribution itself; of an `Ancestral` the `Joint` of its parts at draws z.
+    """The distribution itself; of an `Ancestral` or a `MarkovChain` its parts at draws z.
 
     >>> import jax.numpy as jnp
     >>> from vae_jax import Normal
@@ -146,7 +147,8 @@ def given(distribution: Any, z: Any) -> Any:
     >>> given(Ancestral(walk), (jnp.ones(2), jnp.ones(2))).parts[1].mean
     Array([2., 2.], dtype=float32)
     """
-    return distribution.given(z) if isinstance(distribution, Ancestral) else distribution
+    known = not isinstance(distribution, Ancestral | MarkovChain)
+    return distribution if known else distribution.given(z)
 
 
 def draw(

@@ -23,6 +23,7 @@ from vae_jax.distributions.bernoulli import Bernoulli, finite
 from vae_jax.distributions.categorical import Categorical
 from vae_jax.distributions.drawn import Drawn
 from vae_jax.distributions.joint import Joint, is_ancestral
+from vae_jax.distributions.markov import Steps
 from vae_jax.distributions.normal import MultivariateNormal, Normal, diagonal_of
 from vae_jax.distributions.sphere import PowerSpherical, SphericalUniform, entropy, log_area
 
@@ -67,6 +68,9 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
     Array([1., 1., 1., 1.], dtype=float32)
     """
     posterior, prior = (d.distribution if isinstance(d, Drawn) else d for d in (posterior, prior))
+    if isinstance(posterior, Steps) and isinstance(prior, Steps):
+        each = kl_divergence(posterior.distribution, prior.distribution)
+        return each.sum(axis=-1)
     if isinstance(posterior, Joint) and isinstance(prior, Joint):
         return _kl_joint(posterior, prior)
     for pair in itertools.product(type(posterior).__mro__, type(prior).__mro__):

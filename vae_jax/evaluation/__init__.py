@@ -9,6 +9,7 @@ from vae_jax.evaluation.disentanglement import (
     mutual_information_gap,
     separated_attribute_predictability,
 )
+from vae_jax.evaluation.imputation import Imputation, impute
 from vae_jax.evaluation.latents import (
     active_units,
     active_units_per_layer,
@@ -22,6 +23,7 @@ __all__ = [
     "AggregateKL",
     "Estimate",
     "Evaluation",
+    "Imputation",
     "Sandwich",
     "active_units",
     "active_units_per_layer",
@@ -30,6 +32,7 @@ __all__ = [
     "bidirectional",
     "dci",
     "evaluate",
+    "impute",
     "kl_per_dimension",
     "kl_per_layer",
     "log_likelihood",

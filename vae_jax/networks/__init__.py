@@ -4,7 +4,8 @@ A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `GatedMLP`, `Residual
 `ConvEncoder` and `ConvDecoder`, `ResidualConvEncoder` and `ResidualConvDecoder`. `Encoder` and the
 decoders by their distribution's name, `NormalDecoder` say, wrap one and return a distribution; so
 do `FullCovarianceEncoder`, `FlowEncoder` and `PowerSphericalEncoder`. `MixturePrior`, `FlowPrior`
-and `SphericalPrior` are given nothing. Nothing else in vae_jax imports flax.
+and `SphericalPrior` are given nothing. `ZeroFilled`, `MaskedDecoder` and `ColumnsDecoder` are for
+x with NaN. Nothing else in vae_jax imports flax.
 
 A network whose `condition` is a `ClassCondition` or a `FloatCondition` takes a label beside its
 input, and joins the two: flattened and concatenated before a dense layer, as channels before a
@@ -24,12 +25,15 @@ from vae_jax.networks.flows import (
 from vae_jax.networks.heads import (
     BernoulliDecoder,
     CategoricalDecoder,
+    ClassDecoder,
     ContinuousBernoulliDecoder,
     DiscretizedLogisticDecoder,
     Encoder,
     LaplaceDecoder,
     MixtureOfDiscretizedLogisticsDecoder,
+    NegativeBinomialDecoder,
     NormalDecoder,
+    OrderedLogisticDecoder,
     StandardPrior,
     StudentTDecoder,
 )
@@ -47,9 +51,11 @@ from vae_jax.networks.latents import (
     PowerSphericalEncoder,
     SphericalPrior,
 )
+from vae_jax.networks.missing import ColumnsDecoder, MaskedDecoder, ZeroFilled
 from vae_jax.networks.mlp import MLP, GatedMLP, ResidualMLP
 from vae_jax.networks.precision import matmul_bfloat16
 from vae_jax.networks.residual import ResidualConvDecoder, ResidualConvEncoder, channels_for
+from vae_jax.networks.sequence import Combiner, GatedTransition, Smoother
 
 __all__ = [
     "MLP",
@@ -58,6 +64,9 @@ __all__ = [
     "BottomUp",
     "CategoricalDecoder",
     "ClassCondition",
+    "ClassDecoder",
+    "ColumnsDecoder",
+    "Combiner",
     "ContinuousBernoulliDecoder",
     "Conv",
     "ConvDecoder",
@@ -70,23 +79,29 @@ __all__ = [
     "FlowPrior",
     "FullCovarianceEncoder",
     "GatedMLP",
+    "GatedTransition",
     "LadderDecoder",
     "LadderEncoder",
     "LaplaceDecoder",
+    "MaskedDecoder",
     "MixtureOfDiscretizedLogisticsDecoder",
     "MixturePrior",
+    "NegativeBinomialDecoder",
     "NormalDecoder",
+    "OrderedLogisticDecoder",
     "PlanarLayer",
     "PowerSphericalEncoder",
     "ResidualConvDecoder",
     "ResidualConvEncoder",
     "ResidualMLP",
+    "Smoother",
     "SphericalPrior",
     "StandardPrior",
     "StridedConv",
     "StudentTDecoder",
     "TopDown",
     "TransposedConv",
+    "ZeroFilled",
     "channels_for",
     "constant_bias",
     "logit",

@@ -15,7 +15,9 @@ from vae_jax.distributions import (
     DiscretizedLogistic,
     Laplace,
     MixtureOfDiscretizedLogistics,
+    NegativeBinomial,
     Normal,
+    OrderedLogistic,
     StudentT,
 )
 
@@ -248,6 +250,64 @@ class CategoricalDecoder(nn.Module):
         logits = nn.Dense(self.num_channels * self.num_classes)(features)
         logits = logits.reshape(*logits.shape[:-1], self.num_channels, self.num_classes)
         return Categorical(logits, event_ndims=self.event_ndims)
+
+
+class ClassDecoder(nn.Module):
+    """p(x|z) = Categorical of one class, x [*b, 1], by a dense layer of z.
+
+    Attributes:
+      num_classes: K.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, z: Array, label: Any = None) -> Categorical:
+        logits = _apply(nn.Dense(self.num_classes), z, label)
+        return Categorical(logits[..., None, :], event_ndims=1)
+
+
+class OrderedLogisticDecoder(nn.Module):
+    """p(x|z) = OrderedLogistic of one class of an order, x [*b, 1], with learned cutpoints.
+
+    They start where the classes are equally probable.
+
+    Attributes:
+      num_classes: K.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, z: Array, label: Any = None) -> OrderedLogistic:
+        location = _apply(nn.Dense(1), z, label)
+        num = self.num_classes - 1
+        first = self.param("first", nn.initializers.zeros_init(), ())
+        steps = self.param("log_steps", nn.initializers.zeros_init(), (num - 1,))
+        even = jax.scipy.special.logit(jnp.arange(1, num + 1) / (num + 1))
+        steps = jnp.diff(even) * jnp.exp(bounded(steps))
+        cutpoints = even[0] + first + jnp.concatenate([jnp.zeros(1), jnp.cumsum(steps)])
+        return OrderedLogistic(location, cutpoints.astype(location.dtype))
+
+
+class NegativeBinomialDecoder(nn.Module):
+    """p(x|z) = NegativeBinomial(mean(z), concentration), for counts, one concentration an entry.
+
+    Attributes:
+      network: [*b, Z] -> log of the mean over `initial_mean`, [*b, D].
+      initial_mean: where the means start, a number, or one for each entry.
+    """
+
+    network: nn.Module
+    initial_mean: float | tuple[float, ...] = 1.0
+
+    @nn.compact
+    def __call__(self, z: Array, label: Any = None) -> NegativeBinomial:
+        log_mean = _apply(self.network, z, label)
+        log_r = self.param("log_concentration", nn.initializers.zeros_init(), log_mean.shape[-1:])
+        initial = jnp.broadcast_to(jnp.asarray(self.initial_mean, log_mean.dtype), log_mean.shape)
+        concentration = jnp.broadcast_to(jnp.exp(bounded(log_r)), log_mean.shape)
+        return NegativeBinomial(initial * jnp.exp(bounded(log_mean)), concentration)
 
 
 class StandardPrior(nn.Module):

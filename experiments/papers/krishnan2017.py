@@ -1,0 +1,263 @@
+"""Structured inference networks (Krishnan, Shalit & Sontag 2017): a deep Markov model of chorales.
+
+    python -m experiments.papers.krishnan2017 --data=jsb-chorales-quarter.json
+
+Bach's chorales as 88 notes that are on or off at each quarter (Boulanger-Lewandowski et al. 2012).
+Published, nats a time step, lower is better: 6.87 by Pyro's program of the model, without flows,
+after 5,000 epochs. The posterior q(z_t|z_(t-1), x_t, ..., x_T) and the gated transition are the
+paper's; the sizes, Muon, and the epoch that is best on the validation set are this program's.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+
+import vae_jax
+from vae_jax import networks, run
+from vae_jax.run import command, devices, folder, measure, options
+from vae_jax.run.errors import UsageError
+from vae_jax.run.job import plain_options
+
+PROG = "python -m experiments.papers.krishnan2017"
+PUBLISHED = 6.87
+PROTOCOL = (
+    "nats a time step of the test chorales, their sum over the sum of their lengths: minus the "
+    "ELBO, as published, and minus log p(x) by importance sampling; 229 chorales to train on, 76 "
+    "to choose the epoch by, 77 to test on"
+)
+_LOWEST, _NUM_NOTES = 21, 88  # of a piano, as MIDI counts
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains a deep Markov model of chorales, and writes some that it makes up as MIDI."""
+
+    data: Path
+    """A JSON file of train, valid and test: chorales, lists of steps, lists of MIDI notes."""
+    epochs: int = 200
+    """Passes over the training chorales."""
+    batch_size: int = 20
+    """Chorales a step."""
+    latent_dim: int = 64
+    """Of z, at each step."""
+    hidden: int = 200
+    """Width of every hidden layer, and of the recurrent state."""
+    learning_rate: float = 3e-3
+    """Muon's, falling to zero along a cosine."""
+    kl_warmup: int = 20
+    """Epochs in which the KL's weight rises to 1."""
+    num_importance_samples: int = 200
+    """Draws for log p(x) of each test chorale."""
+    num_generated: int = 8
+    """Chorales that are made up, each a MIDI file."""
+    seed: int = 0
+    """Of the parameters and all noise."""
+    accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """auto is the best there is; a named one that is missing ends the run."""
+    output: Path | None = None
+    """Folder of the results; runs/krishnan2017-TIME when not given."""
+    overwrite: bool = False
+    """Write into an --output that holds results."""
+
+
+def read(path: Path) -> dict[str, jax.Array]:
+    """The chorales of each split as zeros and ones, [N, T, 88], padded with NaN."""
+    try:
+        splits = json.loads(path.read_text())
+        rolls = {name: [_roll(chorale) for chorale in splits[name]] for name in SPLITS}
+    except OSError as error:
+        raise UsageError(f"--data={path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UsageError(
+            f"--data={path} has not train, valid and test of lists of lists of notes "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return {name: jnp.asarray(pad(of_split)) for name, of_split in rolls.items()}
+
+
+SPLITS = ("train", "valid", "test")
+
+
+def _roll(chorale: list[list[int]]) -> np.ndarray:
+    roll = np.zeros((len(chorale), _NUM_NOTES), np.float32)
+    for step, notes in enumerate(chorale):
+        roll[step, np.asarray(notes, int) - _LOWEST] = 1
+    return roll
+
+
+def pad(sequences: list[np.ndarray]) -> np.ndarray:
+    """[T_i, D] -> [N, T, D] with NaN from the end of each to that of the longest."""
+    length = max(map(len, sequences))
+    widths = [((0, length - len(sequence)), (0, 0)) for sequence in sequences]
+    return np.stack(
+        [np.pad(s, w, constant_values=np.nan) for s, w in zip(sequences, widths, strict=True)]
+    )
+
+
+def num_steps(x: Any) -> int:
+    """Of all sequences together, without the padding."""
+    return int((~np.isnan(x)).any(axis=-1).sum())
+
+
+def make_model(chosen: Options, mean: np.ndarray, length: int) -> vae_jax.VAE:
+    bias = networks.constant_bias(networks.logit(jnp.asarray(mean)))
+    emission = networks.MLP((len(mean),), (chosen.hidden, chosen.hidden), bias_init=bias)
+    return vae_jax.make_state_space(
+        networks.Smoother(chosen.hidden),
+        networks.Combiner(),
+        networks.GatedTransition(chosen.hidden),
+        networks.BernoulliDecoder(emission, event_ndims=2),
+        chosen.latent_dim,
+        length,
+    )
+
+
+def midi(roll: np.ndarray) -> bytes:
+    """A Standard MIDI file of notes [T, 88], a quarter each step; notes that go on are held.
+
+    Format 0 (MIDI Manufacturers Association, Standard MIDI Files 1.0).
+    """
+    events, delta = bytearray(), 0
+    sounding = np.zeros(_NUM_NOTES, bool)
+    for step in [*(roll > 0.5), np.zeros(_NUM_NOTES, bool)]:
+        for note in np.flatnonzero(step != sounding):
+            events += _variable_length(delta)
+            events += bytes([0x90 if step[note] else 0x80, note + _LOWEST, 80])
+            delta = 0
+        sounding, delta = step, delta + _TICKS
+    events += bytes([0, 0xFF, 0x2F, 0])
+    header = (6).to_bytes(4, "big") + bytes([0, 0, 0, 1]) + _TICKS.to_bytes(2, "big")
+    return b"MThd" + header + b"MTrk" + len(events).to_bytes(4, "big") + bytes(events)
+
+
+_TICKS = 480  # of a quarter
+
+
+def _variable_length(number: int) -> bytes:
+    digits = [number & 0x7F]
+    while number := number >> 7:
+        digits.append(number & 0x7F | 0x80)
+    return bytes(reversed(digits))
+
+
+def main() -> None:
+    chosen = command.parse(Options, sys.argv[1:], prog=PROG)
+    check(chosen)
+    data = read(chosen.data)
+    folder.check_writable(chosen.output)
+    devices.use_accelerator(chosen.accelerator)
+    devices.use_compilation_cache()
+    output = folder.create(chosen.output, "krishnan2017", overwrite=chosen.overwrite)
+    folder.write_json(output / "config.json", plain_options(chosen))
+    print(f"results: {output}   device: {jax.devices()[0].device_kind}")
+    mean = np.nanmean(data["train"], axis=(0, 1))
+    model = make_model(chosen, mean, data["train"].shape[1])
+    init_key, train_key, valid_key, test_key, draw_key = jax.random.split(
+        jax.random.key(chosen.seed), 5
+    )
+    params = jax.jit(model.init)(init_key, data["train"][:1])
+    start = time.perf_counter()
+    fitted = train(train_key, valid_key, model, params, data, chosen)
+    minutes = (time.perf_counter() - start) / 60
+    tested = test(test_key, model, fitted.params, data["test"], chosen.num_importance_samples)
+    valid_elbos = [row["validation_elbo"] for row in fitted.rows]
+    results = {
+        "paper": "krishnan2017",
+        "protocol": PROTOCOL,
+        "published": PUBLISHED,
+        **tested,
+        "best_epoch": int(np.argmax(valid_elbos)) + 1,
+        "epochs": len(valid_elbos),
+        "validation_elbo": float(max(valid_elbos)),
+        "minutes": minutes,
+        "device": jax.devices()[0].device_kind,
+        "versions": measure.versions(),
+        "options": plain_options(chosen),
+    }
+    folder.write_json(output / "results.json", results)
+    print(
+        f"{-tested['elbo']:.3f} nats a time step by the ELBO, published {PUBLISHED}; "
+        f"{-tested['log_likelihood']:.3f} by importance sampling; best of epoch "
+        f"{results['best_epoch']}, {minutes:.1f} minutes"
+    )
+    drawn = vae_jax.generate(draw_key, model, fitted.params, chosen.num_generated)
+    rolls = np.asarray(vae_jax.sample(jax.random.fold_in(draw_key, 1), drawn))
+    for number, roll in enumerate(rolls):
+        (output / f"chorale-{number}.mid").write_bytes(midi(roll))
+    print(f"{len(rolls)} chorales as MIDI: {output}")
+
+
+def check(chosen: Options) -> None:
+    """Raises UsageError for the first option whose value cannot be used."""
+    names = ("epochs", "batch_size", "latent_dim", "hidden", "num_generated")
+    options.check_at_least(1, **{name: getattr(chosen, name) for name in names})
+    options.check_at_least(2, num_importance_samples=chosen.num_importance_samples)
+    options.check_seed(chosen.seed)
+    options.check_learning_rate(chosen.learning_rate)
+    if not 0 <= chosen.kl_warmup < chosen.epochs:
+        raise UsageError(
+            f"--kl-warmup is {chosen.kl_warmup} of {chosen.epochs} epochs: make it shorter"
+        )
+
+
+def train(
+    key: jax.Array,
+    valid_key: jax.Array,
+    model: vae_jax.VAE,
+    params: Any,
+    data: dict[str, jax.Array],
+    chosen: Options,
+) -> run.Fitted:
+    """The parameters of the epoch that is best on the validation chorales."""
+    steps = len(data["train"]) // chosen.batch_size
+    beta = optax.linear_schedule(1 / (chosen.kl_warmup + 1), 1.0, chosen.kl_warmup * steps)
+    rate = optax.cosine_decay_schedule(chosen.learning_rate, chosen.epochs * steps)
+    loss = vae_jax.make_loss(
+        model,
+        penalty=lambda bound, z, posterior, prior, step: vae_jax.weighted_kl(bound.kl, beta(step)),
+    )
+    bound = vae_jax.make_loss(model)
+    total = jax.jit(lambda params: bound(params, valid_key, data["valid"])[1].value.sum())
+    in_all = num_steps(data["valid"])
+
+    def validate(params: Any) -> dict[str, float]:
+        return {"elbo": float(total(params)) / in_all}
+
+    plan = run.Plan(
+        epochs=chosen.epochs,
+        batch_size=chosen.batch_size,
+        average_decay=0.99,
+        keep_best="validation_elbo",
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(100.0), optax.contrib.muon(rate, adam_learning_rate=rate)
+    )
+    return run.fit(key, loss, params, optimizer, data["train"], plan, validate=validate)
+
+
+def test(
+    key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, num_samples: int
+) -> dict[str, float]:
+    """The ELBO and log p(x) of sequences, in nats a time step."""
+    elbo_key, key = jax.random.split(key)
+    bound = jax.jit(vae_jax.make_loss(model, num_draws=10))(params, elbo_key, x)[1].value
+    likelihood = vae_jax.evaluate(key, model, params, x, num_samples=num_samples)
+    per_step = len(x) / num_steps(x)
+    return {
+        "elbo": float(bound.mean()) * per_step,
+        "log_likelihood": likelihood.mean * per_step,
+        "standard_error_of_draws": likelihood.standard_error_of_draws * per_step,
+    }
+
+
+if __name__ == "__main__":
+    command.run(main)
