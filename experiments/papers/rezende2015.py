@@ -9,6 +9,7 @@ is the better posterior; the aim is 0.3 nats. What is reached stands on the page
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -37,7 +38,7 @@ def autoregressive(mean: jax.Array, num_layers: int = 2) -> vae_jax.VAE:
     return _flow(mean, layers)
 
 
-def _flow(mean: jax.Array, layers: list) -> vae_jax.VAE:
+def _flow(mean: jax.Array, layers: list[Any]) -> vae_jax.VAE:
     of_x = network(2 * LATENTS + CONTEXT, 200)
     return _with(mean, networks.FlowEncoder(of_x, LATENTS, layers))
 
