@@ -244,7 +244,8 @@ def _batch_size(training: options.Training, dataset: Dataset, mesh: jax.sharding
         return training.batch_size
     least = mesh.size * training.accumulate
     size = 128 if 128 % least == 0 else least
-    while size > num_train // 4 and size // 2 >= 8 and size // 2 % least == 0:
+    few = max(8, num_train // 4)
+    while (size > few or size > num_train) and size // 2 >= least and size // 2 % least == 0:
         size //= 2
     if size > num_train:
         raise UsageError(
