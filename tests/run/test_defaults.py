@@ -34,8 +34,8 @@ def test_the_table_is_followed_and_says_so(shape, kind):
     settled, found = complete(dataset_of(shape, dtype, binary=kind == "binary"))
     expected = {
         ("bytes", 1): "discretized_logistic",
-        ("bytes", 3): "mixture_of_logistics",
-        ("bytes", 4): "mixture_of_logistics",
+        ("bytes", 3): "discretized_logistic",
+        ("bytes", 4): "discretized_logistic",
         ("binary", shape[-1]): "bernoulli",
     }.get((kind, shape[-1]), "normal")
     colours = kind != "binary" and shape[-1] > 1
@@ -46,8 +46,8 @@ def test_the_table_is_followed_and_says_so(shape, kind):
     assert settled.training.learning_rate == (2e-3 if kind == "binary" else 1e-3)
     assert model.channels == (networks.channels_for(shape) if conv else None)
     assert model.hidden == (None if conv else (400, 400))
-    slow = expected == "mixture_of_logistics"
-    assert settled.training.epochs == -(-(4_000 if slow else 10_000) // 7)
+
+    assert settled.training.epochs == -(-10_000 // 7)
     line = defaults.announced(found)
     assert f"--likelihood={expected} --network={model.network}" in line
     assert f"({expected}: " in line
@@ -94,6 +94,19 @@ def test_a_run_of_before_has_no_such_entry_and_both_widths():
     stored["model"] |= {"network": "mlp"}
     model = options.from_json(stored).model
     assert (model.hidden, model.channels) == ((400, 400), None)
+
+
+def test_what_is_slow_takes_fewer_steps():
+    for likelihood, steps in ("mixture_of_logistics", 4_000), ("laplace", 10_000):
+        settled, _ = complete(dataset_of((32, 32, 3)), likelihood=likelihood)
+        assert settled.training.epochs == -(-steps // 7)  # of 7 steps each
+        assert settled.training.patience == -(-steps // 70)
+
+
+@pytest.mark.parametrize("given", [{"network": "residual_conv"}, {"channels": (8,)}])
+def test_convolutions_of_a_row_of_pixels_are_refused_before_there_is_a_folder(given):
+    with pytest.raises(UsageError, match="the data are 1 x 20, no pictures: choose mlp, gated or"):
+        complete(dataset_of((1, 20, 1)), **given)
 
 
 def test_a_likelihood_of_bytes_is_not_of_floats():

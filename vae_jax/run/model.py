@@ -195,11 +195,7 @@ def _networks(
     backwards = hidden[::-1]
     plain: dict[str, Any] = {"matmul": matmul, "condition": condition}
     active: dict[str, Any] = {"activation": nn.silu, **plain}
-    if options.network in CONVOLUTIONS and min(image_shape[:2]) < _SMALLEST:
-        raise UsageError(
-            f"--network={options.network} halves height and width, but the data are "
-            f"{image_shape[0]} x {image_shape[1]}, no pictures: choose mlp, gated or residual"
-        )
+    check_pictures(options.network, image_shape)
     match options.network:
         case "mlp" | None:
             return (
@@ -231,6 +227,15 @@ def _networks(
                 ),
             )
     raise ValueError(f"network is {options.network}")
+
+
+def check_pictures(network: str | None, image_shape: tuple[int, ...]) -> None:
+    """Raises UsageError for convolutions of what has nothing to halve."""
+    if network in CONVOLUTIONS and min(image_shape[:2]) < _SMALLEST:
+        raise UsageError(
+            f"--network={network} halves height and width, but the data are "
+            f"{image_shape[0]} x {image_shape[1]}, no pictures: choose mlp, gated or residual"
+        )
 
 
 HIDDEN = (400, 400)

@@ -34,12 +34,12 @@ def test_a_folder_of_colour_pictures_trains_with_one_command(command, tmp_path):
     # Each picture is there three times, and all three are in one split.
     assert all(size and size % 3 == 0 for size in sizes)
     assert sizes[0] > 100
-    assert (written["binarization"], written["likelihood"]) == ("none", "mixture_of_logistics")
+    assert (written["binarization"], written["likelihood"]) == ("none", "discretized_logistic")
     assert written["defaults"]["kind"] == "colours"
     # Widths say which network, and what is given is not chosen.
     assert written["defaults"]["options"]["network"] == written["network"] == "mlp"
     assert "latent_dim" not in written["defaults"]["options"]
-    assert "chosen for colours: --likelihood=mixture_of_logistics --network=mlp" in process.stdout
+    assert "chosen for colours: --likelihood=discretized_logistic --network=mlp" in process.stdout
     assert np.isfinite(written["test_log_likelihood"])
     with Image.open(output / "samples.png") as picture:
         assert picture.mode == "RGB"
@@ -47,7 +47,7 @@ def test_a_folder_of_colour_pictures_trains_with_one_command(command, tmp_path):
     assert process.returncode == 0, process.stderr
     assert results(output)["epochs"] == 3
     assert results(output)["defaults"] == written["defaults"]
-    assert "chosen for colours: --likelihood=mixture_of_logistics" in process.stdout
+    assert "chosen for colours: --likelihood=discretized_logistic" in process.stdout
     process = command("evaluate", output, "--num-samples=5")
     assert process.returncode == 0, process.stderr
     again = json.loads((output / "evaluation.json").read_text())

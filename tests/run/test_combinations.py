@@ -1,0 +1,141 @@
+"""Every likelihood, prior, posterior and network together: two steps, or one line of refusal."""
+
+import itertools
+import random
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+import vae_jax
+from vae_jax.run import defaults, latents, model, objective, options
+from vae_jax.run.data.dataset import Dataset, Split
+from vae_jax.run.errors import UsageError
+
+MESH = Mesh(np.array(jax.devices()[:1]), ("data",))
+BYTES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3)).astype(np.uint8)
+LABELS = np.arange(6, dtype=np.int32) % 2
+LIKELIHOODS = (*options.BINARY, *options.DENSITIES, *options.OF_BYTES)
+
+
+def choices(name):
+    hint = typing.get_type_hints(options.Model)[name]
+    hint = typing.get_args(hint)[0] if type(None) in typing.get_args(hint) else hint
+    return typing.get_args(hint)
+
+
+NETWORKS, POSTERIORS, PRIORS = map(choices, ("network", "posterior", "prior"))
+ALL = list(itertools.product(LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, (False, True)))
+
+
+def refused(posterior, prior, conditional):
+    """What no combination of networks and likelihoods can mend, in the test's own words."""
+    if posterior == "power_spherical":  # its codes are unit vectors, and its prior knows no label
+        return conditional or prior in ("mixture", "flow")
+    return conditional and prior in ("mixture", "vamp", "flow")  # these know no label either
+
+
+# Without labels the conditional prior is the standard one. In no order, so that the few that are in
+# every run differ in all.
+SENSIBLE = [of for of in ALL if not refused(*of[2:]) and (of[4] or of[3] != "conditional")]
+random.Random(2251).shuffle(SENSIBLE)
+
+
+def chosen(likelihood, network, posterior, prior, conditional, **changed):
+    asked = "threshold" if likelihood in options.BINARY else "none"
+    data = options.OwnData("tiny.npy", binarization=asked)
+    small = {
+        "hidden": None if network in options.CONVOLUTIONS else (4,),
+        "channels": (2,) if network in options.CONVOLUTIONS else None,
+        "latent_dim": 2,
+        "num_components": 3 if prior in ("mixture", "vamp") else None,
+        "num_transforms": 2,
+        "embedding_dim": 2,
+    }
+    of = {"network": network, "posterior": posterior, "prior": prior, "conditional": conditional}
+    made = options.Model(likelihood=likelihood, **small, **of)
+    return options.OwnOptions(data, made, **changed)
+
+
+def settled(given, images=BYTES):
+    options.check(given)
+    split = Split(images, LABELS)
+    return defaults.settled(given, Dataset("tiny", split, split, split, 2, ""), MESH)
+
+
+@pytest.mark.few(7)
+@pytest.mark.parametrize("of", SENSIBLE, ids=lambda of: "-".join(map(str, of)))
+def test_what_makes_sense_trains_two_steps(of, monkeypatch):
+    likelihood, *_, conditional = of
+    for name, value in ("_HIDDEN", (4,)), ("_CONTEXT", 2):
+        monkeypatch.setattr(latents, name, value)
+    monkeypatch.setattr(model, "_FEATURES", 2)
+    complete = settled(chosen(*of))
+    binarization = complete.data.binarization
+    pixels = model.measure_pixels(BYTES, binarization)
+    vae = model.make_model(complete.model, BYTES.shape[1:], binarization, pixels, 2)
+    loss = objective.make_loss(
+        complete.objective,
+        vae,
+        model.observe(binarization, likelihood),
+        1,
+        optimal_scale=likelihood == "sigma_vae",
+    )
+    batch = vae_jax.Batch(BYTES, LABELS if conditional else None)
+
+    def step(params, key):
+        (value, bound), gradient = jax.value_and_grad(loss, has_aux=True)(params, key, batch)
+        return jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient), value, bound, gradient
+
+    # In the shapes of `init`, but no bias is zero and nothing is compiled; the step but lightly.
+    label = LABELS[:3] if conditional else None
+    shapes = jax.eval_shape(vae.init, jax.random.key(0), jnp.zeros((3, *BYTES.shape[1:])), label)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda a: jnp.asarray(0.2 * rng.normal(size=a.shape), a.dtype), shapes)
+    step = jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
+    for i in range(2):
+        params, value, bound, gradient = step(params, jax.random.key(i))
+        assert np.isfinite(value)
+        np.testing.assert_allclose(bound.value, bound.log_likelihood - bound.kl, rtol=1e-4)
+        learned = jax.tree.map(lambda g: bool(jnp.isfinite(g).all() & (g != 0).any()), gradient)
+        assert all(jax.tree.leaves(learned)), learned
+
+
+def test_every_combination_is_settled_or_refused_in_a_line():
+    for of in ALL:
+        if not refused(*of[2:]):
+            complete = settled(chosen(*of)).model
+            assert (complete.likelihood, complete.network) == of[:2]
+            continue
+        with pytest.raises(UsageError) as error:
+            settled(chosen(*of))
+        said = str(error.value)
+        assert "\n" not in said
+        assert f"--posterior={of[2]}" in said or f"--prior={of[3]}" in said
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("kind", ["zeros and ones", "floats"])
+def test_a_likelihood_of_other_data_is_refused_in_a_line(likelihood, kind):
+    given = chosen(likelihood, "mlp", "normal", "standard", False)
+    asked = "threshold" if kind == "zeros and ones" else "none"
+    given = options.OwnOptions(options.OwnData("tiny.npy", binarization=asked), given.model)
+    images = BYTES if kind == "zeros and ones" else (BYTES / 255).astype(np.float32)
+    if likelihood in (options.BINARY if kind == "zeros and ones" else options.DENSITIES):
+        assert settled(given, images).model.likelihood == likelihood
+        return
+    with pytest.raises(UsageError, match=f"--likelihood is {likelihood} but .* choose from") as e:
+        settled(given, images)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("network", options.CONVOLUTIONS)
+def test_convolutions_of_a_row_of_pixels_are_refused_in_a_line(network):
+    given = chosen("normal", network, "normal", "standard", False)
+    row = np.zeros((2, 1, 20, 1), np.uint8)
+    pixels = model.measure_pixels(row, "none")
+    with pytest.raises(UsageError, match="no pictures: choose mlp, gated or residual"):
+        model.make_model(given.model, row.shape[1:], "none", pixels, 0)
