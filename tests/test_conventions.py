@@ -236,7 +236,7 @@ FLOORS = [
     {"distributions"},
     {"_checksum", "bounds", "networks", "penalties", "pixels", "quantization"},
     {"gradients", "model"},
-    {"train", "evaluation", "checkpoint", "hierarchy"},
+    {"train", "evaluation", "checkpoint", "hierarchy", "sequence"},
     {"loss"},
     {"__init__"},
     {"run"},
