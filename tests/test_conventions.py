@@ -259,7 +259,7 @@ ENGINE_FLOORS = [
     {"callbacks", "command", "data", "devices", "folder", "latents", "objective"},
     {"model"},
     {"defaults", "measure", "restore", "sampler", "saver"},
-    {"job", "training"},
+    {"job", "loaded", "training"},
     {"classifier"},
     {"conditional"},
     {"pictures"},

@@ -134,7 +134,7 @@ def test_of_dequantised_bytes_bits_per_dimension_stand_beside_nats(nats, bits):
 def test_the_program_that_measures_does_not_hold_the_parameters():
     model, x, _ = linear_gaussian(1.0)
     lowered = [
-        measure._measure_batch(model, 10, 1).lower(params, jax.random.key(0), x, None).as_text()
+        measure.measure_batch(model, 10, 1).lower(params, jax.random.key(0), x, None).as_text()
         for params in (jnp.float32(0.123), jnp.float32(0.456))
     ]
     assert lowered[0] == lowered[1]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         wandb,
     )
     from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
+    from vae_jax.run.loaded import Codes, Scores, TrainedRun, load
     from vae_jax.run.plan import Plan, Progress
     from vae_jax.run.training import Fitted, fit
 
@@ -35,6 +36,7 @@ _ROOMS = {
         "wandb",
     ),
     "errors": ("Diverged", "Interrupted", "RunError", "UsageError"),
+    "loaded": ("Codes", "Scores", "TrainedRun", "load"),
     "training": ("Fitted", "fit"),
     "plan": ("Plan", "Progress"),
 }
@@ -42,6 +44,7 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "Callback",
+    "Codes",
     "Collapse",
     "Diverged",
     "EarlyStopping",
@@ -52,8 +55,11 @@ __all__ = [
     "ProgressBar",
     "Reporter",
     "RunError",
+    "Scores",
+    "TrainedRun",
     "UsageError",
     "fit",
+    "load",
     "mlflow",
     "tensorboard",
     "wandb",

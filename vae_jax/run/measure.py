@@ -86,13 +86,13 @@ def measure(
       labels all are of p(x|c).
     """
     batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
-    measure_batch = _measure_batch(model, num_samples, chunk_size)
+    of_batch = measure_batch(model, num_samples, chunk_size)
     parts = []
     batches = batched.rows_of(len(x), batch_size)
     for i, rows in enumerate(counted(batches, len(x), f"log p(x), {num_samples} draws")):
         batch = batched.take((x, label), rows)
-        of_batch = measure_batch(params, jax.random.fold_in(key, i), *batch)
-        parts.append(jax.device_get(of_batch))
+        measured = of_batch(params, jax.random.fold_in(key, i), *batch)
+        parts.append(jax.device_get(measured))
     bound, estimate, kl, means, moved = batched.joined(parts, len(x))
     evaluation = batched.summarize(estimate)
     active_units = int((moved.var(axis=0) > 0.01).sum())
@@ -117,10 +117,12 @@ def measure(
     }
 
 
-def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Callable[..., Any]:
+def measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Callable[..., Any]:
+    """(params, key, x, label) -> bound, estimate, KL, means, and these less the prior's; jitted."""
+
     # The parameters are given, not held: one program in the compilation cache serves all runs.
     @jax.jit
-    def measure_batch(params: Any, key: jax.Array, x: jax.Array, label: Any) -> Any:
+    def of_batch(params: Any, key: jax.Array, x: jax.Array, label: Any) -> Any:
         elbo_key, weight_key = jax.random.split(key)
         posterior, prior = model.encode(params, x, label), model.prior(params, label)
 
@@ -151,7 +153,7 @@ def _measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Cal
         moved = mean - jnp.broadcast_to(location(prior), mean.shape)
         return bound, estimate, kl, mean, moved
 
-    return measure_batch
+    return of_batch
 
 
 def compared(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+import vae_jax
+from vae_jax import run
 
 ROOT = Path(__file__).parents[3]
 SMALL = ("--hidden=32", "--latent-dim=4", "--num-importance-samples=20", "--accelerator=cpu")
@@ -83,6 +87,18 @@ def test_a_run_leaves_its_numbers_and_pictures(finished):
     for name in ("reconstructions", "samples", "latent", "curves"):
         assert pixels(finished / f"{name}.png").std() > 10, f"{name}.png is blank"
     assert list((finished / "tensorboard").glob("events.*"))
+
+
+def test_a_run_is_loaded_by_its_folder(finished):
+    loaded = run.load(finished)
+    assert loaded.results == results(finished)
+    assert (loaded.step, loaded.image_shape) == (60, (8, 8, 1))
+    (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {"vae_jax": vae_jax}
+    exec(block.replace("runs/own", str(finished)), names)
+    assert names["images"].shape == (8, 8, 8, 1)
+    assert names["halfway"].shape == (1, 8, 8, 1)
+    assert np.isfinite(names["scores"].log_likelihood[names["odd"]]).all()
 
 
 def test_training_improves_the_validation_bound(finished):

@@ -1,0 +1,164 @@
+"""A trained run in Python, against its network written out in NumPy, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+import vae_jax
+from vae_jax import networks, run
+from vae_jax.run import loaded, options
+from vae_jax.run.errors import UsageError
+from vae_jax.run.model import observe
+from vae_jax.run.restore import Trained
+
+SHAPE, SIZE, CLASSES = (3, 2, 1), 2, ["cat", "dog", "eel"]
+IMAGES = np.random.default_rng(0).integers(256, size=(5, *SHAPE), dtype=np.uint8)
+
+
+def of_run(conditional=False, binarization="threshold"):
+    """An untrained run, whose encoder and decoder are one layer each."""
+    condition = networks.ClassCondition(3, 2) if conditional else None
+    model = vae_jax.make_vae(
+        networks.Encoder(networks.MLP((2 * SIZE,), (), event_ndims=3, condition=condition)),
+        networks.BernoulliDecoder(networks.MLP(SHAPE, (), condition=condition), event_ndims=3),
+        SIZE,
+        networks.StandardPrior(SIZE) if conditional else None,
+    )
+    label = jnp.zeros(1, jnp.int32) if conditional else None
+    params = model.init(jax.random.key(0), jnp.zeros((1, *SHAPE)), label)
+    params = jax.tree.map(lambda leaf: 0.3 * leaf, params)  # so that q(z|x) is near p(z|x)
+    chosen = options.Options(model=options.Model(latent_dim=SIZE, conditional=conditional))
+    config = {"image_shape": list(SHAPE)}
+    names = CLASSES if conditional else []
+    see = observe(binarization, "bernoulli")
+    trained = Trained(model, see, params, 7, chosen, "mine", binarization, names, config)
+    return loaded.TrainedRun(trained, None)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return of_run()
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    return of_run(conditional=True)
+
+
+def written_out(params, x):
+    """Means and scales, and the pictures of codes, of the network of one layer, in float64."""
+    (phi_kernel, phi_bias), (theta_kernel, theta_bias) = (
+        _layer(params[name]) for name in ("encoder", "decoder")
+    )
+    mean, log_scale = np.split(x.reshape(len(x), -1) @ phi_kernel + phi_bias, 2, axis=-1)
+    scale = np.exp(10 * np.tanh(log_scale / 10))
+    return mean, scale, lambda z: special.expit(z @ theta_kernel + theta_bias)
+
+
+def _layer(params):
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(params)]
+    (kernel,) = (leaf for leaf in leaves if leaf.ndim == 2)
+    (bias,) = (leaf for leaf in leaves if leaf.ndim != 2)
+    return kernel, bias.ravel()
+
+
+def test_codes_and_pictures_are_the_networks(plain):
+    binary = (IMAGES > 127).astype(np.float64)
+    mean, scale, pictures = written_out(plain.params, binary)
+    codes = plain.encode(IMAGES)
+    np.testing.assert_allclose(codes.mean, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(codes.scale, scale, rtol=1e-4)
+    expected = pictures(mean).reshape(5, *SHAPE)
+    np.testing.assert_allclose(plain.decode(codes.mean), expected, rtol=1e-5)
+    np.testing.assert_allclose(plain.reconstruct(IMAGES), expected, rtol=1e-5)
+    # Of one channel the channel may be left out, and floats are their bytes' shares.
+    np.testing.assert_array_equal(plain.encode(IMAGES[..., 0]).mean, codes.mean)
+    np.testing.assert_array_equal(plain.encode(IMAGES / 255).mean, codes.mean)
+    assert all(isinstance(a, np.ndarray) for a in codes)
+
+
+def test_scores_are_the_integral(plain):
+    """log p(x) of two latents by quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    z = np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2)
+    weight = np.outer(weights, weights).ravel() / (2 * np.pi)
+    binary = (IMAGES > 127).reshape(5, 1, -1)
+    p = written_out(plain.params, binary[:, 0])[2](z)[None]
+    log_p = np.log(np.where(binary, p, 1 - p)).sum(-1)
+    exact = special.logsumexp(log_p, axis=1, b=weight[None])
+    scores = plain.score(IMAGES, num_samples=2000)
+    assert (np.abs(scores.log_likelihood - exact) < 4 * scores.standard_error + 1e-4).all()
+    assert (scores.standard_error < 0.1).all()
+    assert (scores.elbo < exact + 0.2).all()  # of few draws
+    assert scores.elbo.mean() < exact.mean()
+    assert (scores.elbo < scores.reconstruction).all()
+
+
+def test_an_image_has_its_code_whatever_stands_beside_it(plain, monkeypatch):
+    monkeypatch.setattr(loaded, "_BATCH", 2)  # of 5 images, three batches
+    drawn = of_run(binarization="dynamic")
+    codes = drawn.encode(IMAGES)
+    np.testing.assert_allclose(drawn.encode(IMAGES[:3]).mean, codes.mean[:3], rtol=1e-6)
+    assert np.abs(drawn.encode(IMAGES, seed=1).mean - codes.mean).max() > 1e-3
+    pictures = plain.generate(5)
+    np.testing.assert_allclose(plain.generate(3), pictures[:3], rtol=1e-6)
+    assert np.abs(plain.generate(5, seed=1) - pictures).max() > 1e-3
+    assert pictures.shape == (5, *SHAPE)
+
+
+def test_labels_are_names_or_numbers_of_one_or_all(conditional):
+    codes = conditional.encode(IMAGES, "dog").mean
+    for label in (1, np.int64(1), ["dog"] * 5, np.ones(5, int), ["dog", 1, "dog", 1, 1]):
+        np.testing.assert_array_equal(conditional.encode(IMAGES, label).mean, codes)
+    assert np.abs(conditional.encode(IMAGES, "eel").mean - codes).max() > 1e-3
+    each = conditional.generate(3, CLASSES)
+    for row, name in enumerate(CLASSES):
+        np.testing.assert_allclose(conditional.generate(3, name)[row], each[row], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "said"),
+    [
+        (lambda r: r.encode(IMAGES[..., 0, :]), ValueError, r"images have shape \(5, 3, 1, 1\)"),
+        (lambda r: r.encode(IMAGES[:0]), ValueError, r"shape \(0, 3, 2, 1\): give \[N, 3, 2, 1\]"),
+        (lambda r: r.encode(IMAGES.astype(int)), TypeError, "images have dtype int64: give bytes"),
+        (lambda r: r.encode(IMAGES * 1.0), ValueError, "images have values from .* to 2"),
+        (lambda r: r.encode(IMAGES * np.nan), ValueError, "images have values from nan"),
+        (lambda r: r.encode(IMAGES, 1), TypeError, "a label was given but the run is uncondit"),
+        (lambda r: r.decode(np.zeros((4, 3))), ValueError, r"z has shape \(4, 3\): give codes"),
+        (lambda r: r.generate(0), ValueError, "num is 0: give 1 or more"),
+        (lambda r: r.score(IMAGES, seed=-1), UsageError, "--seed is -1"),
+    ],
+)
+def test_what_cannot_be_is_refused(plain, call, error, said):
+    with pytest.raises(error, match=said):
+        call(plain)
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "said"),
+    [
+        (None, TypeError, "the run is conditional: give a label, one of cat, dog, eel"),
+        ("cow", ValueError, "label 'cow' is no class of the run: give one of cat, dog, eel"),
+        (3, ValueError, "label 3 is no class of the run"),
+        (1.0, ValueError, "label 1.0 is no class of the run"),
+        (["cat", "dog"], ValueError, "2 labels of 5: give one for all, or one for each"),
+    ],
+)
+def test_labels_that_there_are_not(conditional, label, error, said):
+    with pytest.raises(error, match=said):
+        conditional.encode(IMAGES, label)
+
+
+def test_bytes_are_asked_for_by_a_likelihood_of_bytes(plain):
+    of_bytes = of_run()
+    of_bytes._likelihood = "categorical"
+    with pytest.raises(TypeError, match="the run's likelihood, categorical, is of bytes"):
+        of_bytes.encode(IMAGES / 255)
+
+
+def test_a_folder_that_holds_no_run(tmp_path):
+    with pytest.raises(UsageError):
+        run.load(tmp_path)
