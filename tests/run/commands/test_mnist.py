@@ -203,9 +203,11 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(command, finished):
 
 @pytest.mark.long
 def test_two_latent_dimensions_grey_pixels_convolutions_and_an_average(command, tmp_path):
-    process = train(
-        command,
-        tmp_path / "run",
+    process = command(
+        "mnist",
+        "--dataset=digits",
+        f"--output={tmp_path / 'run'}",
+        *SMALL[2:],
         "--epochs=2",
         "--network=conv",
         "--channels=4",
