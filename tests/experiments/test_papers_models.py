@@ -225,7 +225,7 @@ def test_a_cell_on_digits(command, tmp_path, paper, cell):
         assert 0 < row["bits_per_dimension"] < 16
         assert f"{row['bits_per_dimension']:.3f} |" in page.page([result])
     else:
-        assert 15 < row["negative_log_likelihood"] < 50
+        assert 15 < row["negative_log_likelihood"] < 60
     assert f"| {cell} |" in page.page([result])
 
 
