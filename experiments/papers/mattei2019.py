@@ -51,7 +51,7 @@ class Options:
     """Of z."""
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers of both networks."""
-    num_samples: int = 5000
+    num_samples: int = 1000
     """Importance samples for each row that is imputed."""
     seed: int = 0
     """Of the parameters, the order and all noise."""
