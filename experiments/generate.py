@@ -1,4 +1,4 @@
-"""Images from a trained run: draws from the prior, of a class, or test images in another class."""
+"""Images or rows from a trained run: draws, draws of a class, test images in another class."""
 
 from vae_jax.run import main
 

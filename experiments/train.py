@@ -1,4 +1,4 @@
-"""A VAE on one's own images: a .npy or .npz array, a folder of pictures, or tfds:NAME.
+"""A VAE on one's own data: a table, a .npy or .npz array, a folder of pictures, or tfds:NAME.
 
 What is left in the folder of results, and every option but those of the data, is as for
 `experiments.mnist`.

@@ -104,6 +104,19 @@ def _errors(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _imputed(result: dict[str, Any]) -> list[str]:
+    lines = [
+        "| imputer | published | mean squared error | of 90 % covered |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        published = "" if row["published"] is None else row["published"]
+        covered = row.get("coverage", [])
+        share = f"{sum(covered) / len(covered):.1%}" if covered else ""
+        lines.append(f"| {row['name']} | {published} | {_spread(row, 'error', 3)} | {share} |")
+    return lines
+
+
 def _spread(row: dict[str, Any], name: str, digits: int) -> str:
     """A mean, with its deviation over the seeds where there are several."""
     text = f"{row[name]:.{digits}f}"
@@ -112,7 +125,12 @@ def _spread(row: dict[str, Any], name: str, digits: int) -> str:
     return f"{text} +- {row['deviation_over_seeds']:.{digits}f} ({len(row['values'])} seeds)"
 
 
-_TABLES = {"chen2018": _gaps, "kingma2014": _errors, "oord2017": _codes}
+_TABLES = {
+    "chen2018": _gaps,
+    "kingma2014": _errors,
+    "mattei2019": _imputed,
+    "oord2017": _codes,
+}
 
 
 def load() -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def test_an_unknown_command_is_one_line():
     process = vae_jax("trian")
     assert process.returncode == 2
     assert process.stderr == (
-        "error: no command 'trian': choose from train, mnist, generate, evaluate\n"
+        "error: no command 'trian': choose from train, mnist, generate, evaluate, impute\n"
     )
 
 

@@ -146,7 +146,8 @@ def _imputed(
 
     def filled(values: Array) -> Array:
         shape = (*values.shape[: values.ndim - x.ndim], *x.shape)
-        return jnp.where(*(jnp.broadcast_to(a, shape) for a in (missing, values, x)))
+        hole, values, given = (jnp.broadcast_to(a, shape) for a in (missing, values, x))
+        return jnp.where(hole, values, given)
 
     of_each = weights.reshape(*weights.shape, *[1] * (x.ndim - 1)).astype(x.dtype)
     average = (jnp.broadcast_to(of_each, points.shape) * points).sum(0)

@@ -12,6 +12,8 @@ _EXTRA_OF = {
     "PIL": "run",
     "matplotlib": "run",
     "sklearn": "run",
+    "pandas": "tables",
+    "pyarrow": "tables",
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
     "array_record": "tfds",

@@ -6,6 +6,8 @@ from typing import Any
 
 import matplotlib
 
+from vae_jax.run.data.kinds import as_numbers
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
@@ -142,6 +144,47 @@ _WHY = (
     "train: mean over an epoch's steps, while the model was learning; validation: at the epoch's "
     "end, on other images, which may be easier: it may lie above"
 )
+
+
+_MOST_COLUMNS, _MOST_BARS = 25, 12
+
+
+def marginals(path: Path, real: Any, generated: Any, columns: Any) -> None:
+    """Each column's values in a table beside those in rows that a model made.
+
+    Args:
+      path: of the picture.
+      real: a frame.
+      generated: another of the same columns.
+      columns: those to draw, `Column`s; up to 25 are.
+    """
+    shown = list(columns)[:_MOST_COLUMNS]
+    across = min(5, len(shown))
+    down = -(-len(shown) // across)
+    figure, axes = plt.subplots(down, across, figsize=(3 * across, 2.4 * down), squeeze=False)
+    for axis in axes.ravel()[len(shown) :]:
+        axis.axis("off")
+    for axis, column in zip(axes.ravel(), shown, strict=False):
+        of_both = [frame[column.name].dropna() for frame in (real, generated)]
+        if column.num_classes:
+            names = of_both[0].value_counts().index[:_MOST_BARS].tolist()
+            for place, values in zip((-0.2, 0.2), of_both, strict=True):
+                shares = [float((values == name).mean()) for name in names]
+                axis.bar(np.arange(len(names)) + place, shares, 0.4)
+            labels = [str(name).strip()[:9] for name in names]
+            axis.set_xticks(range(len(names)), labels, rotation=60, fontsize=6)
+        else:
+            both = [np.asarray(as_numbers(v, column.kind), np.float64) for v in of_both]
+            low, high = np.quantile(np.concatenate(both), [0.005, 0.995])
+            for values in both:
+                axis.hist(values.clip(low, high), 30, range=(low, high), density=True, alpha=0.5)
+            axis.tick_params(labelsize=6)
+        axis.set_title(column.name[:28], fontsize=8)
+        axis.set_yticks([])
+    figure.legend(["test rows", "generated"], loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
 
 
 def curves(path: Path, rows: list[dict[str, Any]]) -> None:

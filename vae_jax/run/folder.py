@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import vae_jax
+from vae_jax.run import table_options
 from vae_jax.run.errors import RunError, UsageError
 from vae_jax.run.options import Options, from_json
 
@@ -36,6 +37,7 @@ CONTENTS = (
     "completions_3.png",
     "latent.png",
     "curves.png",
+    "marginals.png",
     "signal_to_noise.png",
     "tensorboard",
 )
@@ -244,6 +246,41 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def is_of_table(config: Mapping[str, Any]) -> bool:
+    """Whether a run with this config.json is on a table."""
+    return config.get("kind") == "table"
+
+
+def holds_table(folder: Path) -> bool:
+    """Whether a folder is that of a run on a table; of no run it is not."""
+    try:
+        return is_of_table(read_stamped(folder))
+    except (UsageError, RunError):
+        return False
+
+
+def read_table_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a run on a table.
+
+    Raises:
+      UsageError: the folder holds no such run.
+    """
+    config = read_stamped(folder)
+    try:
+        if not is_of_table(config):
+            raise TypeError("it is on no table")
+        table_options.from_json(config["options"])
+        for column in config["columns"]:
+            if not isinstance(column["kind"], str):
+                raise TypeError(f"kind is {column['kind']!r}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{folder} holds no run on a table ({type(error).__name__}: {error}): name a folder "
+            "that one wrote"
+        ) from None
+    return config
+
+
 def check_checkpoint(
     folder: Path, step: int, written: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
@@ -301,6 +338,14 @@ def check_picture(path: Path) -> None:
 
     if path.suffix.lower() not in Image.registered_extensions():
         raise UsageError(f"--output={path} has no ending of a picture: name it, say, grid.png")
+    if not path.absolute().parent.is_dir():
+        raise RunError(f"cannot write {path}: make the folder {path.absolute().parent} first")
+
+
+def check_table(path: Path) -> None:
+    """Raises UsageError for a table whose kind its name does not say, RunError for no folder."""
+    if path.suffix.lower() not in table_options.SUFFIXES:
+        raise UsageError(f"--output={path} has no ending of a table: name it, say, rows.csv")
     if not path.absolute().parent.is_dir():
         raise RunError(f"cannot write {path}: make the folder {path.absolute().parent} first")
 

@@ -11,6 +11,7 @@ _NAMES = (
     "pictures",
     "evaluate again",
     "generate",
+    "impute",
     "validation pixels",
     "test pixels",
 )

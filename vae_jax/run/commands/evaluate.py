@@ -28,6 +28,11 @@ def main(arguments: Sequence[str], prog: str) -> None:
     chosen = command.parse(Options, arguments, prog=prog)
     options.check_at_least(2, num_samples=chosen.num_samples)
     options.check_seed(chosen.seed)
+    if folder.is_of_table(folder.read_stamped(chosen.run)):
+        from vae_jax.run import tabular  # after the options, as it brings JAX
+
+        tabular.evaluate(chosen.run, chosen.data, chosen.num_samples, chosen.seed)
+        return
     folder.read_config(chosen.run)
     measure_again(chosen)
 

@@ -41,7 +41,25 @@ class Options:
     """Of the draws."""
 
 
+@dataclass(frozen=True)
+class RowOptions:
+    """Draws rows from a run on a table and writes them as one."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    num: int | None = None
+    """How many rows; as many as the run's table has when not given."""
+    output: Path = Path("synthetic.csv")
+    """The table, with the columns of the run's; .csv, .parquet or .feather."""
+    seed: int = 0
+    """Of the draws."""
+
+
 def main(arguments: Sequence[str], prog: str) -> None:
+    of_table = [a for a in arguments if not a.startswith("-") and folder.holds_table(Path(a))]
+    if of_table:
+        generate_rows(command.parse(RowOptions, arguments, prog=prog))
+        return
     chosen = command.parse(Options, arguments, prog=prog)
     options.check_at_least(1, num=1 if chosen.num is None else chosen.num)
     folder.check_picture(chosen.output)
@@ -59,6 +77,25 @@ def main(arguments: Sequence[str], prog: str) -> None:
     picture = draw(chosen, num, restore(chosen.run), every=every)
     folder.save_picture(picture, chosen.output)
     print(f"picture: {chosen.output}")
+
+
+def generate_rows(chosen: RowOptions) -> None:
+    """Writes rows from a run on a table."""
+    options.check_at_least(1, num=1 if chosen.num is None else chosen.num)
+    options.check_seed(chosen.seed)
+    folder.check_table(chosen.output)
+    folder.read_table_config(chosen.run)
+
+    from vae_jax.run import keys, tabular  # after the options, as it brings JAX
+    from vae_jax.run.data import tables
+
+    trained = tabular.restore(chosen.run)
+    num = trained.config["num_rows"] if chosen.num is None else chosen.num
+    key = keys.of_run(chosen.seed)["generate"]
+    tables.write(tabular.generate(key, trained, num, chosen.seed), chosen.output)
+    if empty := [column.name for column in trained.columns if column.kind == "left out"]:
+        print(f"note: {', '.join(empty)}: empty, as the run did not learn them")
+    print(f"table: {chosen.output}, {num:,} rows")
 
 
 def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:

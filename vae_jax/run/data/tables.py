@@ -1,0 +1,274 @@
+"""Tables: rows of .csv, .parquet and .feather files, or of a frame, as numbers, and back."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vae_jax.run import extras
+from vae_jax.run.data import kinds
+from vae_jax.run.data.dataset import (
+    _LEAST,
+    _MAX_TEST,
+    _MAX_VALIDATION,
+    _by_content,
+    content_hash,
+    digest_of,
+)
+from vae_jax.run.data.kinds import LEFT_OUT, Column
+from vae_jax.run.errors import DataError, RunError, UsageError
+
+
+class Table(NamedTuple):
+    """Rows as numbers, in three splits by their content, and what makes rows of numbers again.
+
+    Attributes:
+      name: of the file.
+      columns: of the file, in its order, with what training rows say of them.
+      train: [N, D] float32, see `encode`.
+      validation: likewise.
+      test: likewise.
+      source: where the rows came from.
+      digest: of all rows, in their order.
+      num_rows: of all.
+      notes: lines for the user.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    source: str
+    digest: str
+    num_rows: int
+    notes: tuple[str, ...]
+
+
+def read(path: Path, missing: Sequence[str] = ()) -> Any:
+    """The rows of a file, as a frame of pandas.
+
+    Args:
+      path: .csv, .parquet or .feather.
+      missing: words that stand for a missing value in a .csv, beside pandas' own.
+
+    Raises:
+      DataError: it cannot be read; one line that says why.
+      RunError: pandas, or what it reads with, is not installed.
+    """
+    suffix = path.suffix.lower()
+    extras.check("pandas", *(["pyarrow"] if suffix != ".csv" else []))
+    import pandas as pd
+
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: name a .csv, .parquet or .feather file")
+    try:
+        if suffix == ".csv":
+            frame = _whole(pd.read_csv(path, low_memory=False, na_values=list(missing)))
+        else:
+            frame = (pd.read_parquet if suffix == ".parquet" else pd.read_feather)(path)
+    except Exception as error:  # pandas' and pyarrow's, of every type
+        brief = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise DataError(f"{path} cannot be read ({brief}): save it anew") from error
+    if missing and suffix != ".csv":
+        frame = frame.replace(list(missing), np.nan)
+    return as_frame(frame)
+
+
+def _whole(frame: Any) -> Any:
+    """Integers where a hole has made floats of them: 4 is not to come back as 4.0."""
+    for name in frame.columns[frame.dtypes == np.float64]:
+        present = frame[name].dropna()
+        whole = (present == present.round()).all() and present.abs().max() < 2**53
+        if whole and len(present) < len(frame):
+            frame[name] = frame[name].astype("Int64")
+    return frame
+
+
+def as_frame(table: Any) -> Any:
+    """A frame of pandas or polars as one of pandas, with texts for the names of its columns."""
+    pd = extras.require("pandas")
+    if not isinstance(table, pd.DataFrame):
+        if not hasattr(table, "to_dict") or not hasattr(table, "columns"):
+            raise DataError(
+                f"a {type(table).__name__} is no table: pass a frame of pandas or polars"
+            )
+        table = pd.DataFrame(table.to_dict(as_series=False))
+    table = table.reset_index(drop=True).rename(columns=str)
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise DataError(f"column {twice[0]!r} is there twice: rename one of them")
+    return table
+
+
+def write(frame: Any, path: Path) -> None:
+    """Writes a frame, as the ending of the name says.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    writer = {".csv": "to_csv", ".parquet": "to_parquet", ".feather": "to_feather"}
+    how = {"index": False} if path.suffix.lower() != ".feather" else {}
+    try:
+        getattr(frame, writer[path.suffix.lower()])(path, **how)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; name another place") from error
+
+
+def asked_kinds(asked: Sequence[str]) -> dict[str, str]:
+    """The kinds of --columns, NAME=KIND, by the names.
+
+    Raises:
+      UsageError: one cannot be read.
+    """
+    found = {}
+    for item in asked:
+        name, equals, kind = item.rpartition("=")
+        if not equals or kind not in kinds.KINDS:
+            raise UsageError(
+                f"--columns has {item}: give NAME=KIND, of the kinds {', '.join(kinds.KINDS)}"
+            )
+        found[name] = kind
+    return found
+
+
+def load(path: Path, asked: Mapping[str, str], missing: Sequence[str] = ()) -> Table:
+    """A file's rows in splits; see `split`.
+
+    Raises:
+      DataError: it cannot be used; one line that says why, and names the column.
+    """
+    return split(read(path, missing), path.stem, str(path), asked)
+
+
+def split(table: Any, name: str, source: str, asked: Mapping[str, str]) -> Table:
+    """A frame's rows as three splits, which follow from their content as pictures' do.
+
+    Args:
+      table: of pandas or polars.
+      name: of it.
+      source: where it is from.
+      asked: kinds of columns, by their names, in place of those that are found.
+
+    Raises:
+      DataError: it cannot be used.
+    """
+    frame = as_frame(table)
+    hashes = np.array([content_hash(row) for row in _as_bytes(frame)], np.uint64)
+    if len(frame) < _LEAST:
+        raise DataError(
+            f"{source} has {len(frame)} rows: {_LEAST} are the least to train and test on"
+        )
+    parts = _by_content(hashes, np.full(len(hashes), -1), tenths=2)
+    test, validation, train = parts
+    if not all(map(len, parts)):
+        raise DataError(
+            f"{source} has {len(np.unique(hashes))} different rows of {len(frame)}: give more"
+        )
+    train = np.sort(np.concatenate([train, validation[_MAX_VALIDATION:]]))
+    test, validation = np.sort(test[:_MAX_TEST]), np.sort(validation[:_MAX_VALIDATION])
+    columns = columns_of(frame, asked, train)
+    rows, notes = encode(frame, columns)
+    return Table(
+        name=name,
+        columns=columns,
+        train=rows[train],
+        validation=rows[validation],
+        test=rows[test],
+        source=source,
+        digest=digest_of(hashes),
+        num_rows=len(frame),
+        notes=tuple(notes),
+    )
+
+
+def columns_of(table: Any, asked: Mapping[str, str], rows: Any = None) -> tuple[Column, ...]:
+    """The columns of a frame: their kinds, by all rows, and their levels and scales, by some.
+
+    Args:
+      table: of pandas or polars.
+      asked: kinds, by the columns' names.
+      rows: those to learn from; all when not given.
+
+    Raises:
+      DataError: one cannot be used, or none can.
+    """
+    frame = as_frame(table)
+    unknown = [name for name in asked if name not in frame.columns]
+    if unknown:
+        raise DataError(
+            f"there is no column {unknown[0]!r}: the columns are "
+            f"{', '.join(map(str, frame.columns[:20]))}{', ...' * (len(frame.columns) > 20)}"
+        )
+    rows = np.arange(len(frame)) if rows is None else rows
+    columns = tuple(kinds.column_of(frame[n], asked.get(n), rows) for n in frame.columns)
+    if not any(column.kind not in LEFT_OUT for column in columns):
+        raise DataError(f"no column can be learned: {'; '.join(map(str, columns[:5]))}")
+    return columns
+
+
+def learned(columns: Sequence[Column]) -> list[Column]:
+    """Those that a model sees, in the order of its numbers: the kinds one after the other."""
+    order = {kind: i for i, kind in enumerate(kinds.ORDER)}
+    return sorted((c for c in columns if c.kind in order), key=lambda c: order[c.kind])
+
+
+def encode(table: Any, columns: Sequence[Column]) -> tuple[np.ndarray, list[str]]:
+    """A frame's rows as numbers [N, D], those of `learned` columns; and notes of what was lost.
+
+    Numbers are transformed to a mean of 0 and a deviation of 1, counts and truth values are
+    themselves, classes the number of their level. NaN is what is missing, or a level that the
+    training rows do not have.
+
+    Raises:
+      DataError: a column is not there, or holds what it cannot.
+    """
+    frame = as_frame(table)
+    notes, found = [], []
+    for column in learned(columns):
+        if column.name not in frame.columns:
+            raise DataError(f"there is no column {column.name!r}, which the model has learned")
+        values, unseen = column.encode(frame[column.name])
+        found.append(values)
+        if len(unseen):
+            notes.append(
+                f"{column.name}: {len(unseen):,} values are of no level that training rows have, "
+                f"such as {unseen[0]!r}: taken as missing"
+            )
+    return np.stack(found, axis=1).astype(np.float32), notes
+
+
+def decode(rows: np.ndarray, columns: Sequence[Column], seed: int = 0) -> Any:
+    """Numbers [N, D] as a frame: the columns' names, order, types and ranges; NaN is missing.
+
+    A column that was left out has its one value, or none. A value that was too rare to be a level
+    is drawn, by how often each was there.
+    """
+    pd = extras.require("pandas")
+    of_column = {c.name: rows[:, i] for i, c in enumerate(learned(columns))}
+    rng = np.random.default_rng(seed)
+    found = {
+        c.name: c.decode(of_column.get(c.name, np.full(len(rows), np.nan)), rng) for c in columns
+    }
+    return pd.DataFrame(found)
+
+
+def to_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(column) for column in columns]
+
+
+def from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
+    def one(of: Mapping[str, Any]) -> Column:
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in of.items()}
+        return Column(**plain)
+
+    return tuple(map(one, stored))
+
+
+def _as_bytes(frame: Any) -> Iterator[np.ndarray]:
+    """Each row's content, whatever its columns' types."""
+    texts = [[str(value) for value in frame[name].tolist()] for name in frame.columns]
+    for row in zip(*texts, strict=True):
+        yield np.frombuffer("\x1f".join(row).encode(), np.uint8)
