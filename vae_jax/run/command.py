@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -56,7 +57,8 @@ def _in_one_line(box: str) -> str:
 def option_value(arguments: Sequence[str], name: str) -> str | None:
     """The value of `--name=value` or `--name value`, the last one; None where it is not given."""
     value = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in itertools.pairwise((*arguments, None)):
+        assert argument is not None  # which stands last alone
         if argument == name:
             value = following
         if argument.startswith(f"{name}="):
