@@ -52,6 +52,10 @@ KINDS = {
     ),
     "dates": (DAYS, "date", "dates"),
     "dates as texts": (DAYS.strftime("%Y-%m-%d"), "date", "dates as texts, such as 202"),
+    "days first": (DAYS.strftime("%d/%m/%Y"), "date", "the day first"),
+    "months first": (DAYS.strftime("%m/%d/%Y"), "date", "the month first"),
+    "times": (DAYS + pd.Timedelta("1h"), "date", "dates"),
+    "times of a place": ((DAYS + pd.Timedelta("1h")).tz_localize("Asia/Tokyo"), "date", "dates"),
     "thousands": ([f"{1000 * v:,.2f}" for v in LOGS], "positive", "numbers as texts"),
     "numbers as texts": (RNG.normal(size=N).round(2).astype(str), "number", "numbers as texts"),
 }
@@ -69,6 +73,8 @@ def test_a_kind_is_found_with_its_reason_and_its_values_come_back(name):
         np.testing.assert_allclose(numbers[1], numbers[0], rtol=1e-5, atol=0.02)
     elif name == "numbers as texts":
         np.testing.assert_allclose(again.astype(float), given.astype(float), atol=1e-6)
+    elif name.startswith("times"):  # a float32 has seconds of three years
+        assert (abs(again - given) < pd.Timedelta("10s")).all()
     else:
         assert (again == given).all()
 
@@ -128,7 +134,8 @@ def test_of_ten_thousand_categories_the_frequent_ones_are_told_apart():
 REFUSED = {
     "mixed": (["1", "2.5", "?"] * 20, None, "column 'c' holds numbers, such as 1, and 20 texts, "
               "such as '?' in row 3: give --missing '?' if that is no value, or --columns c=cat"),
-    "infinity": ([1.0, 2.5, np.inf] * 20, None, "column 'c' holds an infinity"),
+    "infinity": ([1.0, 2.5, np.inf] * 20, None, "column 'c' holds inf: make it missing"),
+    "complex": ([1j, 2j] * 30, None, "column 'c' holds complex numbers"),
     "lists": ([[1], [2]] * 20, None, "column 'c' holds a list, which is no value of a table"),
     "no number": (["a", "b"] * 20, "number", "column 'c' holds 'a' in row 1, which is no number"),
     "no date": (["a", "b"] * 20, "date", "column 'c' holds what is no date"),
@@ -192,11 +199,14 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path):
     torn.write_bytes(b"PAR1 no more")
     short = tmp_path / "short.csv"
     short.write_text("a,b\n1,2\n")
+    parted = tmp_path / "parted.csv"
+    parted.write_text("a;b\n1;2\n")
     for place, said in [
         (tmp_path / "no.csv", "does not exist: name a .csv, .parquet or .feather file"),
         (empty, r"cannot be read \(EmptyDataError"),
         (torn, r"cannot be read \(Arrow"),
         (short, "has 1 rows: 20 are the least"),
+        (parted, "has one column, 'a;b': save it with commas in place of ';'"),
     ]:
         with pytest.raises(DataError, match=said):
             tables.load(place, {})

@@ -19,7 +19,10 @@ MOST_LEVELS = 255
 _REPEATS = 20
 _SAME_AS_TRUE = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 _THOUSANDS = re.compile(r"\s*[-+]?\d{1,3}(,\d{3})+(\.\d*)?\s*")
-_DATE = re.compile(r"\s*\d{4}-\d{1,2}-\d{1,2}([T ][\d:.+Z-]*)?\s*|\s*\d{1,2}/\d{1,2}/\d{4}\s*")
+_MOST = 1e150
+_DAY = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
+_TIME = re.compile(r"\d{4}-\d{1,2}-\d{1,2}[T ]\d{1,2}:\d{2}[\d:.]*(Z|[+-]\d{2}:?\d{2})?")
+_SLASHES = re.compile(r"(\d{1,2})/(\d{1,2})/\d{4}")
 _SECONDS_A_DAY = 86_400
 
 
@@ -41,6 +44,7 @@ class Column:
       high: the largest.
       decimals: of numbers, how many they are rounded to; None for as they come.
       thousands: whether numbers are written as 1,234.
+      date_format: of dates that are texts, or whole days; ISO8601 of texts with a time.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Column:
     high: float = 0.0
     decimals: int | None = None
     thousands: bool = False
+    date_format: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.kind} ({self.reason})"
@@ -68,7 +73,7 @@ class Column:
         """A column of a frame as float64 numbers, NaN where it is missing; levels never seen."""
         if self.kind in ("ordered", "category", "discrete", "boolean"):
             return self._numbered(series)
-        values = as_numbers(series, self.kind)
+        values = as_numbers(series, self.kind, self.date_format)
         if self.kind == "count":
             wrong = values[(values < 0) | (values != np.round(values)) & ~np.isnan(values)]
             if wrong.size:
@@ -82,7 +87,8 @@ class Column:
                     f"--columns {self.name}=number"
                 )
             values = np.log(values)
-        return (values - self.centre) / self.spread, []
+        # Far outside of what was learned a float32 has no room.
+        return np.clip((values - self.centre) / self.spread, -1e30, 1e30), []
 
     def _numbered(self, series: Any) -> tuple[np.ndarray, list[Any]]:
         if self.kind == "discrete":  # of numbers the nearest level is meant, and none is unseen
@@ -141,10 +147,14 @@ class Column:
         import pandas as pd
 
         dates = pd.Series(pd.to_datetime(np.where(missing, 0, seconds), unit="s"))
+        if self.date_format.startswith("%"):  # whole days
+            dates = dates.dt.round("D")
         if not self.dtype.startswith("datetime"):
-            whole = self.decimals is not None and self.decimals < 0
-            dates = dates.dt.strftime("%Y-%m-%d" if whole else "%Y-%m-%d %H:%M:%S")
-        return dates.where(~missing, None if dates.dtype == object else pd.NaT)
+            iso = self.date_format in ("", "ISO8601")
+            texts = dates.dt.strftime("%Y-%m-%d %H:%M:%S" if iso else self.date_format)
+            return _typed(texts.astype(object).where(~missing, None), self.dtype)
+        dates = dates.where(~missing, pd.NaT)
+        return (dates.dt.tz_localize("UTC") if "," in self.dtype else dates).astype(self.dtype)
 
 
 def _plain(value: Any) -> Any:
@@ -162,7 +172,7 @@ def _typed(series: Any, dtype: str) -> Any:
         return series.infer_objects()
 
 
-def as_numbers(series: Any, kind: str) -> np.ndarray:
+def as_numbers(series: Any, kind: str, date_format: str = "") -> np.ndarray:
     """float64, NaN where it is missing; dates as seconds since 1970.
 
     Raises:
@@ -171,8 +181,10 @@ def as_numbers(series: Any, kind: str) -> np.ndarray:
     import pandas as pd
 
     if kind == "date":
+        texts = not pd.api.types.is_datetime64_any_dtype(series.dtype)
+        how = (date_format or format_of(series.dropna()) or "ISO8601") if texts else None
         try:
-            dates = pd.to_datetime(series, format="mixed")
+            dates = pd.to_datetime(series, format=how, utc=how == "ISO8601")
         except (ValueError, TypeError) as error:
             brief = str(error).partition("\n")[0]
             raise DataError(f"column {series.name!r} holds what is no date ({brief})") from error
@@ -195,9 +207,30 @@ def as_numbers(series: Any, kind: str) -> np.ndarray:
 
 
 def _finite(series: Any, values: np.ndarray) -> np.ndarray:
-    if np.isinf(values).any():
-        raise DataError(f"column {series.name!r} holds an infinity: make it missing, or a number")
+    if (wrong := values[np.abs(values) > _MOST]).size:
+        raise DataError(
+            f"column {series.name!r} holds {wrong[0]:g}: make it missing, or a number below {_MOST}"
+        )
     return values
+
+
+def format_of(texts: Any) -> str:
+    """The one format of dates that are texts; empty where they have none, or not one.
+
+    Of 3/4/2020 the days are first where a number above 12 says so.
+    """
+    plain = [str(v).strip() for v in texts]
+    if all(map(_DAY.fullmatch, plain)):
+        return "%Y-%m-%d"
+    if all(_DAY.fullmatch(v) or _TIME.fullmatch(v) for v in plain):
+        return "ISO8601"
+    found = [_SLASHES.fullmatch(v) for v in plain]
+    if not all(found):
+        return ""
+    first, second = (max(int(m[i]) for m in found if m) for i in (1, 2))
+    if first > 12 and second > 12:
+        return ""
+    return "%d/%m/%Y" if first > 12 else "%m/%d/%Y"
 
 
 def _is_thousands(value: Any) -> bool:
@@ -210,6 +243,8 @@ def column_of(series: Any, asked: str | None, rows: np.ndarray) -> Column:
     Raises:
       DataError: it cannot be used; the line names it.
     """
+    import pandas as pd
+
     name, dtype = str(series.name), str(series.dtype)
     if asked == "drop":
         return Column(name, "left out", "as asked", dtype)
@@ -223,11 +258,13 @@ def column_of(series: Any, asked: str | None, rows: np.ndarray) -> Column:
             f"column {name!r} holds a {type(present.iloc[0]).__name__}, which is no value of a "
             f"table: --columns {name}=drop"
         ) from error
+    if pd.api.types.is_complex_dtype(present.dtype):
+        raise DataError(f"column {name!r} holds complex numbers: make two columns of it")
     if distinct == 1:
         return Column(
             name,
             "constant",
-            f"every value is {present.iloc[0]!r}",
+            f"every value is {_plain(present.iloc[0])!r}",
             dtype,
             (_plain(present.iloc[0]),),
         )
@@ -239,12 +276,14 @@ def column_of(series: Any, asked: str | None, rows: np.ndarray) -> Column:
         return Column(name, "left out", "the training rows have one value of it at most", dtype)
     if kind in ("category", "ordered", "boolean", "discrete"):
         return _of_levels(learned, present, name, kind, reason, dtype)
-    every = as_numbers(present, kind)
-    values = as_numbers(learned, kind)
+    texts = not pd.api.types.is_datetime64_any_dtype(present.dtype)
+    date_format = format_of(present) if kind == "date" and texts else ""
+    every = as_numbers(present, kind, date_format)
+    if kind == "date" and not texts and not (every % _SECONDS_A_DAY).any():
+        date_format = "%Y-%m-%d"
+    values = as_numbers(learned, kind, date_format)
     whole = bool((every == np.round(every)).all())
     decimals = 0 if whole else _decimals(every)
-    if kind == "date" and whole and not (every % _SECONDS_A_DAY).any():
-        decimals = -1
     thousands = any(map(_is_thousands, present))
     column = Column(
         name,
@@ -255,6 +294,7 @@ def column_of(series: Any, asked: str | None, rows: np.ndarray) -> Column:
         high=float(values.max()),
         decimals=decimals,
         thousands=thousands and kind != "date",
+        date_format=date_format,
     )
     encoded, _ = column.encode(learned)
     if kind == "count":
@@ -373,8 +413,9 @@ def _of_texts(present: Any, distinct: int, name: str) -> tuple[str, str]:
             f"{len(odd):,} texts, such as {odd.iloc[0]!r} in row {odd.index[0] + 1}: give "
             f"--missing {odd.iloc[0].strip()!r} if that is no value, or --columns {name}=category"
         )
-    if all(_DATE.fullmatch(v) for v in texts):
-        return "date", f"dates as texts, such as {texts.iloc[0]}"
+    if how := format_of(texts):
+        order = {"%d": ", the day first", "%m": ", the month first"}.get(how[:2], "")
+        return "date", f"dates as texts, such as {texts.iloc[0]}{order}"
     if distinct == num and num >= _REPEATS:
         what = "text" if texts.map(len).mean() > 40 else "an identifier"
         return "left out", f"{what}: each of its {num:,} values is another"

@@ -71,7 +71,15 @@ def read(path: Path, missing: Sequence[str] = ()) -> Any:
             frame = (pd.read_parquet if suffix == ".parquet" else pd.read_feather)(path)
     except Exception as error:  # pandas' and pyarrow's, of every type
         brief = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise DataError(f"{path} cannot be read ({brief}): save it anew") from error
+        raise DataError(
+            f"{path} cannot be read ({brief}): save it anew, a .csv in UTF-8"
+        ) from error
+    first = str(frame.columns[0]) if len(frame.columns) == 1 else ""
+    for sign in ";\t|":
+        if sign in first:
+            raise DataError(
+                f"{path} has one column, {first!r}: save it with commas in place of {sign!r}"
+            )
     if missing and suffix != ".csv":
         frame = frame.replace(list(missing), np.nan)
     return as_frame(frame)
@@ -96,7 +104,8 @@ def as_frame(table: Any) -> Any:
                 f"a {type(table).__name__} is no table: pass a frame of pandas or polars"
             )
         table = pd.DataFrame(table.to_dict(as_series=False))
-    table = table.reset_index(drop=True).rename(columns=str)
+    table = table.reset_index(drop=True)
+    table.columns = [str(name) for name in table.columns]
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise DataError(f"column {twice[0]!r} is there twice: rename one of them")
