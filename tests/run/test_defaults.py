@@ -38,7 +38,8 @@ def test_the_table_is_followed_and_says_so(shape, kind):
         ("bytes", 4): "discretized_logistic",
         ("binary", shape[-1]): "bernoulli",
     }.get((kind, shape[-1]), "normal")
-    conv = min(shape[:2]) >= 16 and max(shape) > 64
+    colours = kind != "binary" and shape[-1] > 1
+    conv = min(shape[:2]) >= 16 and (colours or max(shape) > 64)
     model = settled.model
     assert (model.likelihood, model.network) == (expected, "conv" if conv else "mlp")
     assert model.latent_dim == (40 if kind == "binary" else 128)

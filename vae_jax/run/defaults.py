@@ -47,17 +47,19 @@ NAMED = {
 
 _BYTES = "of the likelihoods of bytes whose codes hold the picture, the fewest bits"
 _DENSITY = "a density, whose scale is learned"
+_PLACES = "what it learns of one place holds at others"
 
 # Of 10,000 colour pictures of 32 x 32, 620 steps of an mlp: normal 6.97 bits per dimension,
 # student_t 6.88, discretized_logistic 6.80, each with reconstructions that show the object;
-# mixture_of_logistics 6.06 with pale ones, as a pixel's channels tell it what the codes would. At
-# 310 steps of it conv, of 32, 64 and 128 channels, has 6.65 and grey ones, mlp on its way 6.3.
+# mixture_of_logistics 6.06 with pale ones, as a pixel's channels tell it what the codes would. With
+# discretized_logistic conv of 32, 64 and 128 channels has a validation ELBO of -14,439 nats where
+# mlp has -14,539, in three times the time.
 OWN = {
     "zeros and ones": Suited("bernoulli", "mlp", 40, 2e-3, why="a pixel is 0 or 1"),
     "greys": Suited("discretized_logistic", "mlp", 128, 1e-3, why=_BYTES),
-    "colours": Suited("discretized_logistic", "mlp", 128, 1e-3, why=_BYTES),
+    "colours": Suited("discretized_logistic", "conv", 128, 1e-3, _BYTES, _PLACES),
     "greys that are no bytes": Suited("normal", "mlp", 128, 1e-3, why=_DENSITY),
-    "colours that are no bytes": Suited("normal", "mlp", 128, 1e-3, why=_DENSITY),
+    "colours that are no bytes": Suited("normal", "conv", 128, 1e-3, _DENSITY, _PLACES),
 }
 """Of one's own images, by `kind_of` them."""
 

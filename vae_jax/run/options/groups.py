@@ -64,7 +64,7 @@ class Model:
     VampPrior's models do, with twice the parameters of mlp. residual has a way around each pair of
     layers, for many --hidden. conv has the fewest parameters. residual_conv is as deep as the
     pictures' size needs: for 32 x 32 and more, and an accelerator. When not given: mlp, and conv of
-    your own pictures where they are larger than 64 x 64."""
+    your own pictures in colour or larger than 64 x 64."""
     likelihood: (
         Literal[
             "bernoulli",
