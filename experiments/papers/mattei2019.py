@@ -7,9 +7,9 @@ mean squared error of 0.28 (missForest 0.29). The bound is that of K = 20 draws 
 entries. Unlike the paper's, the encoder is told which entries are missing, and while it is trained
 half of the others are kept from it too. Beside it scikit-learn's imputers on the same masks.
 
-The published error is not reached yet. On the first mask, with 300 samples a row: 0.378 and 89.5 % of
-the missing entries within their intervals of 90 % after 1,500 steps, 0.341 and 73.8 % after 5,000;
-with --hide=0, 0.323 and 49.6 % after 3,000. IterativeImputer has 0.328.
+The published error is not reached yet. On the first mask, with 300 samples a row: 0.378 and 89.5 %
+of the missing entries within their intervals of 90 % after 1,500 steps, 0.341 and 73.8 % after
+5,000; with --hide=0, 0.323 and 49.6 % after 3,000. IterativeImputer has 0.328.
 """
 
 import sys
