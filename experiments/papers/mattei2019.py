@@ -4,8 +4,12 @@
 
 Scikit-learn's breast-cancer set, standardised, half of its entries missing at random. Published: a
 mean squared error of 0.28 (missForest 0.29). The bound is that of K = 20 draws over the observed
-entries; the encoder sees zeros for the others and, which the paper's does not, which they are.
-Beside it scikit-learn's imputers on the same masks, which are trained side by side.
+entries. Unlike the paper's, the encoder is told which entries are missing, and while it is trained
+half of the others are kept from it too. Beside it scikit-learn's imputers on the same masks.
+
+The published error is not reached yet. On the first mask, with 300 samples a row: 0.378 and 89.5 %
+of the missing entries within their intervals of 90 % after 1,500 steps, 0.341 and 73.8 % after
+5,000; with --hide=0, 0.323 and 49.6 % after 3,000. IterativeImputer has 0.328.
 """
 
 import sys
@@ -23,6 +27,7 @@ import vae_jax
 from experiments.papers import study
 from vae_jax import networks
 from vae_jax.run import command, devices, extras, folder, measure, options
+from vae_jax.run.errors import UsageError
 from vae_jax.run.job import plain_options
 
 PROTOCOL = (
@@ -41,8 +46,11 @@ class Options:
     """Of what is missing, each a training; the mean and the deviation over them are given."""
     num_draws: int = 20
     """K, of z for each row and step."""
-    steps: int = 2500
-    """Of the optimizer. After some thousands it has learned the rows by heart."""
+    steps: int = 1500
+    """Of the optimizer."""
+    hide: float = 0.5
+    """Share of the observed entries that the encoder is not shown in training, other ones at each
+    step; 0 is the paper's training, which learns the rows by heart."""
     batch_size: int = 64
     """Rows a step."""
     learning_rate: float = 5e-3
@@ -74,14 +82,23 @@ def make_model(num_columns: int, latent_dim: int, hidden: tuple[int, ...]) -> va
     )
 
 
-def make_loss(model: vae_jax.VAE, num_draws: int) -> Any:
+def make_loss(model: vae_jax.VAE, num_draws: int, hide: float) -> Any:
     """(params [R, ...], key, x [B, R, D]) -> the sum of R replicas' losses, one a mask."""
-    one = vae_jax.make_loss(model, objective=vae_jax.iwae, num_draws=num_draws)
+
+    def one(params: Any, key: jax.Array, x: jax.Array) -> jax.Array:
+        hide_key, draw_key = jax.random.split(key)
+        # Any proposal makes a bound of all that was observed; one that must do without a part of it
+        # learns to impute, and the decoder to be as sure of what it is not told as it may be.
+        hidden = jax.random.bernoulli(hide_key, hide, x.shape)
+        posterior = model.encode(params, jnp.where(hidden, jnp.nan, x))
+        z = vae_jax.sample(draw_key, posterior, num_draws)
+        likelihood = model.decode(params, z)
+        return vae_jax.iwae(x, z, posterior, model.prior(params), likelihood).value
 
     def loss(params: Any, key: jax.Array, x: jax.Array) -> Any:
         keys = jax.random.split(key, x.shape[1])
-        losses, bounds = jax.vmap(one, in_axes=(0, 0, 1))(params, keys, x)
-        return losses.sum(), {"iwae": bounds.value}
+        bounds = jax.vmap(one, in_axes=(0, 0, 1))(params, keys, x)
+        return -bounds.mean(axis=1).sum(), {"iwae": bounds}
 
     return loss
 
@@ -143,6 +160,8 @@ def main() -> None:
     options.check_at_least(1, **{name: getattr(chosen, name) for name in names})
     options.check_at_least(2, num_samples=chosen.num_samples)
     options.check_seed(chosen.seed)
+    if not 0 <= chosen.hide < 1:
+        raise UsageError(f"--hide is {chosen.hide}: it must be in [0, 1)")
     options.check_learning_rate(chosen.learning_rate)
     folder.check_writable(chosen.output)
     devices.use_accelerator(chosen.accelerator)
@@ -157,7 +176,7 @@ def main() -> None:
     first = jnp.asarray(x[:1, 0])
     params, training = study.fit(
         train_key,
-        make_loss(model, chosen.num_draws),
+        make_loss(model, chosen.num_draws, chosen.hide),
         jax.vmap(lambda key: model.init(key, first))(jax.random.split(init_key, chosen.masks)),
         x,
         batch_size=chosen.batch_size,
