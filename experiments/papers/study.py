@@ -148,8 +148,9 @@ def train(
     # Images, as some parameters start at them.
     example = images[:_EXAMPLES].astype(jnp.float32) / 255
     params = jax.jit(jax.vmap(lambda key: model.init(key, example)))(jnp.stack(seed_keys))
-    report = []
+    report, start = [], 0.0
     for i, part in enumerate(cell.parts):
+        shares = (start, start + part.share)
         params, what = training.fit(
             jax.random.fold_in(order_key, i),
             training.side_by_side(part.loss(model, part.num_draws)),
@@ -157,9 +158,10 @@ def train(
             images,
             Length.of(chosen).part(part.share),
             batch_size=part.batch_size,
-            optimizer=partial(training.make_optimizer, chosen.learning_rate),
-            to_zero=i == len(cell.parts) - 1,
+            optimizer=partial(training.make_optimizer, chosen.learning_rate, part=shares),
+            average=i == len(cell.parts) - 1,
         )
+        start = shares[1]
         report.append({"draws": part.num_draws, "batch_size": part.batch_size} | what)
     return params, report
 

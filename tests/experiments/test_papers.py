@@ -85,6 +85,25 @@ def test_replicas_side_by_side_are_those_trained_alone():
     assert abs(together - np.asarray(start["kernel"])).max() > 0.1
 
 
+def test_the_rate_of_a_part_begins_where_that_of_the_one_before_ended():
+    """Adam's steps of a constant gradient are the rate; at 0.01 of it for this parameter."""
+    params, gradient = jnp.zeros((1, 3)), jnp.ones((1, 3))
+
+    def steps(num, **part):
+        optimizer = training.make_optimizer(0.05, num, warm_up=1, **part)
+        state, found = optimizer.init(params), []
+        for _ in range(num):
+            update, state = optimizer.update(gradient, state, params)
+            found.append(float(update[0, 0]))
+        return found
+
+    whole = steps(20)
+    np.testing.assert_allclose(whole[:11], -0.01, rtol=1e-5)
+    np.testing.assert_allclose(whole[11:], [-0.001 * left for left in range(9, 0, -1)], rtol=1e-4)
+    parts = steps(14, part=(0.0, 0.7)) + steps(6, part=(0.7, 1.0))
+    np.testing.assert_allclose(parts, whole, rtol=1e-4)
+
+
 def test_piwae_gives_each_network_the_gradient_of_its_own_bound():
     params = {"encoder": jnp.float32(0.7), "decoder": jnp.float32(1.1)}
     images = np.random.default_rng(3).integers(0, 256, (4, 2), np.uint8)

@@ -8,7 +8,7 @@ from scipy import special
 
 import vae_jax
 from vae_jax import networks, run
-from vae_jax.run import loaded, options
+from vae_jax.run import folder, loaded, options
 from vae_jax.run.errors import UsageError
 from vae_jax.run.model import observe
 from vae_jax.run.restore import Trained
@@ -159,6 +159,9 @@ def test_bytes_are_asked_for_by_a_likelihood_of_bytes(plain):
         of_bytes.encode(IMAGES / 255)
 
 
-def test_a_folder_that_holds_no_run(tmp_path):
-    with pytest.raises(UsageError):
+def test_a_folder_that_holds_no_run_on_images(tmp_path):
+    with pytest.raises(UsageError, match="holds no run"):
+        run.load(tmp_path)
+    folder.write_json(tmp_path / "config.json", {**folder.stamp(), "kind": "table"})
+    with pytest.raises(UsageError, match="holds a run on a table, and this is for runs on images"):
         run.load(tmp_path)

@@ -232,6 +232,8 @@ def read_config(folder: Path) -> dict[str, Any]:
       UsageError: the folder holds no such run.
     """
     config = read_stamped(folder)
+    if is_of_table(config):
+        raise UsageError(f"{folder} holds a run on a table, and this is for runs on images")
     try:
         from_json(config["options"])
         kinds = {"dataset": str, "notice": str, "binarization": str, "num_classes": int}
