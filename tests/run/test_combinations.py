@@ -82,6 +82,7 @@ def test_what_makes_sense_trains_two_steps(of, monkeypatch):
         vae,
         model.observe(binarization, likelihood),
         1,
+        len(BYTES),
         optimal_scale=likelihood == "sigma_vae",
     )
     batch = vae_jax.Batch(BYTES, LABELS if conditional else None)
