@@ -1,5 +1,6 @@
 """Replicas trained side by side, for a number of steps or for what a budget has time for."""
 
+import contextlib
 import math
 import re
 import time
@@ -111,16 +112,27 @@ def _dense_kernels(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(numbers, params)
 
 
-class _Clock:
-    """A callback that times the steps of a run, without the first call."""
+class _EnoughError(Exception):
+    """Steps are timed."""
 
-    def __init__(self) -> None:
+
+class _Clock:
+    """A callback that times the steps of a run, without the first call.
+
+    Args:
+      seconds: after which it has seen enough, and ends the run by an `_EnoughError`.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._calls: list[tuple[int, float]] = []
 
     def start(self, progress: Any) -> None: ...
 
     def steps(self, progress: Any, metrics: Any) -> None:
         self._calls.append((progress.step, time.perf_counter()))
+        if len(self._calls) > 1 and self._calls[-1][1] - self._calls[0][1] > self._seconds:
+            raise _EnoughError
 
     def epoch(self, progress: Any, row: Any) -> None: ...
 
@@ -171,8 +183,9 @@ def fit(
 
     steps = length.steps
     if steps is None:
-        clock = _Clock()
-        run_for(_TIMED_STEPS, math.inf, clock)
+        clock = _Clock(0.02 * length.seconds)
+        with contextlib.suppress(_EnoughError):
+            run_for(_TIMED_STEPS, math.inf, clock)
         steps = max(1, round(length.seconds / clock.seconds_per_step))
     start = time.perf_counter()
     fitted = run_for(steps, steps)

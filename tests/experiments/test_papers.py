@@ -22,6 +22,7 @@ from experiments.papers import (
 )
 from vae_jax import VAE, Ancestral, Normal
 from vae_jax.run.errors import UsageError
+from vae_jax.run.plan import Progress
 
 SLOPES = jnp.array([[1.0, -0.5], [0.3, 0.8], [-0.6, 0.2]])
 
@@ -85,23 +86,37 @@ def test_replicas_side_by_side_are_those_trained_alone():
     assert abs(together - np.asarray(start["kernel"])).max() > 0.1
 
 
+@pytest.mark.relax("numpy_dtype_promotion")
 def test_the_rate_of_a_part_begins_where_that_of_the_one_before_ended():
-    """Adam's steps of a constant gradient are the rate; at 0.01 of it for this parameter."""
+    """Each step beside that of a training without an end, whose rate is constant."""
     params, gradient = jnp.zeros((1, 3)), jnp.ones((1, 3))
 
-    def steps(num, **part):
-        optimizer = training.make_optimizer(0.05, num, warm_up=1, **part)
+    def steps(num, length, **part):
+        optimizer = training.make_optimizer(0.05, length, warm_up=1, **part)
         state, found = optimizer.init(params), []
         for _ in range(num):
             update, state = optimizer.update(gradient, state, params)
             found.append(float(update[0, 0]))
-        return found
+        return np.array(found)
 
-    whole = steps(20)
-    np.testing.assert_allclose(whole[:11], -0.01, rtol=1e-5)
-    np.testing.assert_allclose(whole[11:], [-0.001 * left for left in range(9, 0, -1)], rtol=1e-4)
-    parts = steps(14, part=(0.0, 0.7)) + steps(6, part=(0.7, 1.0))
-    np.testing.assert_allclose(parts, whole, rtol=1e-4)
+    def rates(num, **part):
+        return steps(num, num, **part) / steps(num, np.inf)
+
+    line = [1.0] * 11 + [0.1 * left for left in range(9, 0, -1)]
+    np.testing.assert_allclose(rates(20), line, rtol=1e-5)
+    parts = [*rates(14, part=(0.0, 0.7)), *rates(6, part=(0.7, 1.0))]
+    np.testing.assert_allclose(parts, line, rtol=1e-5)
+
+
+def test_steps_are_timed_for_a_while_and_without_the_first_call(monkeypatch):
+    times = iter([100.0, 101.0, 104.0])
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(times))
+    clock = training._Clock(seconds=3.0)
+    for step in (1, 3):
+        clock.steps(Progress(num_steps=301, steps_per_epoch=50, batch_size=8, step=step), None)
+    with pytest.raises(training._EnoughError):
+        clock.steps(Progress(num_steps=301, steps_per_epoch=50, batch_size=8, step=9), None)
+    assert clock.seconds_per_step == 4 / 8
 
 
 def test_piwae_gives_each_network_the_gradient_of_its_own_bound():
