@@ -233,7 +233,7 @@ def untrusted(estimate: vae_jax.Estimate, num_samples: int) -> list[str]:
         return []
     return [
         f"log p(x) may be too low by more than its standard error: of {num_samples} draws an "
-        f"image {effective:.1f} are effective (median), and for {heavy:.0%} of the images a few "
+        f"example {effective:.1f} are effective (median), and for {heavy:.0%} of them a few "
         f"draws carry all (Pareto k above {threshold:.2f}); take more --num-importance-samples"
     ]
 
