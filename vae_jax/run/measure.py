@@ -53,7 +53,7 @@ class Observed:
 
         self._images, self._of_rows = images, jax.jit(of_rows)
         self.shape: tuple[int, ...] = tuple(images.shape)
-        one = jax.ShapeDtypeStruct(self.shape[1:], images.dtype)
+        one = jax.ShapeDtypeStruct(self.shape[1:], jax.dtypes.canonicalize_dtype(images.dtype))
         self.dtype = np.dtype(jax.eval_shape(observe, key, one).dtype)
 
     def __len__(self) -> int:
