@@ -128,8 +128,8 @@ class Training:
 
     epochs: int | None = None
     """Passes over the training set. When not given: 18 of MNIST and its like, 200 of the small
-    digits, and of your own images as many as make 10,000 steps, or 4,000 of mixture_of_logistics
-    and categorical, which are slow."""
+    digits, and of your own images as many as make 10,000 steps, or 4,000 of what is slow:
+    convolutions, mixture_of_logistics and categorical."""
     patience: int | None = None
     """Epochs without a better validation ELBO after which training ends; the parameters of the best
     epoch are the result. 0 never ends it, and takes the last. When not given: of your own images as
