@@ -1,7 +1,6 @@
 """The options of a run on a table; tyro makes the command line of them."""
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,13 @@ from typing import Annotated, Any
 import tyro
 
 from vae_jax.run.errors import UsageError
-from vae_jax.run.options import Run, check_at_least, check_learning_rate, check_seed
+from vae_jax.run.options import (
+    Run,
+    check_at_least,
+    check_learning_rate,
+    check_run,
+    check_seed,
+)
 
 SUFFIXES = (".csv", ".parquet", ".feather")
 """Of a table's file."""
@@ -95,15 +100,7 @@ def check(options: Options) -> None:
     hidden = options.model.hidden
     if not hidden or min(hidden) < 1:
         raise UsageError(f"--hidden is {hidden}: give one positive width or more")
-    if not 0 <= options.run.checkpoint_seconds < math.inf:
-        raise UsageError(
-            f"--checkpoint-seconds is {options.run.checkpoint_seconds}: it must be 0 or more, and "
-            "finite"
-        )
-    if options.run.resume and options.run.output is None:
-        raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
-    if options.run.resume and options.run.overwrite:
-        raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them")
+    check_run(options.run)
 
 
 def check_resumed(options: Options, stored: Options) -> None:

@@ -5,6 +5,7 @@ from vae_jax.run.options.checks import (
     check_at_least,
     check_learning_rate,
     check_resumed,
+    check_run,
     check_seed,
 )
 from vae_jax.run.options.groups import (
@@ -50,6 +51,7 @@ __all__ = [
     "check_at_least",
     "check_learning_rate",
     "check_resumed",
+    "check_run",
     "check_seed",
     "from_json",
     "moved",

@@ -14,6 +14,7 @@ from vae_jax.run.options.groups import (
     Objective,
     Options,
     OwnData,
+    Run,
 )
 
 
@@ -57,14 +58,18 @@ def check(options: Options) -> None:
         raise UsageError(f"--clip-norm is {training.clip_norm}: it must be positive")
     if not 0 <= training.average_decay < 1:
         raise UsageError(f"--average-decay is {training.average_decay}: it must be in [0, 1)")
-    if not 0 <= options.run.checkpoint_seconds < math.inf:
+    check_run(options.run)
+
+
+def check_run(run: Run) -> None:
+    """Raises UsageError for where a run lies and what becomes of it, of images or of a table."""
+    if not 0 <= run.checkpoint_seconds < math.inf:
         raise UsageError(
-            f"--checkpoint-seconds is {options.run.checkpoint_seconds}: it must be 0 or more, and "
-            "finite"
+            f"--checkpoint-seconds is {run.checkpoint_seconds}: it must be 0 or more, and finite"
         )
-    if options.run.resume and options.run.output is None:
+    if run.resume and run.output is None:
         raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
-    if options.run.resume and options.run.overwrite:
+    if run.resume and run.overwrite:
         raise UsageError("--resume goes on with a run and --overwrite deletes it: give one of them")
 
 
