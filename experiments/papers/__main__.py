@@ -125,9 +125,21 @@ def _spread(row: dict[str, Any], name: str, digits: int) -> str:
     return f"{text} +- {row['deviation_over_seeds']:.{digits}f} ({len(row['values'])} seeds)"
 
 
+def _per_step(result: dict[str, Any]) -> list[str]:
+    lines = ["| model | published | minus ELBO | minus log p(x) | epochs | minutes |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    return lines + [
+        f"| {row['name']} | {row['published']} | {-row['elbo']:.3f} | "
+        f"{-row['log_likelihood']:.3f} | {row['best_epoch']} of {row['epochs']} | "
+        f"{row['minutes']:.1f} |"
+        for row in result["rows"]
+    ]
+
+
 _TABLES = {
     "chen2018": _gaps,
     "kingma2014": _errors,
+    "krishnan2017": _per_step,
     "mattei2019": _imputed,
     "oord2017": _codes,
 }

@@ -22,10 +22,10 @@ import optax
 import optax.contrib
 
 import vae_jax
+from experiments.papers import table
 from vae_jax import networks, run
-from vae_jax.run import command, devices, folder, measure, options
+from vae_jax.run import command, options
 from vae_jax.run.errors import UsageError
-from vae_jax.run.job import plain_options
 
 PROG = "python -m experiments.papers.krishnan2017"
 PUBLISHED = 6.87
@@ -73,7 +73,7 @@ def read(path: Path) -> dict[str, jax.Array]:
     """The chorales of each split as zeros and ones, [N, T, 88], padded with NaN."""
     try:
         splits = json.loads(path.read_text())
-        rolls = {name: [_roll(chorale) for chorale in splits[name]] for name in SPLITS}
+        rolls = {name: pad([_roll(chorale) for chorale in splits[name]]) for name in SPLITS}
     except OSError as error:
         raise UsageError(f"--data={path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -81,7 +81,7 @@ def read(path: Path) -> dict[str, jax.Array]:
             f"--data={path} has not train, valid and test of lists of lists of notes "
             f"({type(error).__name__}: {error})"
         ) from error
-    return {name: jnp.asarray(pad(of_split)) for name, of_split in rolls.items()}
+    return {name: jnp.asarray(of_split) for name, of_split in rolls.items()}
 
 
 SPLITS = ("train", "valid", "test")
@@ -90,7 +90,10 @@ SPLITS = ("train", "valid", "test")
 def _roll(chorale: list[list[int]]) -> np.ndarray:
     roll = np.zeros((len(chorale), _NUM_NOTES), np.float32)
     for step, notes in enumerate(chorale):
-        roll[step, np.asarray(notes, int) - _LOWEST] = 1
+        for note in notes:  # -1 and 60.5 would be other notes than they are
+            if not isinstance(note, int) or not _LOWEST <= note < _LOWEST + _NUM_NOTES:
+                raise ValueError(f"note {note!r} is none of {_LOWEST} to 108")
+            roll[step, note - _LOWEST] = 1
     return roll
 
 
@@ -152,13 +155,14 @@ def _variable_length(number: int) -> bytes:
 def main() -> None:
     chosen = command.parse(Options, sys.argv[1:], prog=PROG)
     check(chosen)
+    table.begin(chosen)
     data = read(chosen.data)
-    folder.check_writable(chosen.output)
-    devices.use_accelerator(chosen.accelerator)
-    devices.use_compilation_cache()
-    output = folder.create(chosen.output, "krishnan2017", overwrite=chosen.overwrite)
-    folder.write_json(output / "config.json", plain_options(chosen))
-    print(f"results: {output}   device: {jax.devices()[0].device_kind}")
+    if chosen.batch_size > len(data["train"]):
+        raise UsageError(
+            f"--batch-size is {chosen.batch_size} but there are {len(data['train'])} chorales to "
+            "train on: make it smaller"
+        )
+    output = table.open_folder(chosen, "krishnan2017")
     mean = np.nanmean(data["train"], axis=(0, 1))
     model = make_model(chosen, mean, data["train"].shape[1])
     init_key, train_key, valid_key, test_key, draw_key = jax.random.split(
@@ -170,25 +174,24 @@ def main() -> None:
     minutes = (time.perf_counter() - start) / 60
     tested = test(test_key, model, fitted.params, data["test"], chosen.num_importance_samples)
     valid_elbos = [row["validation_elbo"] for row in fitted.rows]
-    results = {
-        "paper": "krishnan2017",
-        "protocol": PROTOCOL,
+    best = int(np.argmax(valid_elbos))
+    row = {
+        "name": "deep Markov model",
         "published": PUBLISHED,
         **tested,
-        "best_epoch": int(np.argmax(valid_elbos)) + 1,
+        "best_epoch": best + 1,
         "epochs": len(valid_elbos),
-        "validation_elbo": float(max(valid_elbos)),
+        "validation_elbo": valid_elbos[best],
         "minutes": minutes,
-        "device": jax.devices()[0].device_kind,
-        "versions": measure.versions(),
-        "options": plain_options(chosen),
     }
-    folder.write_json(output / "results.json", results)
-    print(
+    results = table.Table(output, chosen, paper="krishnan2017", protocol=PROTOCOL)
+    results.add(
+        row,
         f"{-tested['elbo']:.3f} nats a time step by the ELBO, published {PUBLISHED}; "
-        f"{-tested['log_likelihood']:.3f} by importance sampling; best of epoch "
-        f"{results['best_epoch']}, {minutes:.1f} minutes"
+        f"{-tested['log_likelihood']:.3f} by importance sampling; best of epoch {best + 1}, "
+        f"{minutes:.1f} minutes",
     )
+    results.end()
     drawn = vae_jax.generate(draw_key, model, fitted.params, chosen.num_generated)
     rolls = np.asarray(vae_jax.sample(jax.random.fold_in(draw_key, 1), drawn))
     for number, roll in enumerate(rolls):

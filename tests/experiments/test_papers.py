@@ -229,6 +229,13 @@ def test_chorales_are_padded_and_written_as_midi(tmp_path):
     assert content[22:].hex(" ") == (
         "00 90 3c 50 00 90 40 50 83 60 80 40 50 83 60 80 3c 50 00 ff 2f 00"
     )
-    path.write_text(json.dumps({"train": [[[60.5, "a"]]]}))
-    with pytest.raises(UsageError, match="has not train, valid and test of lists"):
-        krishnan2017.read(path)
+    for wrong in (
+        {"train": [[[60.5, "a"]]]},
+        *(dict.fromkeys(krishnan2017.SPLITS, c) for c in BAD),
+    ):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(UsageError, match="has not train, valid and test of lists"):
+            krishnan2017.read(path)
+
+
+BAD = ([], [[[20]]], [[[109]]], [[[-1]]], [[[60.5]]])
