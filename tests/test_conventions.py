@@ -255,8 +255,9 @@ def test_modules_import_only_from_floors_below():
 
 ENGINE_FLOORS = [
     {"errors", "survival", "keys"},
-    {"extras", "options", "plan", "processes"},
+    {"extras", "muon", "options", "plan", "processes"},
     {"table_options"},
+    {"kinds"},
     {"callbacks", "command", "data", "devices", "folder", "latents", "objective"},
     {"figures", "model"},
     {"defaults", "measure", "restore", "sampler", "saver"},
@@ -265,7 +266,8 @@ ENGINE_FLOORS = [
     {"conditional"},
     {"pictures"},
     {"images", "rows"},
-    {"tabular"},
+    {"examples"},
+    {"learn", "tabular"},
     {"commands"},
     {"main"},
     {"__init__"},

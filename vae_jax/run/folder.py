@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import vae_jax
-from vae_jax.run import table_options
+from vae_jax.run import kinds
 from vae_jax.run.errors import RunError, UsageError
 from vae_jax.run.options import Options, from_json
 
@@ -232,13 +232,13 @@ def read_config(folder: Path) -> dict[str, Any]:
       UsageError: the folder holds no such run.
     """
     config = read_stamped(folder)
-    if is_of_table(config):
-        raise UsageError(f"{folder} holds a run on a table, and this is for runs on images")
+    if (kind := kinds.of_run(config)) is not None:
+        raise UsageError(f"{folder} holds a run on {kind.what}, and this is for runs on images")
     try:
         from_json(config["options"])
-        kinds = {"dataset": str, "notice": str, "binarization": str, "num_classes": int}
-        for name, kind in {**kinds, "image_shape": list}.items():
-            if not isinstance(config[name], kind):
+        types = {"dataset": str, "notice": str, "binarization": str, "num_classes": int}
+        for name, of in {**types, "image_shape": list}.items():
+            if not isinstance(config[name], of):
                 raise TypeError(f"{name} is {config[name]!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
@@ -248,37 +248,30 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def is_of_table(config: Mapping[str, Any]) -> bool:
-    """Whether a run with this config.json is on a table."""
-    return config.get("kind") == "table"
-
-
-def holds_table(folder: Path) -> bool:
-    """Whether a folder is that of a run on a table; of no run it is not."""
+def kind_in(folder: Path) -> kinds.Kind | None:
+    """The kind of the data of a run; None where it is on images, or no run."""
     try:
-        return is_of_table(read_stamped(folder))
+        return kinds.of_run(read_stamped(folder))
     except (UsageError, RunError):
-        return False
+        return None
 
 
-def read_table_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a run on a table.
+def read_config_of(kind: kinds.Kind, folder: Path) -> dict[str, Any]:
+    """The config.json of a run on data of a kind.
 
     Raises:
       UsageError: the folder holds no such run.
     """
     config = read_stamped(folder)
     try:
-        if not is_of_table(config):
-            raise TypeError("it is on no table")
-        table_options.from_json(config["options"])
-        for column in config["columns"]:
-            if not isinstance(column["kind"], str):
-                raise TypeError(f"kind is {column['kind']!r}")
+        if config.get("kind") != kind.name:
+            raise TypeError(f"it is on {config.get('kind', 'images')}")
+        kind.stored_options(config)
+        kind.check_stored(config)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"{folder} holds no run on a table ({type(error).__name__}: {error}): name a folder "
-            "that one wrote"
+            f"{folder} holds no run on {kind.what} ({type(error).__name__}: {error}): name a "
+            "folder that one wrote"
         ) from None
     return config
 
@@ -344,10 +337,12 @@ def check_picture(path: Path) -> None:
         raise RunError(f"cannot write {path}: make the folder {path.absolute().parent} first")
 
 
-def check_table(path: Path) -> None:
-    """Raises UsageError for a table whose kind its name does not say, RunError for no folder."""
-    if path.suffix.lower() not in table_options.SUFFIXES:
-        raise UsageError(f"--output={path} has no ending of a table: name it, say, rows.csv")
+def check_output(path: Path, kind: kinds.Kind) -> None:
+    """Raises UsageError for a name that does not say how to write it, RunError for no folder."""
+    if not path.name.lower().endswith(kind.suffixes):
+        raise UsageError(
+            f"--output={path} has no ending of {kind.what}: name it, say, {kind.output}"
+        )
     if not path.absolute().parent.is_dir():
         raise RunError(f"cannot write {path}: make the folder {path.absolute().parent} first")
 

@@ -34,7 +34,7 @@ from vae_jax.run import (
 from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.job import Job, open_job, streamed
 from vae_jax.run.model import make_optimizer, num_levels
-from vae_jax.run.plan import Plan, named_leaves
+from vae_jax.run.plan import Plan
 
 
 def run(chosen: options.Options, prog: str) -> None:
@@ -185,35 +185,11 @@ def _from_another(run: Path, state: vae_jax.TrainState) -> vae_jax.TrainState:
 
 
 def _validation(job: Job) -> training.Validate:
-    """The bound of the validation set, one draw an image, the same draws each time."""
+    """The bound of the validation set."""
     x = measure.observed(job.observe, job.dataset.validation.images, "validation")
-    label, model = job.labels("validation"), job.model
-    key = job.keys["validation"]
-    batch_size = min(len(x), max(1, _VALIDATED_PIXELS // math.prod(job.image_shape)))
-    num_batches = -(-len(x) // batch_size)
-
-    # The images are given, not held: programs in the compilation cache have none in them.
-    @jax.jit
-    def bound_of(params: Any, key: jax.Array, x: jax.Array, label: Any) -> vae_jax.Bound:
-        posterior = model.encode(params, x, label)
-        z, posterior = vae_jax.sample_scored(key, posterior)
-        prior = model.prior(params, label)
-        likelihood = model.decode(params, z, label)
-        bound = vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=None)
-        means: vae_jax.Bound = jax.tree.map(jnp.mean, bound)
-        return means
-
-    def validate(params: Any) -> dict[str, Any]:
-        bounds, sizes = [], []
-        for i, rows in enumerate(np.array_split(np.arange(len(x)), num_batches)):
-            batch_key = jax.random.fold_in(key, i) if num_batches > 1 else jax.random.clone(key)
-            of_rows = None if label is None else label[rows]
-            part = x if num_batches == 1 else x[rows]
-            bounds.append(jax.device_get(bound_of(params, batch_key, part, of_rows)))
-            sizes.append(len(rows))
-        return named_leaves(jax.tree.map(lambda *b: np.average(b, weights=sizes), *bounds))
-
-    return validate
+    most = max(1, _VALIDATED_PIXELS // math.prod(job.image_shape))
+    label = job.labels("validation")
+    return measure.validation(job.model, job.keys["validation"], x, label, most)
 
 
 # Of one batch of the validation set: an image's activations are some hundred times its pixels.

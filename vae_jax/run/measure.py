@@ -1,4 +1,4 @@
-"""What the end of a run measures on a set of images."""
+"""What a run measures: on its validation set after each epoch, on its test set at the end."""
 
 import hashlib
 import importlib.metadata
@@ -17,6 +17,7 @@ from vae_jax.distributions.location import location
 from vae_jax.evaluation import batched
 from vae_jax.run import keys
 from vae_jax.run.callbacks import counted
+from vae_jax.run.plan import named_leaves
 
 ELBO_DRAWS = 10
 
@@ -66,7 +67,13 @@ class Observed:
 
 
 def measure(
-    key: jax.Array, model: vae_jax.VAE, params: Any, x: Any, label: Any, num_samples: int
+    key: jax.Array,
+    model: vae_jax.VAE,
+    params: Any,
+    x: Any,
+    label: Any,
+    num_samples: int,
+    noun: str = "images",
 ) -> dict[str, Any]:
     """Bounds and log p(x) of a data set, and how it uses the latents.
 
@@ -74,15 +81,16 @@ def measure(
       key: of the draws.
       model: the VAE.
       params: its parameters.
-      x: [N, H, W, C].
+      x: [N, H, W, C], or [N, *event] of what is no image.
       label: [N] or None.
       num_samples: importance samples for each example.
+      noun: what N are called in the names of the standard errors over them.
 
     Returns:
       elbo, log_likelihood and kl of the ELBO (means over N, in nats), the importance-sampled
-      log p(x) with the standard error of its draws, that over the images and the mean effective
+      log p(x) with the standard error of its draws, that over the examples and the mean effective
       sample size, active units, the mean KL of each dimension where it is a sum over them, else
-      None, warnings, and for each image the posterior mean and the `Estimate` of log p(x). With
+      None, warnings, and for each example the posterior mean and the `Estimate` of log p(x). With
       labels all are of p(x|c).
     """
     batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
@@ -99,12 +107,12 @@ def measure(
     return {
         "num_importance_samples": num_samples,
         "elbo": float(bound.value.mean()),
-        "elbo_standard_error_over_images": batched.standard_error(bound.value),
+        f"elbo_standard_error_over_{noun}": batched.standard_error(bound.value),
         "reconstruction": float(bound.log_likelihood.mean()),
         "kl": float(bound.kl.mean()),
         "log_likelihood": float(estimate.value.mean()),
         "log_likelihood_standard_error": evaluation.standard_error_of_draws,
-        "log_likelihood_standard_error_over_images": evaluation.standard_error_over_examples,
+        f"log_likelihood_standard_error_over_{noun}": evaluation.standard_error_over_examples,
         "log_likelihood_standard_deviation": evaluation.standard_error_over_examples
         * math.sqrt(len(x)),
         "effective_sample_size": float(estimate.effective_sample_size.mean()),
@@ -154,6 +162,45 @@ def measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Call
         return bound, estimate, kl, mean, moved
 
     return of_batch
+
+
+def validation(
+    model: vae_jax.VAE, key: jax.Array, x: Any, label: Any, most: int
+) -> Callable[[Any], dict[str, Any]]:
+    """params -> the bound of the validation set, one draw an example, the same draws each time.
+
+    Args:
+      model: the VAE.
+      key: of the draws.
+      x: [N, *event], an array, or what is read like one.
+      label: [N] or None.
+      most: examples at once.
+    """
+    num_batches = -(-len(x) // most)
+    x = jnp.asarray(x) if num_batches == 1 and isinstance(x, np.ndarray) else x
+
+    # The examples are given, not held: programs in the compilation cache have none in them.
+    @jax.jit
+    def bound_of(params: Any, key: jax.Array, x: jax.Array, label: Any) -> vae_jax.Bound:
+        posterior = model.encode(params, x, label)
+        z, posterior = vae_jax.sample_scored(key, posterior)
+        prior = model.prior(params, label)
+        likelihood = model.decode(params, z, label)
+        bound = vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=None)
+        means: vae_jax.Bound = jax.tree.map(jnp.mean, bound)
+        return means
+
+    def validate(params: Any) -> dict[str, Any]:
+        bounds, sizes = [], []
+        for i, rows in enumerate(np.array_split(np.arange(len(x)), num_batches)):
+            batch_key = jax.random.fold_in(key, i) if num_batches > 1 else jax.random.clone(key)
+            of_rows = jax.tree.map(lambda a, rows=rows: a[rows], label)
+            part = x if num_batches == 1 else x[rows]
+            bounds.append(jax.device_get(bound_of(params, batch_key, part, of_rows)))
+            sizes.append(len(rows))
+        return named_leaves(jax.tree.map(lambda *b: np.average(b, weights=sizes), *bounds))
+
+    return validate
 
 
 def compared(
@@ -257,15 +304,15 @@ def reported(test: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def summary(results: dict[str, Any]) -> str:
+def summary(results: dict[str, Any], noun: str = "images") -> str:
     """The lines that a run ends with."""
-    name = "log p(x|c)" if results["conditional"] else "log p(x)"
-    over_images = f"over {results['num_test']} images"
+    name = "log p(x|c)" if results.get("conditional") else "log p(x)"
+    over = f"over {results['num_test']} {noun}"
     lines = [
         f"test ELBO        {results['test_elbo']:9.2f} nats, +- "
-        f"{results['test_elbo_standard_error_over_images']:.2f} {over_images}",
+        f"{results[f'test_elbo_standard_error_over_{noun}']:.2f} {over}",
         f"test {name:12s}{results['test_log_likelihood']:9.2f} nats, +- "
-        f"{results['test_log_likelihood_standard_error_over_images']:.2f} {over_images}, +- "
+        f"{results[f'test_log_likelihood_standard_error_over_{noun}']:.2f} {over}, +- "
         f"{results['test_log_likelihood_standard_error']:.3f} of the "
         f"{results['num_importance_samples']} draws, "
         f"{results['test_effective_sample_size']:.0f} effective",

@@ -1,23 +1,11 @@
 """The options of a run on a table; tyro makes the command line of them."""
 
-import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from vae_jax.run.errors import UsageError
-from vae_jax.run.options import (
-    Run,
-    check_at_least,
-    check_learning_rate,
-    check_run,
-    check_seed,
-)
-
-SUFFIXES = (".csv", ".parquet", ".feather")
-"""Of a table's file."""
+from vae_jax.run.options import Run
 
 
 @dataclass(frozen=True)
@@ -81,63 +69,3 @@ class Options:
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
     run: Run = field(default_factory=Run)
-
-
-def check(options: Options) -> None:
-    """Raises UsageError for the first option whose value cannot be used."""
-    training = options.training
-    given = {
-        "latent_dim": options.model.latent_dim,
-        "epochs": training.epochs,
-        "batch_size": training.batch_size,
-        "keep": options.run.keep,
-    }
-    check_at_least(1, **{name: value for name, value in given.items() if value is not None})
-    check_at_least(0, patience=training.patience or 0)
-    check_at_least(2, num_importance_samples=options.evaluation.num_importance_samples)
-    check_seed(training.seed)
-    check_learning_rate(training.learning_rate)
-    hidden = options.model.hidden
-    if not hidden or min(hidden) < 1:
-        raise UsageError(f"--hidden is {hidden}: give one positive width or more")
-    check_run(options.run)
-
-
-def check_resumed(options: Options, stored: Options) -> None:
-    """Raises UsageError where a resumed run was asked to become another one."""
-    changeable = {"dataset", "epochs", "patience", "learning_rate"}
-    for group in ("data", "model", "training"):
-        for item in dataclasses.fields(getattr(options, group)):
-            now, then = (getattr(getattr(o, group), item.name) for o in (options, stored))
-            if now != then and item.name not in changeable:
-                raise UsageError(
-                    f"--{item.name.replace('_', '-')} is {now} but the run in "
-                    f"{options.run.output} has {then}: leave it out, or start a new run"
-                )
-
-
-def to_json(options: Options) -> dict[str, Any]:
-    """The options as JSON values."""
-    groups = dataclasses.asdict(options)
-    for name in "resume", "overwrite":
-        del groups["run"][name]
-    groups["run"]["output"] = None if options.run.output is None else str(options.run.output)
-    return groups
-
-
-def from_json(config: dict[str, Any]) -> Options:
-    """The options that `to_json` wrote.
-
-    Raises:
-      KeyError, TypeError: config is not such options.
-    """
-    data, model, of_run = (dict(config[group]) for group in ("data", "model", "run"))
-    data |= {name: tuple(data[name]) for name in ("columns", "missing")}
-    of_run["output"] = None if of_run["output"] is None else Path(of_run["output"])
-    return Options(
-        Data(**data),
-        Model(**model | {"hidden": tuple(model["hidden"])}),
-        Training(**config["training"]),
-        Evaluation(**config["evaluation"]),
-        Run(**of_run),
-    )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from vae_jax.run import command, folder, options
+from vae_jax.run import command, folder, kinds, options
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     num_samples: int = 5000
-    """Importance samples for each test image."""
+    """Importance samples for each test image, row or cell."""
     data: str | None = None
     """Where the run's own data lie, if they have moved."""
     seed: int = 0
@@ -28,10 +28,10 @@ def main(arguments: Sequence[str], prog: str) -> None:
     chosen = command.parse(Options, arguments, prog=prog)
     options.check_at_least(2, num_samples=chosen.num_samples)
     options.check_seed(chosen.seed)
-    if folder.is_of_table(folder.read_stamped(chosen.run)):
-        from vae_jax.run import tabular  # after the options, as it brings JAX
+    if kinds.of_run(folder.read_stamped(chosen.run)) is not None:
+        from vae_jax.run import learn  # after the options, as it brings JAX
 
-        tabular.evaluate(chosen.run, chosen.data, chosen.num_samples, chosen.seed)
+        learn.evaluate(chosen.run, chosen.data, chosen.num_samples, chosen.seed)
         return
     folder.read_config(chosen.run)
     measure_again(chosen)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vae_jax.run import command, folder, options
+from vae_jax.run import command, folder, kinds, options
 from vae_jax.run.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,23 +42,27 @@ class Options:
 
 
 @dataclass(frozen=True)
-class RowOptions:
-    """Draws rows from a run on a table and writes them as one."""
+class ExampleOptions:
+    """Draws rows from a run on a table, or cells from a run on counts, and writes them as one."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     num: int | None = None
-    """How many rows; as many as the run's table has when not given."""
-    output: Path = Path("synthetic.csv")
-    """The table, with the columns of the run's; .csv, .parquet or .feather."""
+    """How many; as many as the run's data have when not given."""
+    label: str | None = None
+    """Of a run with a --condition: the one to draw; each as often as in training when not given."""
+    output: Path | None = None
+    """A table with the columns of the run's, .csv, .parquet or .feather; synthetic.csv when not
+    given. Of counts .h5ad, .npz, .mtx or .mtx.gz, with the genes of the run's; cells.h5ad."""
     seed: int = 0
     """Of the draws."""
 
 
 def main(arguments: Sequence[str], prog: str) -> None:
-    of_table = [a for a in arguments if not a.startswith("-") and folder.holds_table(Path(a))]
-    if of_table:
-        generate_rows(command.parse(RowOptions, arguments, prog=prog))
+    named = (folder.kind_in(Path(a)) for a in arguments if not a.startswith("-"))
+    kind = next((found for found in named if found is not None), None)
+    if kind is not None:
+        generate_examples(kind, command.parse(ExampleOptions, arguments, prog=prog))
         return
     chosen = command.parse(Options, arguments, prog=prog)
     options.check_at_least(1, num=1 if chosen.num is None else chosen.num)
@@ -79,23 +83,23 @@ def main(arguments: Sequence[str], prog: str) -> None:
     print(f"picture: {chosen.output}")
 
 
-def generate_rows(chosen: RowOptions) -> None:
-    """Writes rows from a run on a table."""
+def generate_examples(kind: kinds.Kind, chosen: ExampleOptions) -> None:
+    """Writes examples from a run on data that are no images."""
     options.check_at_least(1, num=1 if chosen.num is None else chosen.num)
     options.check_seed(chosen.seed)
-    folder.check_table(chosen.output)
-    folder.read_table_config(chosen.run)
+    output = Path(kind.output) if chosen.output is None else chosen.output
+    folder.check_output(output, kind)
+    config = folder.read_config_of(kind, chosen.run)
+    num = config[f"num_{kind.noun}"] if chosen.num is None else chosen.num
 
-    from vae_jax.run import keys, tabular  # after the options, as it brings JAX
-    from vae_jax.run.data import tables
+    from vae_jax.run import examples, keys  # after the options, as it brings JAX
 
-    trained = tabular.restore(chosen.run)
-    num = trained.config["num_rows"] if chosen.num is None else chosen.num
-    key = keys.of_run(chosen.seed)["generate"]
-    tables.write(tabular.generate(key, trained, num, chosen.seed), chosen.output)
-    if empty := [column.name for column in trained.columns if column.kind == "left out"]:
-        print(f"note: {', '.join(empty)}: empty, as the run did not learn them")
-    print(f"table: {chosen.output}, {num:,} rows")
+    key, trained = keys.of_run(chosen.seed)["generate"], examples.restore(chosen.run)
+    made, notes = examples.generate(key, trained, num, chosen.label, chosen.seed)
+    kind.parts.write(made, output)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{kind.noun}: {output}, {num:,}")
 
 
 def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from vae_jax.run import command, folder, options
+from vae_jax.run import command, folder, kinds, options
+from vae_jax.run.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,18 @@ def main(arguments: Sequence[str], prog: str) -> None:
     chosen = command.parse(Options, arguments, prog=prog)
     options.check_at_least(2, num_samples=chosen.num_samples)
     options.check_seed(chosen.seed)
-    folder.check_table(chosen.output)
-    folder.read_table_config(chosen.run)
+    kind = kinds.of_run(folder.read_stamped(chosen.run))
+    if kind is None or not kind.fills:
+        what = "images" if kind is None else kind.what
+        raise UsageError(f"{chosen.run} holds a run on {what}, and impute is for runs on a table")
+    folder.check_output(chosen.output, kind)
+    folder.read_config_of(kind, chosen.run)
 
-    from vae_jax.run import keys, tabular  # after the options, as it brings JAX
-    from vae_jax.run.data import tables
+    from vae_jax.run import examples, keys  # after the options, as it brings JAX
 
-    trained = tabular.restore(chosen.run)
-    frame = tables.read(chosen.table, trained.options.data.missing)
-    holes = int(frame.isna().sum().sum())
-    key = keys.of_run(chosen.seed)["impute"]
-    frame, effective, notes = tabular.filled(key, trained, frame, chosen.num_samples)
-    for note in notes:
-        print(f"note: {note}")
-    left = frame.isna().sum()
-    print(
-        f"{holes - int(left.sum()):,} of {holes:,} missing values filled; of "
-        f"{chosen.num_samples} draws a row {effective:.0f} are effective"
-    )
-    if left.any():
-        names = ", ".join(left.index[left > 0][:5])
-        print(f"note: {names}: left as they are, as the run did not learn them")
-    tables.write(frame, chosen.output)
-    print(f"table: {chosen.output}")
+    key, trained = keys.of_run(chosen.seed)["impute"], examples.restore(chosen.run)
+    filled, lines = kind.parts.fill(key, trained, chosen.table, chosen.num_samples)
+    for line in lines:
+        print(line)
+    kind.parts.write(filled, chosen.output)
+    print(f"{kind.noun}: {chosen.output}")

@@ -2,34 +2,35 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from vae_jax.run import command, folder, options, table_options
+from vae_jax.run import command, folder, kinds, options
 from vae_jax.run.commands import mnist
 
 
 def main(arguments: Sequence[str], prog: str) -> None:
-    stored = _stored_table(arguments)
-    if stored is None and not any(map(_is_table, arguments)):
+    kind, stored = _stored(arguments)
+    if kind is None:
+        named = (kinds.of_file(a) for a in arguments if not a.startswith("-"))
+        kind = next((found for found in named if found is not None), None)
+    if kind is None:
         mnist.main(arguments, prog, options.OwnOptions)
         return
-    chosen = command.parse(table_options.Options, arguments, prog=prog, default=stored)
-    table_options.check(chosen)
+    chosen = command.parse(kind.options, arguments, prog=prog, default=stored)
+    kinds.check(chosen)
     if stored is not None:
-        table_options.check_resumed(chosen, stored)
+        kinds.check_resumed(chosen, stored)
 
-    from vae_jax.run import tabular  # after the options, as it brings JAX
+    from vae_jax.run import learn  # after the options, as it brings JAX
 
-    tabular.run(chosen, prog)
-
-
-def _is_table(argument: str) -> bool:
-    return not argument.startswith("-") and argument.lower().endswith(table_options.SUFFIXES)
+    learn.run(kind, chosen, prog)
 
 
-def _stored_table(arguments: Sequence[str]) -> table_options.Options | None:
-    """The options of the run on a table that is to be resumed; None of any other."""
+def _stored(arguments: Sequence[str]) -> tuple[kinds.Kind | None, Any]:
+    """The kind and the options of the run that is to be resumed; None of one on images."""
     output = command.option_value(arguments, "--output")
     if "--resume" not in arguments or output is None:
-        return None
+        return None, None
     config = folder.read_stamped(Path(output))
-    return table_options.from_json(config["options"]) if folder.is_of_table(config) else None
+    kind = kinds.of_run(config)
+    return (None, None) if kind is None else (kind, kind.stored_options(config))

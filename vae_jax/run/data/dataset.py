@@ -176,9 +176,7 @@ def assemble(
             test, validation, train = rows_by_position(len(whole.hashes), source)
         else:
             _check_enough(len(whole.hashes), source, whole.notes)
-            test, validation, train = _by_content(whole.hashes, of_each(whole), tenths=2)
-            train = np.sort(np.concatenate([train, validation[_MAX_VALIDATION:]]))
-            test, validation = np.sort(test[:_MAX_TEST]), np.sort(validation[:_MAX_VALIDATION])
+            test, validation, train = _in_splits(whole.hashes, of_each(whole))
         chosen = {"train": (whole, train), "validation": (whole, validation), "test": (whole, test)}
         if sat_out := len(whole.hashes) - len(test) - len(validation) - len(train):
             notes.append(f"{sat_out:,} images of the test set's tenth sit out")
@@ -223,6 +221,36 @@ def assemble(
         binary=all(part.binary for part in parts.values()),
         notes=tuple(notes),
     )
+
+
+def splits_of(hashes: np.ndarray, source: str, noun: str) -> list[np.ndarray]:
+    """The examples to test, to validate and to train on, by their content as images are.
+
+    Args:
+      hashes: uint64 [N], of each.
+      source: where they are.
+      noun: what they are called, "rows".
+
+    Raises:
+      DataError: there are too few of them.
+    """
+    if len(hashes) < _LEAST:
+        raise DataError(
+            f"{source} has {len(hashes)} {noun}: {_LEAST} are the least to train and test on"
+        )
+    parts = _in_splits(hashes, np.full(len(hashes), -1))
+    if not all(map(len, parts)):
+        raise DataError(
+            f"{source} has {len(np.unique(hashes))} different {noun} of {len(hashes)}: give more"
+        )
+    return parts
+
+
+def _in_splits(hashes: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """The rows to test, to validate and to train on, each in their order."""
+    test, validation, train = _by_content(hashes, labels, tenths=2)
+    train = np.concatenate([train, validation[_MAX_VALIDATION:]])
+    return [np.sort(rows) for rows in (test[:_MAX_TEST], validation[:_MAX_VALIDATION], train)]
 
 
 def _by_content(hashes: np.ndarray, labels: np.ndarray, *, tenths: int) -> list[np.ndarray]:

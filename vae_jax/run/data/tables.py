@@ -9,14 +9,7 @@ import numpy as np
 
 from vae_jax.run import extras
 from vae_jax.run.data import kinds
-from vae_jax.run.data.dataset import (
-    _LEAST,
-    _MAX_TEST,
-    _MAX_VALIDATION,
-    _by_content,
-    content_hash,
-    digest_of,
-)
+from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
 from vae_jax.run.data.kinds import LEFT_OUT, Column
 from vae_jax.run.errors import DataError, RunError, UsageError
 
@@ -166,18 +159,7 @@ def split(table: Any, name: str, source: str, asked: Mapping[str, str]) -> Table
     """
     frame = as_frame(table)
     hashes = np.array([content_hash(row) for row in _as_bytes(frame)], np.uint64)
-    if len(frame) < _LEAST:
-        raise DataError(
-            f"{source} has {len(frame)} rows: {_LEAST} are the least to train and test on"
-        )
-    parts = _by_content(hashes, np.full(len(hashes), -1), tenths=2)
-    test, validation, train = parts
-    if not all(map(len, parts)):
-        raise DataError(
-            f"{source} has {len(np.unique(hashes))} different rows of {len(frame)}: give more"
-        )
-    train = np.sort(np.concatenate([train, validation[_MAX_VALIDATION:]]))
-    test, validation = np.sort(test[:_MAX_TEST]), np.sort(validation[:_MAX_VALIDATION])
+    test, validation, train = splits_of(hashes, source, "rows")
     columns = columns_of(frame, asked, train)
     rows, notes = encode(frame, columns)
     return Table(

@@ -1,0 +1,198 @@
+"""Examples that are no images, rows of a table or cells, and a run on them, restored and used.
+
+What they are their kind alone knows: see `Parts`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import vae_jax
+from vae_jax import checkpoint
+from vae_jax.evaluation import batched
+from vae_jax.run import devices, folder, kinds
+from vae_jax.run.errors import UsageError
+from vae_jax.run.muon import make_optimizer
+
+_DRAWN_VALUES, _DRAWN = 2**24, 1_000
+_ENCODED = 512
+
+
+class Examples(NamedTuple):
+    """What is learned, in three splits by its content.
+
+    Attributes:
+      name: of it.
+      source: where it came from.
+      train: x [N, *event] and what the model is given beside it, or None; of what has an array's
+        shape and dtype and gives source[rows], it is streamed.
+      validation: likewise.
+      test: likewise.
+      digest: of all of it, in its order.
+      num: of all examples.
+      stored: JSON values of which the model and the examples can be made again, in config.json.
+      said: JSON values for results.json.
+      lines: for the user.
+      notes: for the user too, and in results.json.
+    """
+
+    name: str
+    source: str
+    train: vae_jax.Batch
+    validation: vae_jax.Batch
+    test: vae_jax.Batch
+    digest: str
+    num: int
+    stored: dict[str, Any]
+    said: dict[str, Any]
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Trained(NamedTuple):
+    """What a run left: its kind, its model and parameters, and what it was trained on."""
+
+    kind: kinds.Kind
+    model: vae_jax.VAE
+    params: Any
+    step: int
+    options: Any
+    config: Mapping[str, Any]
+
+
+class Parts(NamedTuple):
+    """What is done with a kind of data.
+
+    Attributes:
+      load: options of the data -> `Examples`.
+      make_model: config.json -> VAE.
+      example: config.json -> a batch of one, of any values, from which parameters are made.
+      given: file or what Python has, config.json -> a batch, and notes.
+      conditions: config.json, number, what is asked for, seed -> what so many new examples are
+        given beside z; None of a model that is given nothing.
+      returned: draws of x in turn [b, *event], their conditions, config.json, seed -> what the user
+        gets, and notes.
+      write: that, path -> a file.
+      draw: folder, `Trained`, `Examples`, means of q(z|x) of the test set -> pictures.
+      fill: key, `Trained`, file, number of importance samples -> the file's content without holes,
+        and lines; None of what has none.
+    """
+
+    load: Callable[[Any], Examples]
+    make_model: Callable[[Mapping[str, Any]], vae_jax.VAE]
+    example: Callable[[Mapping[str, Any]], vae_jax.Batch]
+    given: Callable[[Any, Mapping[str, Any]], tuple[vae_jax.Batch, list[str]]]
+    conditions: Callable[[Mapping[str, Any], int, str | None, int], Any]
+    returned: Callable[[Iterator[np.ndarray], Any, Mapping[str, Any], int], tuple[Any, list[str]]]
+    write: Callable[[Any, Path], None]
+    draw: Callable[[Path, Trained, Examples, np.ndarray], None]
+    fill: Callable[[jax.Array, Trained, Path, int], tuple[Any, list[str]]] | None = None
+
+
+def restore(run: Path) -> Trained:
+    """The newest checkpoint of a run, the best epoch's parameters where it has them.
+
+    Raises:
+      UsageError: the folder holds no run of these kinds.
+      RunError: its checkpoint is of other data.
+      CheckpointError: it holds no checkpoint, or one of another model than its config.json says.
+    """
+    kind = kinds.of_run(folder.read_stamped(run))
+    if kind is None:
+        raise UsageError(f"{run} holds a run on images, and this is for runs on other data")
+    config = folder.read_config_of(kind, run)
+    options = kind.stored_options(config)
+    devices.use_compilation_cache()
+    model = kind.parts.make_model(config)
+    optimizer = make_optimizer(options.training.learning_rate, 1)
+
+    def fresh() -> vae_jax.TrainState:
+        key = jax.random.key(0)
+        return vae_jax.init_state(key, model.init(key, *kind.parts.example(config)), optimizer)
+
+    with checkpoint.manager(run / "checkpoints", read_only=True) as checkpoints:
+        state = checkpoint.restore(checkpoints, jax.eval_shape(fresh))
+        written = checkpoint.restore_config(checkpoints, int(state.step))
+        folder.check_checkpoint(run, int(state.step), written, config)
+        best = checkpoint.restore_best(checkpoints, int(state.step), state.params)
+    params = state.params if best is None else jax.device_put(best)
+    return Trained(kind, model, params, int(state.step), options, config)
+
+
+def generate(
+    key: jax.Array, trained: Trained, num: int, label: str | None = None, seed: int = 0
+) -> tuple[Any, list[str]]:
+    """Examples from the model, as the user has them; and notes.
+
+    Args:
+      key: of the draws.
+      trained: the run.
+      num: how many.
+      label: what the kind conditions on, by its name; None as often as it was in training.
+      seed: of what is drawn beside x.
+
+    Raises:
+      UsageError: the run knows no such label.
+    """
+    parts, config = trained.kind.parts, trained.config
+    conditions = parts.conditions(config, num, label, seed)
+    values = math.prod(parts.example(config).image.shape)
+    size = max(1, min(_DRAWN, _DRAWN_VALUES // values))
+
+    @jax.jit
+    def draw(params: Any, key: jax.Array, conditions: Any) -> jax.Array:
+        prior_key, row_key = jax.random.split(key)
+        z = vae_jax.sample(prior_key, trained.model.prior(params), size)
+        x: jax.Array = vae_jax.sample(row_key, trained.model.decode(params, z, conditions))
+        return x
+
+    def drawn() -> Iterator[np.ndarray]:
+        for i in range(-(-num // size)):
+            rows = np.arange(i * size, (i + 1) * size) % num
+            of_rows = jax.tree.map(lambda a, rows=rows: a[rows], conditions)
+            x = np.asarray(draw(trained.params, jax.random.fold_in(key, i), of_rows))
+            yield x[: num - i * size]
+
+    made: tuple[Any, list[str]] = parts.returned(drawn(), conditions, config, seed)
+    return made
+
+
+def encode(trained: Trained, batch: vae_jax.Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The codes of examples: means and standard deviations of q(z|x), [N, Z] each.
+
+    Args:
+      trained: the run.
+      batch: of its kind's `Parts.given`.
+    """
+
+    @jax.jit
+    def codes(params: Any, x: jax.Array, label: Any) -> tuple[jax.Array, jax.Array]:
+        posterior = trained.model.encode(params, x, label)
+        return posterior.mean, posterior.scale
+
+    num = len(batch.image)
+    parts = [
+        jax.device_get(codes(trained.params, *batched.take(tuple(batch), rows)))
+        for rows in batched.rows_of(num, min(_ENCODED, num))
+    ]
+    means, scales = batched.joined(parts, num)
+    return means, scales
+
+
+def score(
+    key: jax.Array, trained: Trained, batch: vae_jax.Batch, num_samples: int = 500
+) -> vae_jax.Evaluation:
+    """log p(x) of examples, each by importance sampling; see `vae_jax.evaluate`.
+
+    Args:
+      key: of the draws.
+      trained: the run.
+      batch: of its kind's `Parts.given`.
+      num_samples: draws for each example.
+    """
+    x, label = batch
+    return vae_jax.evaluate(key, trained.model, trained.params, x, label, num_samples=num_samples)

@@ -1,0 +1,149 @@
+"""The kinds of data that are no pictures: what is known of each before anything is read."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae_jax.run import table_options
+from vae_jax.run.errors import UsageError
+from vae_jax.run.options import check_at_least, check_learning_rate, check_run, check_seed
+
+
+class Kind(NamedTuple):
+    """A kind of data; its options and its names, before JAX is loaded.
+
+    Attributes:
+      name: in config.json's "kind".
+      what: one of them, in a line, "a table".
+      noun: what its examples are called, "rows".
+      suffixes: of its files.
+      options: a dataclass of the groups data, model, training, evaluation and run; its data have a
+        dataset, and its training epochs, patience, batch_size, learning_rate and seed.
+      output: what examples that were made up are written to, where nothing else is said.
+      steps: of the optimizer, where no number of epochs is given.
+      patience: likewise, steps.
+      fills: whether holes in it are filled.
+      check_stored: raises KeyError or TypeError for a config.json that is none.
+      room: of vae_jax.run, whose PARTS are an `examples.Parts`: what is done with it.
+    """
+
+    name: str
+    what: str
+    noun: str
+    suffixes: tuple[str, ...]
+    options: type[Any]
+    output: str
+    steps: int
+    patience: int
+    fills: bool
+    check_stored: Callable[[Mapping[str, Any]], None]
+    room: str
+
+    @property
+    def parts(self) -> Any:
+        """Brings JAX."""
+        return importlib.import_module(f"vae_jax.run.{self.room}").PARTS
+
+    def stored_options(self, config: Mapping[str, Any]) -> Any:
+        """The options in a config.json.
+
+        Raises:
+          KeyError, TypeError, AttributeError: they are no such options.
+        """
+        groups = {}
+        for group in dataclasses.fields(self.options):
+            of: dict[str, Any] = dict(config["options"][group.name])
+            if group.name == "run" and of["output"] is not None:
+                of["output"] = Path(of["output"])
+            plain = {k: tuple(v) if isinstance(v, list) else v for k, v in of.items()}
+            groups[group.name] = group.type(**plain)  # type: ignore[operator]  # a class
+        return self.options(**groups)
+
+
+def _check_table(config: Mapping[str, Any]) -> None:
+    for column in config["columns"]:
+        if not isinstance(column["kind"], str):
+            raise TypeError(f"kind is {column['kind']!r}")
+
+
+KINDS = {
+    "table": Kind(
+        name="table",
+        what="a table",
+        noun="rows",
+        suffixes=(".csv", ".parquet", ".feather"),
+        options=table_options.Options,
+        output="synthetic.csv",
+        steps=6_000,
+        patience=1_000,
+        fills=True,
+        check_stored=_check_table,
+        room="tabular",
+    ),
+}
+
+
+def of_file(name: str) -> Kind | None:
+    """The kind that a file's ending says; None for what may be images."""
+    found = (kind for kind in KINDS.values() if name.lower().endswith(kind.suffixes))
+    return next(found, None)
+
+
+def of_run(config: Mapping[str, Any]) -> Kind | None:
+    """The kind of a run by its config.json; None of images.
+
+    Raises:
+      UsageError: it is one of a later version.
+    """
+    name = config.get("kind")
+    if name is None:
+        return None
+    if name not in KINDS:
+        raise UsageError(
+            f"the run is on {name}, which this version does not know: pip install -U vae_jax"
+        )
+    return KINDS[name]
+
+
+def check(options: Any) -> None:
+    """Raises UsageError for the first option whose value cannot be used."""
+    training = options.training
+    given = {
+        "latent_dim": options.model.latent_dim,
+        "epochs": training.epochs,
+        "batch_size": training.batch_size,
+        "keep": options.run.keep,
+    }
+    check_at_least(1, **{name: value for name, value in given.items() if value is not None})
+    check_at_least(0, patience=training.patience or 0)
+    check_at_least(2, num_importance_samples=options.evaluation.num_importance_samples)
+    check_seed(training.seed)
+    check_learning_rate(training.learning_rate)
+    hidden = options.model.hidden
+    if not hidden or min(hidden) < 1:
+        raise UsageError(f"--hidden is {hidden}: give one positive width or more")
+    check_run(options.run)
+
+
+def check_resumed(options: Any, stored: Any) -> None:
+    """Raises UsageError where a resumed run was asked to become another one."""
+    changeable = {"dataset", "epochs", "patience", "learning_rate"}
+    for group in ("data", "model", "training"):
+        for item in dataclasses.fields(getattr(options, group)):
+            now, then = (getattr(getattr(o, group), item.name) for o in (options, stored))
+            if now != then and item.name not in changeable:
+                raise UsageError(
+                    f"--{item.name.replace('_', '-')} is {now} but the run in "
+                    f"{options.run.output} has {then}: leave it out, or start a new run"
+                )
+
+
+def to_json(options: Any) -> dict[str, Any]:
+    """The options as JSON values."""
+    groups = dataclasses.asdict(options)
+    for name in "resume", "overwrite":
+        del groups["run"][name]
+    groups["run"]["output"] = None if options.run.output is None else str(options.run.output)
+    return groups

@@ -1,0 +1,260 @@
+"""A VAE on examples that are no images, from options to numbers and pictures."""
+
+import dataclasses
+import math
+import signal
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import vae_jax
+from vae_jax.run import (
+    callbacks,
+    devices,
+    extras,
+    folder,
+    keys,
+    kinds,
+    measure,
+    objective,
+    training,
+)
+from vae_jax.run.errors import DataError, Diverged, Interrupted, UsageError
+from vae_jax.run.examples import Examples, Trained, restore
+from vae_jax.run.muon import make_optimizer
+from vae_jax.run.options import Objective
+from vae_jax.run.plan import Plan
+
+_VALIDATED_VALUES = 2**23
+
+
+class _Job(NamedTuple):
+    """What a run is made of, once its data are there and its folder is open."""
+
+    kind: kinds.Kind
+    chosen: Any
+    examples: Examples
+    model: vae_jax.VAE
+    config: dict[str, Any]
+    output: Path
+    continued_by: str
+    start: float
+
+
+def run(kind: kinds.Kind, chosen: Any, prog: str) -> None:
+    """Trains, measures and draws, as the options say.
+
+    Raises:
+      UsageError, DataError, RunError, Interrupted: in one line.
+    """
+    start = time.perf_counter()
+    folder.check_writable(chosen.run.output)
+    extras.check("matplotlib", *(["tensorboardX"] if chosen.run.tensorboard else []))
+    devices.use_accelerator(chosen.run.accelerator)
+    devices.use_compilation_cache()
+    job = _open(kind, chosen, kind.parts.load(chosen.data), prog, start)
+    fitted = _train(job)
+    try:
+        _conclude(job, fitted)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            signal.SIGINT,
+            "stopped while measuring; the training is done and saved, and what is missing is made "
+            f"by\n  {job.continued_by}",
+        ) from None
+
+
+def _open(kind: kinds.Kind, chosen: Any, examples: Examples, prog: str, start: float) -> _Job:
+    """Opens the folder, and says what is about to be learned."""
+    if _streamed(examples):
+        extras.check("grain")
+    chosen = _settled(kind, chosen, examples)
+    output = chosen.run.output
+    if chosen.run.resume and output is not None:
+        _check_same(kind, examples, folder.read_config_of(kind, output))
+        folder.lock(output)
+    else:
+        output = folder.create(output, examples.name, overwrite=chosen.run.overwrite)
+    assert output is not None
+    config = {
+        **folder.stamp(),
+        "kind": kind.name,
+        "options": kinds.to_json(chosen),
+        "dataset": examples.name,
+        **examples.stored,
+        "digest": examples.digest,
+        f"num_{kind.noun}": examples.num,
+    }
+    folder.write_json(output / "config.json", config)
+    splits = examples.train, examples.validation, examples.test
+    sizes = "{:,} training, {:,} validation, {:,} test".format(*(len(of.image) for of in splits))
+    print(f"{examples.name}: {sizes} {kind.noun}, {examples.source}")
+    for line in examples.lines:
+        print(f"  {line}")
+    for note in examples.notes:
+        print(f"note: {note}")
+    streamed = ", data streamed" if _streamed(examples) else ""
+    print(f"results: {output}   device: {jax.devices()[0].device_kind}{streamed}")
+    model = kind.parts.make_model(config)
+    continued_by = f"{prog} --output={output} --resume"
+    return _Job(kind, chosen, examples, model, config, output, continued_by, start)
+
+
+def _streamed(examples: Examples) -> bool:
+    return not all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(examples.train))
+
+
+def _settled(kind: kinds.Kind, chosen: Any, examples: Examples) -> Any:
+    """The options with what follows from the number of examples."""
+    num, of = len(examples.train.image), chosen.training
+    batch_size = of.batch_size or 256
+    while of.batch_size is None and batch_size > max(8, num // 4):
+        batch_size //= 2
+    if batch_size > num:
+        raise UsageError(
+            f"--batch-size is {batch_size} but {examples.name} has {num} {kind.noun} to train on: "
+            "make it smaller"
+        )
+    steps = num // batch_size
+    filled = dataclasses.replace(
+        of,
+        batch_size=batch_size,
+        epochs=math.ceil(kind.steps / steps) if of.epochs is None else of.epochs,
+        patience=math.ceil(kind.patience / steps) if of.patience is None else of.patience,
+    )
+    return dataclasses.replace(chosen, training=filled)
+
+
+def _check_same(kind: kinds.Kind, examples: Examples, config: Mapping[str, Any]) -> None:
+    """Raises DataError where the data are not those that the run saw."""
+    if examples.digest != config["digest"]:
+        raise DataError(
+            f"the {kind.noun} in {examples.source} are not those of the run: {examples.num:,} "
+            f"where it saw {config[f'num_{kind.noun}']:,}, or others. Name the place where those "
+            "are, or start a new run"
+        )
+
+
+def _train(job: _Job) -> training.Fitted:
+    """Trains to the last epoch, or to the last that is better."""
+    of, train, held_out = job.chosen.training, job.examples.train, job.examples.validation
+    num = len(train.image)
+    steps = num // of.batch_size
+    optimizer = make_optimizer(of.learning_rate, of.epochs * steps)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    of_run = keys.of_run(of.seed)
+
+    def fresh(init_words: Any, train_words: Any) -> vae_jax.TrainState:
+        init_key, train_key = map(jax.random.wrap_key_data, (init_words, train_words))
+        params = job.model.init(init_key, *job.kind.parts.example(job.config))
+        return vae_jax.init_state(train_key, params, optimizer)
+
+    words = [np.asarray(jax.random.key_data(of_run[name])) for name in ("init", "train")]
+    sharding = vae_jax.state_sharding(jax.eval_shape(fresh, *words), mesh)
+    most = max(1, _VALIDATED_VALUES // math.prod(train.image.shape[1:]))
+    setup = training.Setup(
+        loss=objective.make_loss(Objective(), job.model, None, steps, num),
+        optimizer=optimizer,
+        data=train,
+        sharding=sharding,
+        plan=Plan(
+            batch_size=of.batch_size,
+            epochs=of.epochs,
+            mesh=mesh,
+            stream=_streamed(job.examples),
+            folder=job.output,
+            resume=job.chosen.run.resume,
+            keep=job.chosen.run.keep,
+            checkpoint_seconds=job.chosen.run.checkpoint_seconds,
+            keep_best="validation_elbo" if of.patience else None,
+        ),
+        validate=measure.validation(job.model, of_run["validation"], *held_out, most),
+        config=job.config,
+        continued_by=job.continued_by,
+        start=job.start,
+    )
+    reporters: list[callbacks.Callback] = [
+        callbacks.ProgressBar(),
+        callbacks.Collapse("validation_elbo"),
+    ]
+    if of.patience:
+        reporters.append(callbacks.EarlyStopping("validation_elbo", patience=of.patience))
+    state = jax.jit(fresh, out_shardings=sharding)(*words)
+    try:
+        if not job.chosen.run.tensorboard:
+            return training.train(setup, state, reporters)
+        with callbacks.tensorboard(job.output / "tensorboard") as reporter:
+            return training.train(setup, state, [*reporters, reporter])
+    except Diverged as error:
+        raise Diverged(f"{error} --learning-rate=...") from None
+
+
+def _conclude(job: _Job, fitted: training.Fitted) -> None:
+    """Measures on the test set, touched here, once; numbers first, then pictures."""
+    examples, of = job.examples, job.chosen.training
+    key, samples = keys.of_run(of.seed)["evaluation"], job.chosen.evaluation.num_importance_samples
+    x, label = examples.test
+    test = measure.measure(key, job.model, fitted.params, x, label, samples, "examples")
+    results = {
+        "dataset": examples.name,
+        "source": examples.source,
+        "notes": list(examples.notes),
+        "data_digest": examples.digest,
+        **examples.said,
+        "num_train": len(examples.train.image),
+        "num_validation": len(examples.validation.image),
+        "num_test": len(examples.test.image),
+        "seed": of.seed,
+        "epochs": len(fitted.rows),
+        **measure.reported(test),
+        "compile_seconds": fitted.compile_seconds,
+        "train_seconds": math.fsum(row["seconds"] for row in fitted.rows),
+        "parameters_sha256": measure.sha256(fitted.params),
+        "device": jax.devices()[0].device_kind,
+        "versions": measure.versions(),
+        "options": kinds.to_json(job.chosen),
+    }
+    folder.write_json(job.output / "results.json", results)
+    print(measure.summary(results, "examples"))
+    step = int(fitted.state.step)
+    trained = Trained(job.kind, job.model, fitted.params, step, job.chosen, job.config)
+    try:
+        from vae_jax.run import figures  # here, as matplotlib takes a second
+
+        job.kind.parts.draw(job.output, trained, examples, test["means"])
+        figures.curves(job.output / "curves.png", fitted.rows)
+    except Exception as error:  # matplotlib's, of every type; the numbers are there
+        brief = f"{type(error).__name__}: {error}".partition("\n")[0]
+        warnings.warn(f"a picture could not be made ({brief})", RuntimeWarning, stacklevel=2)
+    print(f"pictures and numbers: {job.output}")
+
+
+def evaluate(run: Path, where: str | None, num_samples: int, seed: int) -> None:
+    """Measures a trained run on its test set again; writes evaluation.json."""
+    trained = restore(run)
+    kind, of = trained.kind, trained.options.data
+    examples = kind.parts.load(of if where is None else dataclasses.replace(of, dataset=where))
+    _check_same(kind, examples, trained.config)
+    key = keys.of_run(seed)["evaluate again"]
+    x, label = examples.test
+    model, params = trained.model, trained.params
+    test = measure.measure(key, model, params, x, label, num_samples, "examples")
+    results = {
+        "dataset": examples.name,
+        "num_test": len(examples.test.image),
+        "seed": seed,
+        "step": trained.step,
+        "data_digest": examples.digest,
+        **measure.reported(test),
+        "parameters_sha256": measure.sha256(trained.params),
+        "device": jax.devices()[0].device_kind,
+        "versions": measure.versions(),
+    }
+    folder.write_json(run / "evaluation.json", results)
+    print(measure.summary(results, "examples"))
+    print(f"numbers: {run / 'evaluation.json'}")

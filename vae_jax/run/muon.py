@@ -1,0 +1,47 @@
+"""Muon at a constant rate, and then along a line to zero (Jordan et al. 2024)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+
+def rate_at(
+    step: Any,
+    num_steps: Any,
+    rate: float = 1.0,
+    *,
+    part: tuple[float, float] = (0.0, 1.0),
+    constant: float = 0.5,
+    warm_up: float = 500,
+) -> jax.Array:
+    """The rate of a step: it rises in a warm-up, stays, and falls along a line to zero.
+
+    Args:
+      step: float32, of a part of a training, from 0.
+      num_steps: of the part.
+      rate: while it stays.
+      part: from one share of the training to another; the line is the whole training's, so that
+        the rate of a part begins where that of the one before ended.
+      constant: share of the training from which it falls.
+      warm_up: steps in which it rises.
+
+    >>> [round(float(rate_at(jnp.float32(s), 1000, warm_up=100)), 3) for s in (0, 49, 400, 750)]
+    [0.01, 0.5, 1.0, 0.5]
+    """
+    share = part[0] + (part[1] - part[0]) * step / num_steps
+    left = jnp.clip((1 - share) / (1 - constant), 0.0, 1.0)
+    return rate * left * jnp.minimum((step + 1) / warm_up, 1.0)
+
+
+def make_optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
+    """Muon for weight matrices, and Adam, at a fifth of the rate, for all else."""
+    warm_up = min(500, max(1, num_steps // 10))
+
+    def scale(step: Any) -> jax.Array:
+        return rate_at(jnp.asarray(step, jnp.float32), num_steps, warm_up=warm_up)
+
+    muon = optax.contrib.muon  # type: ignore[attr-defined]
+    return optax.chain(muon(rate, adam_learning_rate=0.2 * rate), optax.scale_by_schedule(scale))
