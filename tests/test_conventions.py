@@ -255,8 +255,8 @@ def test_modules_import_only_from_floors_below():
 
 ENGINE_FLOORS = [
     {"errors", "survival", "keys"},
-    {"extras", "muon", "options", "plan", "processes"},
-    {"table_options"},
+    {"extras", "options", "plan", "processes", "schedule"},
+    {"count_options", "table_options"},
     {"kinds"},
     {"callbacks", "command", "data", "devices", "folder", "latents", "objective"},
     {"figures", "model"},
@@ -267,7 +267,7 @@ ENGINE_FLOORS = [
     {"pictures"},
     {"images", "rows"},
     {"examples"},
-    {"learn", "tabular"},
+    {"cells", "learn", "tabular"},
     {"commands"},
     {"main"},
     {"__init__"},

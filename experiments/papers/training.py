@@ -14,7 +14,7 @@ import optax.contrib
 
 from vae_jax import run
 from vae_jax.run.errors import UsageError
-from vae_jax.run.muon import rate_at
+from vae_jax.run.schedule import rate_at
 
 Params = Any
 

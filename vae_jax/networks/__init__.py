@@ -5,7 +5,8 @@ A network maps [*b, *event] to [*b, *output_shape]: `MLP`, `GatedMLP`, `Residual
 decoders by their distribution's name, `NormalDecoder` say, wrap one and return a distribution; so
 do `FullCovarianceEncoder`, `FlowEncoder` and `PowerSphericalEncoder`. `MixturePrior`, `FlowPrior`
 and `SphericalPrior` are given nothing. `ZeroFilled`, `MaskedDecoder` and `ColumnsDecoder` are for
-x with NaN. Nothing else in vae_jax imports flax.
+x with NaN; `CountsInput` and `LibraryDecoder` for counts of an
+observed total. Nothing else in vae_jax imports flax.
 
 A network whose `condition` is a `ClassCondition` or a `FloatCondition` takes a label beside its
 input, and joins the two: flattened and concatenated before a dense layer, as channels before a
@@ -15,6 +16,13 @@ draws z [S, B, Z].
 
 from vae_jax.networks.condition import ClassCondition, FloatCondition
 from vae_jax.networks.conv import Conv, ConvDecoder, ConvEncoder, StridedConv, TransposedConv
+from vae_jax.networks.counts import (
+    CellLabel,
+    CountsInput,
+    LibraryDecoder,
+    PoissonDecoder,
+    ZeroInflatedDecoder,
+)
 from vae_jax.networks.flows import (
     AutoregressiveLayer,
     CouplingLayer,
@@ -63,6 +71,7 @@ __all__ = [
     "BernoulliDecoder",
     "BottomUp",
     "CategoricalDecoder",
+    "CellLabel",
     "ClassCondition",
     "ClassDecoder",
     "ColumnsDecoder",
@@ -71,6 +80,7 @@ __all__ = [
     "Conv",
     "ConvDecoder",
     "ConvEncoder",
+    "CountsInput",
     "CouplingLayer",
     "DiscretizedLogisticDecoder",
     "Encoder",
@@ -83,6 +93,7 @@ __all__ = [
     "LadderDecoder",
     "LadderEncoder",
     "LaplaceDecoder",
+    "LibraryDecoder",
     "MaskedDecoder",
     "MixtureOfDiscretizedLogisticsDecoder",
     "MixturePrior",
@@ -90,6 +101,7 @@ __all__ = [
     "NormalDecoder",
     "OrderedLogisticDecoder",
     "PlanarLayer",
+    "PoissonDecoder",
     "PowerSphericalEncoder",
     "ResidualConvDecoder",
     "ResidualConvEncoder",
@@ -102,6 +114,7 @@ __all__ = [
     "TopDown",
     "TransposedConv",
     "ZeroFilled",
+    "ZeroInflatedDecoder",
     "channels_for",
     "constant_bias",
     "logit",

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 import vae_jax
 from vae_jax import checkpoint
 from vae_jax.evaluation import batched
 from vae_jax.run import devices, folder, kinds
 from vae_jax.run.errors import UsageError
-from vae_jax.run.muon import make_optimizer
 
 _DRAWN_VALUES, _DRAWN = 2**24, 1_000
 _ENCODED = 512
@@ -68,7 +68,7 @@ class Parts(NamedTuple):
     """What is done with a kind of data.
 
     Attributes:
-      load: options of the data -> `Examples`.
+      load: options -> `Examples`.
       make_model: config.json -> VAE.
       example: config.json -> a batch of one, of any values, from which parameters are made.
       given: file or what Python has, config.json -> a batch, and notes.
@@ -78,6 +78,7 @@ class Parts(NamedTuple):
         gets, and notes.
       write: that, path -> a file.
       draw: folder, `Trained`, `Examples`, means of q(z|x) of the test set -> pictures.
+      optimizer: rate, number of steps -> optimizer.
       fill: key, `Trained`, file, number of importance samples -> the file's content without holes,
         and lines; None of what has none.
     """
@@ -90,6 +91,7 @@ class Parts(NamedTuple):
     returned: Callable[[Iterator[np.ndarray], Any, Mapping[str, Any], int], tuple[Any, list[str]]]
     write: Callable[[Any, Path], None]
     draw: Callable[[Path, Trained, Examples, np.ndarray], None]
+    optimizer: Callable[[float, int], optax.GradientTransformation]
     fill: Callable[[jax.Array, Trained, Path, int], tuple[Any, list[str]]] | None = None
 
 
@@ -108,7 +110,7 @@ def restore(run: Path) -> Trained:
     options = kind.stored_options(config)
     devices.use_compilation_cache()
     model = kind.parts.make_model(config)
-    optimizer = make_optimizer(options.training.learning_rate, 1)
+    optimizer = kind.parts.optimizer(options.training.learning_rate, 1)
 
     def fresh() -> vae_jax.TrainState:
         key = jax.random.key(0)

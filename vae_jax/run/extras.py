@@ -14,6 +14,7 @@ _EXTRA_OF = {
     "sklearn": "run",
     "pandas": "tables",
     "pyarrow": "tables",
+    "anndata": "counts",
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
     "array_record": "tfds",

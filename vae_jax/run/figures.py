@@ -187,6 +187,29 @@ def marginals(path: Path, real: Any, generated: Any, columns: Any) -> None:
     plt.close(figure)
 
 
+def genes(path: Path, real: Any, generated: Any) -> None:
+    """Each gene's mean and share of zeros, in test cells and in cells that a model made.
+
+    Args:
+      path: of the picture.
+      real: counts [N, D].
+      generated: counts [M, D].
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5))
+    least = 0.5 / max(len(real), len(generated))
+    means = [np.maximum(counts.mean(axis=0), least) for counts in (real, generated)]
+    zeros = [(counts == 0).mean(axis=0) for counts in (real, generated)]
+    for axis, of_both, name in zip(axes, (means, zeros), ("mean", "share of zeros"), strict=True):
+        axis.scatter(*of_both, s=4, alpha=0.5)
+        ends = [min(map(np.min, of_both)), max(map(np.max, of_both))]
+        axis.plot(ends, ends, color="grey", linewidth=1)
+        axis.set(title=f"{name} of each gene", xlabel="test cells", ylabel="generated cells")
+    axes[0].set(xscale="log", yscale="log")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def curves(path: Path, rows: list[dict[str, Any]]) -> None:
     """ELBO and its two terms against the epoch, and why validation may lie above training."""
     epochs = [row["epoch"] for row in rows]

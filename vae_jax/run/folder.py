@@ -38,6 +38,7 @@ CONTENTS = (
     "latent.png",
     "curves.png",
     "marginals.png",
+    "genes.png",
     "signal_to_noise.png",
     "tensorboard",
 )

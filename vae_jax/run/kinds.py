@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_jax.run import table_options
+from vae_jax.run import count_options, table_options
 from vae_jax.run.errors import UsageError
 from vae_jax.run.options import check_at_least, check_learning_rate, check_run, check_seed
 
@@ -68,6 +68,14 @@ def _check_table(config: Mapping[str, Any]) -> None:
             raise TypeError(f"kind is {column['kind']!r}")
 
 
+def _check_counts(config: Mapping[str, Any]) -> None:
+    names = ("genes", "kept", "shares", "categories", "category_shares", "library_quantiles")
+    for name in names:
+        if not isinstance(config[name], list):
+            raise TypeError(f"{name} is {config[name]!r}")
+    float(config["typical_library"])
+
+
 KINDS = {
     "table": Kind(
         name="table",
@@ -82,11 +90,26 @@ KINDS = {
         check_stored=_check_table,
         room="tabular",
     ),
+    "counts": Kind(
+        name="counts",
+        what="counts",
+        noun="cells",
+        suffixes=(".h5ad", ".npz", ".mtx", ".mtx.gz"),
+        options=count_options.Options,
+        output="cells.h5ad",
+        steps=600,
+        patience=300,
+        fills=False,
+        check_stored=_check_counts,
+        room="cells",
+    ),
 }
 
 
 def of_file(name: str) -> Kind | None:
-    """The kind that a file's ending says; None for what may be images."""
+    """The kind that a file's ending says; None for what may be images, as a .npz may."""
+    if name.lower().endswith(".npz"):
+        return None
     found = (kind for kind in KINDS.values() if name.lower().endswith(kind.suffixes))
     return next(found, None)
 

@@ -26,7 +26,6 @@ from vae_jax.run import (
 )
 from vae_jax.run.errors import DataError, Diverged, Interrupted, UsageError
 from vae_jax.run.examples import Examples, Trained, restore
-from vae_jax.run.muon import make_optimizer
 from vae_jax.run.options import Objective
 from vae_jax.run.plan import Plan
 
@@ -57,7 +56,7 @@ def run(kind: kinds.Kind, chosen: Any, prog: str) -> None:
     extras.check("matplotlib", *(["tensorboardX"] if chosen.run.tensorboard else []))
     devices.use_accelerator(chosen.run.accelerator)
     devices.use_compilation_cache()
-    job = _open(kind, chosen, kind.parts.load(chosen.data), prog, start)
+    job = _open(kind, chosen, kind.parts.load(chosen), prog, start)
     fitted = _train(job)
     try:
         _conclude(job, fitted)
@@ -145,7 +144,7 @@ def _train(job: _Job) -> training.Fitted:
     of, train, held_out = job.chosen.training, job.examples.train, job.examples.validation
     num = len(train.image)
     steps = num // of.batch_size
-    optimizer = make_optimizer(of.learning_rate, of.epochs * steps)
+    optimizer = job.kind.parts.optimizer(of.learning_rate, of.epochs * steps)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
     of_run = keys.of_run(of.seed)
 
@@ -237,8 +236,10 @@ def _conclude(job: _Job, fitted: training.Fitted) -> None:
 def evaluate(run: Path, where: str | None, num_samples: int, seed: int) -> None:
     """Measures a trained run on its test set again; writes evaluation.json."""
     trained = restore(run)
-    kind, of = trained.kind, trained.options.data
-    examples = kind.parts.load(of if where is None else dataclasses.replace(of, dataset=where))
+    kind, chosen = trained.kind, trained.options
+    if where is not None:
+        chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, dataset=where))
+    examples = kind.parts.load(chosen)
     _check_same(kind, examples, trained.config)
     key = keys.of_run(seed)["evaluate again"]
     x, label = examples.test

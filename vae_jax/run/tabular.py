@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from vae_jax.run import examples, keys, rows, table_options
+from vae_jax.run import examples, keys, rows, schedule, table_options
 from vae_jax.run.data import tables
 from vae_jax.run.errors import UsageError
 
 _DRAWS = 200
 
 
-def load(chosen: table_options.Data) -> examples.Examples:
+def load(chosen: table_options.Options) -> examples.Examples:
     """A file's rows in splits, NaN where a value is missing."""
-    asked = tables.asked_kinds(chosen.columns)
-    table = tables.load(Path(chosen.dataset), asked, chosen.missing)
+    of = chosen.data
+    table = tables.load(Path(of.dataset), tables.asked_kinds(of.columns), of.missing)
     lines = list(map(str, table.columns))
     if missing := int(np.isnan(table.train).sum()):
         lines.append(f"missing: {missing / table.train.size:.1%} of the values that are learned")
@@ -130,5 +130,5 @@ def fill(
 
 
 PARTS = examples.Parts(
-    load, make_model, example, given, conditions, returned, tables.write, draw, fill
+    load, make_model, example, given, conditions, returned, tables.write, draw, schedule.muon, fill
 )

@@ -1,4 +1,4 @@
-"""A VAE on one's own data: a table, a .npy or .npz array, a folder of pictures, or tfds:NAME."""
+"""A VAE on one's own data: a table, counts, an array, a folder of pictures, or tfds:NAME."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from vae_jax.run.commands import mnist
 def main(arguments: Sequence[str], prog: str) -> None:
     kind, stored = _stored(arguments)
     if kind is None:
-        named = (kinds.of_file(a) for a in arguments if not a.startswith("-"))
+        named = (_kind_of(a, arguments) for a in arguments if not a.startswith("-"))
         kind = next((found for found in named if found is not None), None)
     if kind is None:
         mnist.main(arguments, prog, options.OwnOptions)
@@ -24,6 +24,16 @@ def main(arguments: Sequence[str], prog: str) -> None:
     from vae_jax.run import learn  # after the options, as it brings JAX
 
     learn.run(kind, chosen, prog)
+
+
+def _kind_of(argument: str, arguments: Sequence[str]) -> kinds.Kind | None:
+    """The kind that a file is of; of a .npz its content says, unless images are asked for."""
+    keyed = any(a.startswith("--images-key") for a in arguments)
+    if argument.lower().endswith(".npz") and not keyed:
+        from vae_jax.run.data import matrices
+
+        return kinds.KINDS["counts"] if matrices.are_counts(Path(argument)) else None
+    return kinds.of_file(argument)
 
 
 def _stored(arguments: Sequence[str]) -> tuple[kinds.Kind | None, Any]:

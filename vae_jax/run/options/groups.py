@@ -35,7 +35,8 @@ class OwnData:
     pictures, the names of its sub-folders being their classes, with splits of its own where these
     are train, test and maybe validation; or tfds:NAME, prepared by TensorFlow Datasets. Without
     splits of its own a tenth, chosen by the images' content, is the test set. A table, .csv,
-    .parquet or .feather, has options of its own: see train DATA.csv --help."""
+    .parquet or .feather, and counts, .h5ad or .mtx, have options of their own: see train DATA.csv
+    --help."""
     binarization: Literal["dynamic", "threshold", "none"] = "none"
     """none keeps greys and colours, for which there are many a --likelihood; dynamic and threshold
     are for black and white."""

@@ -1,4 +1,4 @@
-"""Muon at a constant rate, and then along a line to zero (Jordan et al. 2024)."""
+"""Optimizers at a constant rate, and then along a line to zero."""
 
 from typing import Any
 
@@ -36,12 +36,23 @@ def rate_at(
     return rate * left * jnp.minimum((step + 1) / warm_up, 1.0)
 
 
-def make_optimizer(rate: float, num_steps: int) -> optax.GradientTransformation:
-    """Muon for weight matrices, and Adam, at a fifth of the rate, for all else."""
+def muon(rate: float, num_steps: int) -> optax.GradientTransformation:
+    """Muon for weight matrices (Jordan et al. 2024); Adam, at a fifth of the rate, for all else."""
+    of = optax.contrib.muon  # type: ignore[attr-defined]
+    return _falling(of(rate, adam_learning_rate=0.2 * rate), num_steps)
+
+
+def adam(rate: float, num_steps: int) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015)."""
+    return _falling(optax.adam(rate), num_steps)
+
+
+def _falling(
+    optimizer: optax.GradientTransformation, num_steps: int
+) -> optax.GradientTransformation:
     warm_up = min(500, max(1, num_steps // 10))
 
     def scale(step: Any) -> jax.Array:
         return rate_at(jnp.asarray(step, jnp.float32), num_steps, warm_up=warm_up)
 
-    muon = optax.contrib.muon  # type: ignore[attr-defined]
-    return optax.chain(muon(rate, adam_learning_rate=0.2 * rate), optax.scale_by_schedule(scale))
+    return optax.chain(optimizer, optax.scale_by_schedule(scale))

@@ -1,0 +1,236 @@
+"""Cells by their counts, as `examples` learns them and gives them back; and their VAE."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+import vae_jax
+from vae_jax import networks
+from vae_jax.networks import CellLabel
+from vae_jax.run import count_options, examples, keys, schedule
+from vae_jax.run.data import counts, matrices
+from vae_jax.run.errors import DataError, UsageError
+
+_QUANTILES = np.linspace(0, 1, 101)
+
+
+def load(chosen: count_options.Options) -> examples.Examples:
+    """A file's cells in splits: each a `Batch` of dense rows under a `CellLabel`."""
+    of = chosen.data
+    found = counts.load(Path(of.dataset), of.condition, of.layer)
+    shares, dispersion = _of_genes(found)
+    train = found.train
+    library = train.library
+    groups = [library]
+    if train.category is not None:
+        groups = [library[train.category == i] for i in range(len(found.names))]
+        groups = [of if len(of) else library for of in groups]
+    stored: dict[str, Any] = {
+        "genes": list(found.matrix.genes),
+        "kept": found.kept.tolist(),
+        "shares": shares.tolist(),
+        "typical_library": float(np.median(library)),
+        "categories": list(found.names),
+        "category_shares": np.bincount(
+            np.zeros(len(library), int) if train.category is None else train.category,
+            minlength=len(groups),
+        ).tolist(),
+        "library_quantiles": [np.quantile(of, _QUANTILES).tolist() for of in groups],
+    }
+    low, high = np.quantile(library, [0.05, 0.95])
+    median, upper = np.quantile(dispersion, [0.5, 0.9])
+    lines = [
+        f"{len(found.kept):,} genes; a cell has {np.median(library):,.0f} counts, 90 % of them "
+        f"{low:,.0f} to {high:,.0f}",
+        f"{chosen.model.likelihood}: over a Poisson's variance the median gene has {median:.2f} "
+        f"times as much, a tenth of them {upper:.2f} and more; {chosen.model.latent_dim} latents, "
+        f"{' and '.join(map(str, chosen.model.hidden))} hidden units",
+    ]
+    if found.names:
+        more = ", ..." * (len(found.names) > 10)
+        lines.append(f"{of.condition}: {', '.join(found.names[:10])}{more}")
+    return examples.Examples(
+        name=Path(of.dataset).absolute().name.partition(".")[0],
+        source=found.matrix.source,
+        train=_batch(train),
+        validation=_batch(found.validation),
+        test=_batch(found.test),
+        digest=found.digest,
+        num=found.matrix.counts.shape[0],
+        stored=stored,
+        said={
+            "num_genes": len(found.kept),
+            "condition": of.condition,
+            "classes": list(found.names),
+            "conditional": of.condition is not None,
+        },
+        lines=tuple(lines),
+        notes=found.notes,
+    )
+
+
+def _batch(part: counts.Part) -> vae_jax.Batch:
+    return vae_jax.Batch(part.x, CellLabel(part.library, part.category))
+
+
+def _of_genes(found: counts.Cells) -> tuple[np.ndarray, np.ndarray]:
+    """Of the training cells' genes the shares of all counts, and the variance over a Poisson's.
+
+    That is the mean of (x - l s)^2 / (l s), which is 1 of Poisson's counts of mean l s.
+    """
+    x = found.matrix.counts[found.rows].astype(np.float64)
+    library = found.train.library.astype(np.float64)
+    totals = np.asarray(x.sum(axis=0)).reshape(-1)
+    shares = (totals + 0.5) / (totals.sum() + 0.5 * len(totals))  # of none seen, half of one
+    x.data = np.square(x.data) / np.repeat(library, np.diff(x.indptr))
+    squares = np.asarray(x.sum(axis=0)).reshape(-1) / shares
+    return shares, (squares - 2 * totals + shares * library.sum()) / len(library)
+
+
+def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
+    """The VAE of cells (Lopez et al. 2018), whose library size is observed.
+
+    The encoder is given log(1 + x) and the log library size. Of the decoder's features dense layers
+    make the genes' shares, which start as they are of all training cells together.
+    """
+    of, num = config["options"]["model"], len(config["kept"])
+    hidden, names = tuple(of["hidden"]), config["categories"]
+    shares = tuple(config["shares"])
+
+    def condition() -> nn.Module | None:
+        return networks.ClassCondition(len(names)) if names else None
+
+    mlp = networks.MLP((2 * of["latent_dim"],), hidden, condition=condition())
+    encoder = networks.Encoder(networks.CountsInput(mlp, config["typical_library"]))
+    rest = tuple(reversed(hidden[1:]))
+    features = networks.MLP((hidden[0],), rest, condition=condition())
+    head = _HEADS[of["likelihood"]](num, shares)
+    return vae_jax.make_vae(encoder, networks.LibraryDecoder(features, head), of["latent_dim"])
+
+
+def _negative_binomial(num: int, shares: tuple[float, ...]) -> nn.Module:
+    return networks.NegativeBinomialDecoder(nn.Dense(num), shares, shared=True)
+
+
+_HEADS: dict[str, Callable[[int, tuple[float, ...]], nn.Module]] = {
+    "poisson": lambda num, shares: networks.PoissonDecoder(nn.Dense(num), shares),
+    "negative_binomial": _negative_binomial,
+    # It starts with few zeros of their own: a negative binomial explains the most of them.
+    "zero_inflated_negative_binomial": lambda num, shares: networks.ZeroInflatedDecoder(
+        _negative_binomial(num, shares), nn.Dense(num, bias_init=nn.initializers.constant(-3.0))
+    ),
+}
+
+
+def example(config: Mapping[str, Any]) -> vae_jax.Batch:
+    category = jnp.zeros(1, jnp.int32) if config["categories"] else None
+    return vae_jax.Batch(jnp.ones((1, len(config["kept"]))), CellLabel(jnp.ones(1), category))
+
+
+def given(cells: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[str]]:
+    """The cells of a file, an AnnData, or a matrix [N, G], as the model sees them.
+
+    Genes are found by their names, in any order; in what has no names, by their place.
+
+    Raises:
+      DataError: genes of the run are not there, or what is there is no counts.
+    """
+    of = config["options"]["data"]
+    if isinstance(cells, str | Path):
+        beside = {name: of[name] for name in ("condition", "layer")}
+        matrix = matrices.read(Path(cells), **beside)
+    elif hasattr(cells, "obs"):
+        matrix = matrices.of_anndata(cells, "the AnnData", of["condition"], of["layer"])
+    else:
+        matrix = matrices.of_matrix(cells, config["genes"])
+    place = {name: i for i, name in enumerate(matrix.genes)}
+    wanted = [config["genes"][i] for i in config["kept"]]
+    if missing := [name for name in wanted if name not in place]:
+        raise DataError(
+            f"{matrix.source} has not the gene {missing[0]!r}, nor {len(missing) - 1:,} others of "
+            f"the {len(wanted):,} that the run has learned: give counts of the same genes"
+        )
+    found = matrix.counts[:, [place[name] for name in wanted]]
+    library = counts.libraries(found)
+    notes = []
+    if empty := int((library == 0).sum()):
+        notes.append(f"{empty:,} cells have no counts: nothing is known of them")
+    category = None
+    if config["categories"]:
+        if matrix.categories is None:
+            raise DataError(f"{matrix.source} has no {of['condition']}, which the run is told")
+        number = {name: i for i, name in enumerate(config["categories"])}
+        unknown = [value for value in matrix.categories if value not in number]
+        if unknown:
+            raise DataError(
+                f"{matrix.source} has cells of {of['condition']} {unknown[0]!r}, of which the run "
+                f"saw none: it knows {', '.join(config['categories'][:20])}"
+            )
+        category = np.array([number[value] for value in matrix.categories], np.int32)
+    x = counts.DenseRows(found, np.arange(found.shape[0]))
+    return vae_jax.Batch(x, CellLabel(np.maximum(library, 1), category)), notes
+
+
+def conditions(config: Mapping[str, Any], num: int, label: str | None, seed: int) -> CellLabel:
+    """Library sizes, and categories, as they are of the training cells.
+
+    Raises:
+      UsageError: the run knows no such category.
+    """
+    names, rng = config["categories"], np.random.default_rng(seed)
+    if label is not None and label not in names:
+        has = f"give one of {', '.join(names[:20])}" if names else "it has no --condition"
+        raise UsageError(f"--label is {label}, which the run does not know: {has}")
+    frequency = np.array(config["category_shares"], np.float64)
+    group = rng.choice(len(frequency), num, p=frequency / frequency.sum())
+    if label is not None:
+        group[:] = names.index(label)
+    place = rng.random(num)
+    library = np.empty(num, np.float32)
+    for i, quantiles in enumerate(config["library_quantiles"]):
+        library[group == i] = np.interp(place[group == i], _QUANTILES, quantiles)
+    return CellLabel(library, group.astype(np.int32) if names else None)
+
+
+def returned(
+    draws: Iterator[np.ndarray], conditions: CellLabel, config: Mapping[str, Any], seed: int
+) -> tuple[tuple[matrices.Matrix, str | None], list[str]]:
+    """Sparse counts of all the genes, and what the categories are called."""
+    import scipy.sparse
+
+    found = scipy.sparse.vstack([scipy.sparse.csr_matrix(x) for x in draws], format="csr")
+    kept, genes = np.array(config["kept"], np.int32), tuple(config["genes"])
+    shape = (found.shape[0], len(genes))
+    whole = scipy.sparse.csr_matrix((found.data, kept[found.indices], found.indptr), shape)
+    categories = None
+    if conditions.category is not None:
+        categories = np.array(config["categories"], object)[conditions.category]
+    made = matrices.Matrix(whole, genes, categories, "the model")
+    return (made, config["options"]["data"]["condition"]), []
+
+
+def write(made: tuple[matrices.Matrix, str | None], path: Path) -> None:
+    matrix, condition = made
+    matrices.write(matrix, path, condition)
+
+
+def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: np.ndarray) -> None:
+    """The posterior means of the test cells; each gene's mean and zeros, real and generated."""
+    from vae_jax.run import figures  # here, as matplotlib takes a second
+
+    config = trained.config
+    names, category = tuple(config["categories"]), of.test.label.category
+    figures.latent(output / "latent.png", means, category, names, None)
+    key = keys.of_run(trained.options.training.seed)["pictures"]
+    (made, _), _ = examples.generate(key, trained, len(of.test.image))
+    real = np.asarray(of.test.image)
+    figures.genes(output / "genes.png", real, made.counts[:, config["kept"]].toarray())
+
+
+PARTS = examples.Parts(
+    load, make_model, example, given, conditions, returned, write, draw, schedule.adam
+)
