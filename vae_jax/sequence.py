@@ -9,6 +9,7 @@ from jax.tree_util import Partial
 
 from vae_jax.distributions import MarkovChain, Masked
 from vae_jax.model import VAE, Network
+from vae_jax.networks.sequence import filled_steps
 
 __all__ = ["make_state_space"]
 
@@ -82,7 +83,7 @@ def make_state_space(
     def init(key: Array, x: Array, label: Any = None) -> Params:
         _check_unlabelled(label)
         keys = jax.random.split(key, 4)
-        filled, within = _filled(x)
+        filled, within = filled_steps(x)
         z = jnp.zeros((*x.shape[:-1], latent_dim))
         phi = {"smoother": smoother.init(keys[0], filled, within.sum(axis=-1))["params"]}
         features = apply(smoother, phi["smoother"], filled, within.sum(axis=-1))
@@ -96,7 +97,7 @@ def make_state_space(
 
     def encode(params: Params, x: Array, label: Any = None) -> MarkovChain:
         _check_unlabelled(label)
-        filled, within = _filled(x)
+        filled, within = filled_steps(x)
         features = apply(smoother, params["encoder"]["smoother"], filled, within.sum(axis=-1))
         inputs = features, within[..., None].astype(bool)
         return MarkovChain(Partial(infer, params), jnp.zeros(latent_dim), inputs)
@@ -110,15 +111,6 @@ def make_state_space(
         return Masked(apply(decoder, params["decoder"]["emission"], z))
 
     return VAE(init, encode, prior, decode)
-
-
-def _filled(x: Array) -> tuple[Array, Array]:
-    """Values and whether each is there, [*b, T, 2 D]; the steps before the end, [*b, T]."""
-    there = ~jnp.isnan(x)
-    filled = jnp.where(there, x, jnp.zeros_like(x))
-    steps = there.any(axis=-1)
-    within = jax.lax.cummax(steps.astype(jnp.int32), axis=steps.ndim - 1, reverse=True)
-    return jnp.concatenate([filled, there.astype(x.dtype)], axis=-1), within
 
 
 def _check_unlabelled(label: Any) -> None:

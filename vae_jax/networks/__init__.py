@@ -63,7 +63,13 @@ from vae_jax.networks.missing import ColumnsDecoder, MaskedDecoder, ZeroFilled
 from vae_jax.networks.mlp import MLP, GatedMLP, ResidualMLP
 from vae_jax.networks.precision import matmul_bfloat16
 from vae_jax.networks.residual import ResidualConvDecoder, ResidualConvEncoder, channels_for
-from vae_jax.networks.sequence import Combiner, GatedTransition, Smoother
+from vae_jax.networks.sequence import (
+    Combiner,
+    GatedTransition,
+    Smoother,
+    Summary,
+    Unrolled,
+)
 
 __all__ = [
     "MLP",
@@ -111,8 +117,10 @@ __all__ = [
     "StandardPrior",
     "StridedConv",
     "StudentTDecoder",
+    "Summary",
     "TopDown",
     "TransposedConv",
+    "Unrolled",
     "ZeroFilled",
     "ZeroInflatedDecoder",
     "channels_for",

@@ -1,9 +1,10 @@
-"""Networks of a deep Markov model: how latents go on, and what they are given the data ahead."""
+"""Networks of sequences: how latents go on, what they are given the data, a code for all steps."""
 
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -69,3 +70,76 @@ class Combiner(nn.Module):
         both = 0.5 * (jnp.tanh(nn.Dense(features.shape[-1])(z)) + features)
         mean, log_scale = jnp.split(nn.Dense(2 * z.shape[-1])(both), 2, axis=-1)
         return Normal(mean, jnp.exp(bounded(log_scale)))
+
+
+class Summary(nn.Module):
+    """A network of what two recurrent ones keep of a sequence, read to its end and from it.
+
+    Attributes:
+      network: [*b, 2 features] -> output.
+      features: of either.
+      cell: of that many features, a Linen recurrent cell with one state, as a GRU has.
+
+    >>> from vae_jax import networks
+    >>> encoder = networks.Encoder(networks.Summary(networks.MLP((4,), hidden=(8,)), features=8))
+    >>> x = jnp.ones((2, 5, 3)).at[1, 2:].set(jnp.nan)  # of 5 steps, and of 2
+    >>> encoder.apply(encoder.init(jax.random.key(0), x), x).mean.shape
+    (2, 2)
+    """
+
+    network: nn.Module
+    features: int = 128
+    cell: Callable[..., Any] = nn.GRUCell
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """x [*b, T, D] with NaN for what is missing, and from the end of a sequence."""
+        filled, within = filled_steps(x)
+        length = within.sum(axis=-1)
+        kept = [
+            nn.RNN(self.cell(self.features), return_carry=True, reverse=reverse)(
+                filled, seq_lengths=length
+            )[0]
+            for reverse in (False, True)
+        ]
+        output: Array = self.network(jnp.concatenate(kept, axis=-1))
+        return output
+
+
+class Unrolled(nn.Module):
+    """What a recurrent network makes of one code, step by step: `network` of each step's features.
+
+    Attributes:
+      network: [*b, T, features] -> output.
+      length: T.
+      features: of the recurrent network.
+      cell: of that many features, a Linen recurrent cell.
+
+    >>> from vae_jax import networks
+    >>> of_steps = networks.Unrolled(networks.MLP((3,), hidden=()), length=5, features=8)
+    >>> decoder = networks.BernoulliDecoder(of_steps, event_ndims=2)
+    >>> z = jnp.ones((2, 4))
+    >>> decoder.apply(decoder.init(jax.random.key(0), z), z).mean.shape
+    (2, 5, 3)
+    """
+
+    network: nn.Module
+    length: int
+    features: int = 128
+    cell: Callable[..., Any] = nn.GRUCell
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        steps = jnp.broadcast_to(z[..., None, :], (*z.shape[:-1], self.length, z.shape[-1]))
+        states: Any = nn.RNN(self.cell(self.features))(steps)
+        output: Array = self.network(jnp.asarray(states))
+        return output
+
+
+def filled_steps(x: Array) -> tuple[Array, Array]:
+    """Values and whether each is there, [*b, T, 2 D]; the steps before the end, [*b, T]."""
+    there = ~jnp.isnan(x)
+    filled = jnp.where(there, x, jnp.zeros_like(x))
+    steps = there.any(axis=-1)
+    within = jax.lax.cummax(steps.astype(jnp.int32), axis=steps.ndim - 1, reverse=True)
+    return jnp.concatenate([filled, there.astype(x.dtype)], axis=-1), within

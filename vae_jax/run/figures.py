@@ -1,6 +1,7 @@
 """The pictures of a run."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,33 @@ def genes(path: Path, real: Any, generated: Any) -> None:
         axis.plot(ends, ends, color="grey", linewidth=1)
         axis.set(title=f"{name} of each gene", xlabel="test cells", ylabel="generated cells")
     axes[0].set(xscale="log", yscale="log")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def sequences(path: Path, real: Sequence[Any], generated: Sequence[Any]) -> None:
+    """Sequences of the test set, left, beside some that a model made.
+
+    Args:
+      path: of the picture.
+      real: [T_i, D] each; a line of one number a step, else a picture, steps from left to right.
+      generated: as many.
+    """
+    both = [*real, *generated]
+    low, high = min(map(np.nanmin, both)), max(map(np.nanmax, both))
+    longest, of_one = max(map(len, both)), both[0].shape[1] == 1
+    size = (12, 1.4 * len(real))
+    figure, axes = plt.subplots(len(real), 2, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for axis, one in zip(axes.T.ravel(), both, strict=True):
+        if of_one:
+            axis.plot(one[:, 0], linewidth=1)
+        else:
+            axis.imshow(one.T, aspect="auto", origin="lower", vmin=low, vmax=high, cmap="viridis")
+        axis.set_xlim(-0.5, longest - 0.5)
+        axis.tick_params(labelsize=6)
+    axes[0, 0].set_title("test sequences")
+    axes[0, 1].set_title("generated sequences")
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_jax.run import count_options, table_options
+from vae_jax.run import count_options, sequence_options, table_options
 from vae_jax.run.errors import UsageError
 from vae_jax.run.options import check_at_least, check_learning_rate, check_run, check_seed
 
@@ -24,6 +24,7 @@ class Kind(NamedTuple):
       output: what examples that were made up are written to, where nothing else is said.
       steps: of the optimizer, where no number of epochs is given.
       patience: likewise, steps.
+      warmup: share of the steps in which the KL's weight rises to 1.
       fills: whether holes in it are filled.
       check_stored: raises KeyError or TypeError for a config.json that is none.
       room: of vae_jax.run, whose PARTS are an `examples.Parts`: what is done with it.
@@ -37,6 +38,7 @@ class Kind(NamedTuple):
     output: str
     steps: int
     patience: int
+    warmup: float
     fills: bool
     check_stored: Callable[[Mapping[str, Any]], None]
     room: str
@@ -76,6 +78,14 @@ def _check_counts(config: Mapping[str, Any]) -> None:
     float(config["typical_library"])
 
 
+def _check_sequences(config: Mapping[str, Any]) -> None:
+    for name in "lengths", "centre", "spread":
+        if not all(isinstance(value, int | float) for value in config[name]):
+            raise TypeError(f"{name} is {config[name]!r}")
+    if not isinstance(config["length"], int) or not isinstance(config["likelihood"], str):
+        raise TypeError(f"length is {config['length']!r}")
+
+
 KINDS = {
     "table": Kind(
         name="table",
@@ -86,6 +96,7 @@ KINDS = {
         output="synthetic.csv",
         steps=6_000,
         patience=1_000,
+        warmup=0.0,
         fills=True,
         check_stored=_check_table,
         room="tabular",
@@ -99,9 +110,24 @@ KINDS = {
         output="cells.h5ad",
         steps=600,
         patience=300,
+        warmup=0.0,
         fills=False,
         check_stored=_check_counts,
         room="cells",
+    ),
+    "sequences": Kind(
+        name="sequences",
+        what="sequences",
+        noun="sequences",
+        suffixes=(".jsonl",),
+        options=sequence_options.Options,
+        output="sequences.jsonl",
+        steps=2_000,
+        patience=500,
+        warmup=0.2,
+        fills=True,
+        check_stored=_check_sequences,
+        room="sequences",
     ),
 }
 

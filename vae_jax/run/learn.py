@@ -155,9 +155,10 @@ def _train(job: _Job) -> training.Fitted:
 
     words = [np.asarray(jax.random.key_data(of_run[name])) for name in ("init", "train")]
     sharding = vae_jax.state_sharding(jax.eval_shape(fresh, *words), mesh)
+    aim = Objective(kl_warmup=round(job.kind.warmup * of.epochs))
     most = max(1, _VALIDATED_VALUES // math.prod(train.image.shape[1:]))
     setup = training.Setup(
-        loss=objective.make_loss(Objective(), job.model, None, steps, num),
+        loss=objective.make_loss(aim, job.model, None, steps, num),
         optimizer=optimizer,
         data=train,
         sharding=sharding,
@@ -182,7 +183,9 @@ def _train(job: _Job) -> training.Fitted:
         callbacks.Collapse("validation_elbo"),
     ]
     if of.patience:
-        reporters.append(callbacks.EarlyStopping("validation_elbo", patience=of.patience))
+        reporters.append(
+            callbacks.EarlyStopping("validation_elbo", patience=of.patience, after=aim.kl_warmup)
+        )
     state = jax.jit(fresh, out_shardings=sharding)(*words)
     try:
         if not job.chosen.run.tensorboard:

@@ -103,7 +103,7 @@ def measure(
         parts.append(jax.device_get(measured))
     bound, estimate, kl, means, moved = batched.joined(parts, len(x))
     evaluation = batched.summarize(estimate)
-    active_units = int((moved.var(axis=0) > 0.01).sum())
+    active_units = int((moved.reshape(-1, moved.shape[-1]).var(axis=0) > 0.01).sum())
     return {
         "num_importance_samples": num_samples,
         "elbo": float(bound.value.mean()),
@@ -116,10 +116,10 @@ def measure(
         "log_likelihood_standard_deviation": evaluation.standard_error_over_examples
         * math.sqrt(len(x)),
         "effective_sample_size": float(estimate.effective_sample_size.mean()),
-        "latent_dim": means.shape[1],
+        "latent_dim": means.shape[-1],
         "active_units": active_units,
         "kl_per_dimension": None if kl is None else [float(k) for k in kl.mean(axis=0)],
-        "warnings": [*untrusted(estimate, num_samples), *_unused(active_units, means.shape[1])],
+        "warnings": [*untrusted(estimate, num_samples), *_unused(active_units, means.shape[-1])],
         "means": means,
         "estimate": estimate,
     }

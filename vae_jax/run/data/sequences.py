@@ -1,0 +1,125 @@
+"""Sequences of unequal length: a .jsonl file, or arrays, and what they are padded to."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vae_jax.run.errors import DataError, RunError
+
+_MOST_BYTES = 4 * 10**9
+
+
+def read(path: Path) -> list[np.ndarray]:
+    """The sequences of a file, a line each, [T_i, D] float32 with NaN for what is missing.
+
+    Raises:
+      DataError: it cannot be read; one line that says why, and names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): name a .jsonl file in UTF-8") from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_steps(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"line {number} of {path} is no sequence ({error}): write a list of steps, each a "
+                "list of as many numbers, such as [[0.5, 1], [0.25, null]]"
+            ) from None
+    return checked(found, str(path))
+
+
+def _steps(values: Any) -> np.ndarray:
+    """[T, D] of a list of steps.
+
+    Raises:
+      ValueError, TypeError: it is none.
+    """
+    if not isinstance(values, list):
+        raise TypeError(f"a {type(values).__name__}")
+    steps = [step if isinstance(step, list) else [step] for step in values]
+    widths = {len(step) for step in steps}
+    if len(widths) > 1:
+        raise ValueError(f"steps of {min(widths)} and of {max(widths)} numbers")
+    for value in (value for step in steps for value in step):
+        if value is not None and not isinstance(value, int | float):
+            raise TypeError(f"{value!r} is no number")
+    return np.array([[np.nan if v is None else v for v in step] for step in steps], np.float64)
+
+
+def checked(sequences: Sequence[Any], source: str) -> list[np.ndarray]:
+    """Sequences of any kind of numbers as float32 [T_i, D].
+
+    Raises:
+      DataError: one is none, or they differ in what a step is.
+    """
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    found = [a[:, None] if a.ndim == 1 else a for a in arrays]
+    for row, sequence in enumerate(found, start=1):
+        if sequence.ndim != 2 or not sequence.size or sequence.dtype.kind not in "biuf":
+            raise DataError(
+                f"sequence {row} of {source} has shape {sequence.shape} and dtype "
+                f"{sequence.dtype}: give [T, D], of numbers, of a step or more"
+            )
+        if sequence.shape[1] != found[0].shape[1]:
+            raise DataError(
+                f"sequence {row} of {source} has steps of {sequence.shape[1]} numbers and the "
+                f"first has of {found[0].shape[1]}: let all have as many"
+            )
+        if np.isinf(sequence).any():
+            raise DataError(f"sequence {row} of {source} holds an infinity: write null for it")
+    if not found:
+        raise DataError(f"{source} has no sequences: write one a line")
+    return [sequence.astype(np.float32) for sequence in found]
+
+
+def pad(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """[T_i, D] -> [N, T, D], NaN after the end of each.
+
+    Raises:
+      DataError: they would not fit into memory.
+
+    >>> pad([np.ones((1, 2)), np.ones((3, 2))], 3)[:, :, 0]
+    array([[ 1., nan, nan],
+           [ 1.,  1.,  1.]], dtype=float32)
+    """
+    shape = len(sequences), length, sequences[0].shape[1]
+    if 4 * np.prod(shape, dtype=np.float64) > _MOST_BYTES:
+        raise DataError(
+            f"{shape[0]:,} sequences padded to the {length:,} steps of the longest do not fit into "
+            "memory: cut the long ones into pieces"
+        )
+    x = np.full(shape, np.nan, np.float32)
+    for row, sequence in enumerate(sequences):
+        x[row, : len(sequence)] = sequence
+    return x
+
+
+def write(sequences: Sequence[np.ndarray], path: Path) -> None:
+    """Writes sequences [T_i, D], a line each; numbers in a step of one stand alone.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            for sequence in sequences:
+                steps = [[_number(value) for value in step] for step in sequence]
+                line = [step[0] for step in steps] if sequence.shape[1] == 1 else steps
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; name another place") from error
+
+
+def _number(value: Any) -> float | int | None:
+    """As many digits as a float32 has; whole numbers without a point."""
+    if np.isnan(value):
+        return None
+    return int(value) if value == round(float(value)) else float(f"{value:.7g}")

@@ -1,0 +1,264 @@
+"""Sequences, as `examples` learns them and gives them back; and their VAE."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vae_jax
+from vae_jax import networks
+from vae_jax.run import examples, keys, schedule, sequence_options
+from vae_jax.run.data import sequences
+from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
+from vae_jax.run.errors import DataError, UsageError
+
+_QUANTILES = np.linspace(0, 1, 101)
+_MOSTLY_PADDING = 0.7
+
+
+def load(chosen: sequence_options.Options) -> examples.Examples:
+    """A file's sequences in splits, padded to the longest with NaN; numbers are standardised."""
+    path = Path(chosen.data.dataset)
+    found = sequences.read(path)
+    hashes = np.array([content_hash(one) for one in found], np.uint64)
+    test, validation, train = splits_of(hashes, str(path), "sequences")
+    learned = np.concatenate([found[i] for i in train])
+    likelihood, why = _likelihood(chosen.model.likelihood, found)
+    lengths = np.array([len(one) for one in found])
+    stored = {
+        "length": int(lengths.max()),
+        "likelihood": likelihood,
+        "lengths": np.quantile(lengths[train], _QUANTILES, method="nearest").tolist(),
+        **_scaled(learned, likelihood, str(path)),
+    }
+    x = {
+        name: _seen([found[i] for i in rows], stored)
+        for name, rows in _named(train, validation, test)
+    }
+    low, median, high = np.quantile(lengths, [0, 0.5, 1], method="nearest")
+    lines = [
+        f"{learned.shape[1]} numbers a step; {low} to {high} steps, half of the sequences "
+        f"{median} or fewer",
+        f"{likelihood}: {why}; {chosen.model.latents} of {chosen.model.latent_dim} latents",
+    ]
+    if missing := np.isnan(learned).mean():
+        lines.append(f"missing: {missing:.1%} of the numbers")
+    notes = []
+    if (padding := 1 - lengths.mean() / high) > _MOSTLY_PADDING:
+        notes.append(
+            f"{padding:.0%} of the steps that are computed are padding to the longest sequence: "
+            "cut the long ones into pieces to train faster"
+        )
+    if cut := sum(np.isnan(one[-1]).all() for one in found):
+        notes.append(f"{cut:,} sequences end in missing steps, which are taken for no part of them")
+    return examples.Examples(
+        name=path.absolute().stem,
+        source=str(path),
+        train=x["train"],
+        validation=x["validation"],
+        test=x["test"],
+        digest=digest_of(hashes),
+        num=len(found),
+        stored=stored,
+        said={
+            "likelihood": likelihood,
+            "latents": chosen.model.latents,
+            "num_test_steps": int(lengths[test].sum()),
+        },
+        lines=tuple(lines),
+        notes=tuple(notes),
+    )
+
+
+def _named(*rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    return zip(("train", "validation", "test"), rows, strict=True)
+
+
+def _likelihood(asked: str, found: list[np.ndarray]) -> tuple[str, str]:
+    """The likelihood, and why it is that.
+
+    Raises:
+      UsageError: it is not one of these numbers.
+    """
+    other = next((v for one in found for v in one[~np.isnan(one) & (one != 0) & (one != 1)]), None)
+    if asked == "bernoulli" and other is not None:
+        raise UsageError(
+            f"--likelihood=bernoulli is of zeros and ones but the sequences hold {other:g}: "
+            "choose normal or student_t"
+        )
+    if asked != "auto":
+        return asked, "as asked for"
+    if other is None:
+        return "bernoulli", "all numbers are 0 or 1"
+    return "student_t", f"there are numbers such as {other:g}; --likelihood=normal has no tails"
+
+
+def _scaled(learned: np.ndarray, likelihood: str, source: str) -> dict[str, list[float]]:
+    """The means and the standard deviations of all steps, where a likelihood wants them."""
+    empty = np.isnan(learned).all(axis=0)
+    if empty.any():
+        raise DataError(
+            f"number {int(empty.argmax()) + 1} of every step in {source} is missing wherever it is "
+            "to be learned: leave it out"
+        )
+    centre = np.nanmean(learned, axis=0, dtype=np.float64)
+    spread = np.nanstd(learned, axis=0, dtype=np.float64)
+    if likelihood == "bernoulli":
+        spread = np.ones_like(spread)
+    return {"centre": centre.tolist(), "spread": np.where(spread > 0, spread, 1.0).tolist()}
+
+
+def _seen(found: list[np.ndarray], config: Mapping[str, Any]) -> vae_jax.Batch:
+    """Sequences as the model sees them, [N, T, D]."""
+    x = sequences.pad(found, config["length"])
+    if config["likelihood"] != "bernoulli":
+        x = ((x - np.array(config["centre"])) / np.array(config["spread"])).astype(np.float32)
+    return vae_jax.Batch(x)
+
+
+def _as_given(x: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    if config["likelihood"] == "bernoulli":
+        return x
+    return x * np.array(config["spread"], np.float32) + np.array(config["centre"], np.float32)
+
+
+def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
+    """A deep Markov model, or a VAE of a whole sequence by recurrent networks."""
+    of = config["options"]["model"]
+    likelihood, length, width = config["likelihood"], config["length"], len(config["centre"])
+    size, hidden = of["latent_dim"], tuple(of["hidden"])
+    if likelihood == "bernoulli":
+        bias = networks.constant_bias(networks.logit(jnp.asarray(config["centre"], jnp.float32)))
+        network = networks.MLP((width,), hidden, bias_init=bias)
+    else:
+        network = networks.MLP((2 * width,), hidden)
+    head = _HEADS[likelihood]
+    if of["latents"] == "recurrent":
+        summary = networks.Summary(networks.MLP((2 * size,), hidden), hidden[0])
+        decoder = head(networks.Unrolled(network, length, hidden[0]))
+        return vae_jax.make_vae(networks.Encoder(summary), networks.MaskedDecoder(decoder), size)
+    return vae_jax.make_state_space(
+        networks.Smoother(hidden[0]),
+        networks.Combiner(),
+        networks.GatedTransition(hidden[0]),
+        head(network),
+        size,
+        length,
+    )
+
+
+_HEADS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "bernoulli": lambda network: networks.BernoulliDecoder(network, event_ndims=2),
+    "normal": lambda network: networks.NormalDecoder(network, event_ndims=2, per_entry=True),
+    "student_t": lambda network: networks.StudentTDecoder(network, event_ndims=2, per_entry=True),
+}
+
+
+def example(config: Mapping[str, Any]) -> vae_jax.Batch:
+    return vae_jax.Batch(jnp.zeros((1, config["length"], len(config["centre"]))))
+
+
+def given(data: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[str]]:
+    """The sequences of a file, or arrays [T_i, D], as the model sees them.
+
+    Raises:
+      DataError: they are no such sequences, or longer than the run's.
+    """
+    return _seen(_like_the_runs(data, config), config), []
+
+
+def _like_the_runs(data: Any, config: Mapping[str, Any]) -> list[np.ndarray]:
+    is_file = isinstance(data, str | Path)
+    source = str(data) if is_file else "what was given"
+    found = sequences.read(Path(data)) if is_file else sequences.checked(data, source)
+    width, length = len(config["centre"]), config["length"]
+    if found[0].shape[1] != width:
+        raise DataError(
+            f"{source} has steps of {found[0].shape[1]} numbers and the run's have {width}"
+        )
+    if longest := max((len(one) for one in found if len(one) > length), default=0):
+        raise DataError(
+            f"{source} has a sequence of {longest} steps and the run's longest has {length}: cut it"
+        )
+    if config["likelihood"] == "bernoulli":
+        for one in found:
+            if (wrong := one[~np.isnan(one) & (one != 0) & (one != 1)]).size:
+                raise DataError(f"{source} holds {wrong[0]:g} and the run is of zeros and ones")
+    return found
+
+
+def conditions(config: Mapping[str, Any], num: int, label: str | None, seed: int) -> None:
+    """Of sequences none.
+
+    Raises:
+      UsageError: one is asked for.
+    """
+    if label is not None:
+        raise UsageError(f"--label is {label} but a run on sequences has no labels: leave it out")
+
+
+def returned(
+    draws: Iterator[np.ndarray], conditions: None, config: Mapping[str, Any], seed: int
+) -> tuple[list[np.ndarray], list[str]]:
+    """Sequences [T_i, D], as long as those of training were."""
+    x = _as_given(np.concatenate(list(draws)), config)
+    rng = np.random.default_rng(seed)
+    lengths = rng.choice(np.array(config["lengths"], np.int64), len(x))
+    return [one[:length] for one, length in zip(x, lengths, strict=True)], []
+
+
+def fill(
+    key: jax.Array, trained: examples.Trained, path: Path, num_samples: int
+) -> tuple[list[np.ndarray], list[str]]:
+    """A file's sequences without holes: each missing number by its median.
+
+    Steps at the end that are missing as a whole are what comes next: a forecast.
+    """
+    found = _like_the_runs(path, trained.config)
+    filled = vae_jax.impute(
+        *(key, trained.model, trained.params, _seen(found, trained.config).image),
+        num_samples=num_samples,
+        quantiles=(0.5,),
+    )
+    guess = _as_given(filled.quantiles[0], trained.config)
+    whole = [
+        np.where(np.isnan(one), of[: len(one)], one) for one, of in zip(found, guess, strict=True)
+    ]
+    holes = sum(int(np.isnan(one).sum()) for one in found)
+    line = (
+        f"{holes:,} missing values filled; of {num_samples} draws a sequence "
+        f"{filled.effective_sample_size.mean():.0f} are effective"
+    )
+    return whole, [line]
+
+
+def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: np.ndarray) -> None:
+    """Sequences of the test set beside some that the model makes."""
+    from vae_jax.run import figures  # here, as matplotlib takes a second
+
+    key = keys.of_run(trained.options.training.seed)["pictures"]
+    x = _as_given(np.asarray(of.test.image[:_SHOWN]), trained.config)
+    real = [one[: np.flatnonzero(~np.isnan(one).all(axis=1))[-1] + 1] for one in x]
+    made, _ = examples.generate(key, trained, _SHOWN)
+    figures.sequences(output / "sequences.png", real, made)
+
+
+_SHOWN = 6
+
+
+PARTS = examples.Parts(
+    load,
+    make_model,
+    example,
+    given,
+    conditions,
+    returned,
+    sequences.write,
+    draw,
+    schedule.adam,
+    fill,
+)
