@@ -216,19 +216,21 @@ def sequences(path: Path, real: Sequence[Any], generated: Sequence[Any]) -> None
 
     Args:
       path: of the picture.
-      real: [T_i, D] each; a line of one number a step, else a picture, steps from left to right.
+      real: [T_i, D] each, as lines where a step has few numbers, else as a picture, steps from left
+        to right. Each number fills the range that it has in all of them.
       generated: as many.
     """
-    both = [*real, *generated]
-    low, high = min(map(np.nanmin, both)), max(map(np.nanmax, both))
-    longest, of_one = max(map(len, both)), both[0].shape[1] == 1
+    every = np.concatenate([*real, *generated])
+    low, high = np.nanmin(every, axis=0), np.nanmax(every, axis=0)
+    both = [(one - low) / np.where(high > low, high - low, 1) for one in (*real, *generated)]
+    longest, few = max(map(len, both)), every.shape[1] <= _MOST_LINES
     size = (12, 1.4 * len(real))
     figure, axes = plt.subplots(len(real), 2, figsize=size, squeeze=False, sharex=True, sharey=True)
     for axis, one in zip(axes.T.ravel(), both, strict=True):
-        if of_one:
-            axis.plot(one[:, 0], linewidth=1)
+        if few:
+            axis.plot(one, linewidth=1)
         else:
-            axis.imshow(one.T, aspect="auto", origin="lower", vmin=low, vmax=high, cmap="viridis")
+            axis.imshow(one.T, aspect="auto", origin="lower", vmin=0, vmax=1, cmap="viridis")
         axis.set_xlim(-0.5, longest - 0.5)
         axis.tick_params(labelsize=6)
     axes[0, 0].set_title("test sequences")
@@ -236,6 +238,9 @@ def sequences(path: Path, real: Sequence[Any], generated: Sequence[Any]) -> None
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+_MOST_LINES = 4
 
 
 def curves(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -288,6 +288,17 @@ def untrusted(estimate: vae_jax.Estimate, num_samples: int) -> list[str]:
 _HEAVY, _EFFECTIVE = 0.1, 10.0
 
 
+def few_effective(effective: np.ndarray) -> list[str]:
+    """What is to be said of values that were filled in by few effective draws, of some [N]."""
+    few = float((effective < _EFFECTIVE).mean())
+    if few <= _HEAVY:
+        return []
+    return [
+        f"warning: for {few:.0%} of the examples fewer than {_EFFECTIVE:.0f} draws are effective: "
+        "what was filled in are a few guesses' values; take more --num-samples"
+    ]
+
+
 def reported(test: dict[str, Any]) -> dict[str, Any]:
     """The measurements of the test set under the names of results.json; arrays stay out."""
     as_they_are = (

@@ -11,7 +11,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax import networks
-from vae_jax.run import examples, keys, schedule, sequence_options
+from vae_jax.run import examples, keys, measure, schedule, sequence_options
 from vae_jax.run.data import sequences
 from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
 from vae_jax.run.errors import DataError, UsageError
@@ -229,11 +229,12 @@ def fill(
         np.where(np.isnan(one), of[: len(one)], one) for one, of in zip(found, guess, strict=True)
     ]
     holes = sum(int(np.isnan(one).sum()) for one in found)
-    line = (
+    effective = filled.effective_sample_size
+    return whole, [
         f"{holes:,} missing values filled; of {num_samples} draws a sequence "
-        f"{filled.effective_sample_size.mean():.0f} are effective"
-    )
-    return whole, [line]
+        f"{effective.mean():.0f} are effective",
+        *measure.few_effective(effective),
+    ]
 
 
 def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from vae_jax.run import examples, keys, rows, schedule, table_options
+from vae_jax.run import examples, keys, measure, rows, schedule, table_options
 from vae_jax.run.data import tables
 from vae_jax.run.errors import UsageError
 
@@ -123,6 +123,7 @@ def fill(
         f"{holes - int(left.sum()):,} of {holes:,} missing values filled; of {num_samples} draws a "
         f"row {found.effective_sample_size.mean():.0f} are effective"
     )
+    lines += measure.few_effective(found.effective_sample_size)
     if left.any():
         names = ", ".join(left.index[left > 0][:5])
         lines.append(f"note: {names}: left as they are, as the run did not learn them")

@@ -119,7 +119,7 @@ def write(sequences: Sequence[np.ndarray], path: Path) -> None:
 
 
 def _number(value: Any) -> float | int | None:
-    """As many digits as a float32 has; whole numbers without a point."""
+    """The fewest digits that are this float32; whole numbers without a point."""
     if np.isnan(value):
         return None
-    return int(value) if value == round(float(value)) else float(f"{value:.7g}")
+    return int(value) if value == round(float(value)) else float(str(np.float32(value)))

@@ -1,0 +1,72 @@
+"""Files of sequences: what is read is what was written, and what cannot be used is one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vae_jax.run.data import sequences
+from vae_jax.run.errors import DataError
+
+
+def written(tmp_path, *lines):
+    path = tmp_path / "some.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_steps_of_numbers_and_single_numbers_are_read_with_holes(tmp_path):
+    two = sequences.read(written(tmp_path, "[[1, 2.5], [null, -3e2]]", "", "[[true, false]]"))
+    np.testing.assert_array_equal(two[0], np.float32([[1, 2.5], [np.nan, -300]]))
+    np.testing.assert_array_equal(two[1], np.float32([[1, 0]]))
+    (one,) = sequences.read(written(tmp_path, "[0.1, NaN, 7]"))
+    np.testing.assert_array_equal(one, np.float32([[0.1], [np.nan], [7]]))
+
+
+def test_what_is_written_is_read_by_json_alone(tmp_path):
+    path, rng = tmp_path / "out.jsonl", np.random.default_rng(0)
+    given = [rng.normal(size=(length, 3)).astype(np.float32) for length in (4, 1)]
+    given[0][1, 2] = np.nan
+    sequences.write([*given, np.float32([[1, 0, 1]])], path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[0][1][2] is None
+    assert str(lines[2]) == "[[1, 0, 1]]"
+    for back, one in zip(sequences.read(path), given, strict=False):
+        np.testing.assert_array_equal(back, one)  # float32 to the last bit
+    sequences.write([np.float32([[0.5], [2]])], path)
+    assert json.loads(path.read_text()) == [0.5, 2]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["[[1], [2]]", "{]"], "line 2 of .* is no sequence"),
+        (['{"x": [1]}'], "line 1 of .* is no sequence .a dict.: write a list of steps"),
+        (["[[1, 2], [3]]"], "steps of 1 and of 2 numbers"),
+        (['[["a"]]'], "'a' is no number"),
+        (["[[[1]]]"], r"\[1\] is no number"),
+        (["[[1, 2]]", "[[1]]"], "sequence 2 of .* has steps of 1 numbers and the first has of 2"),
+        (["[]"], r"sequence 1 of .* has shape \(0, 1\)"),
+        (["[[], []]"], r"sequence 1 of .* has shape \(2, 0\)"),
+        (["[Infinity]"], "sequence 1 of .* holds an infinity: write null"),
+        ([""], "has no sequences"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(tmp_path, lines, message):
+    with pytest.raises(DataError, match=message) as raised:
+        sequences.read(written(tmp_path, *lines))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"none.jsonl cannot be read"):
+        sequences.read(tmp_path / "none.jsonl")
+    (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"bytes.jsonl cannot be read"):
+        sequences.read(tmp_path / "bytes.jsonl")
+
+
+def test_what_would_not_fit_is_refused():
+    one = np.zeros((1, 1000), np.float32)
+    with pytest.raises(DataError, match="3 sequences padded to the 1,000,000 steps of the longest"):
+        sequences.pad([one] * 3, 1_000_000)
