@@ -69,7 +69,7 @@ def _check_table(config: Mapping[str, Any]) -> None:
 
 
 def _check_counts(config: Mapping[str, Any]) -> None:
-    names = ("genes", "kept", "shares", "categories", "category_shares", "library_quantiles")
+    names = ("genes", "kept", "shares", "concentrations", "categories")
     for name in names:
         if not isinstance(config[name], list):
             raise TypeError(f"{name} is {config[name]!r}")
