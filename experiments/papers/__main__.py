@@ -137,11 +137,12 @@ def _per_step(result: dict[str, Any]) -> list[str]:
 
 
 def _of_cells(result: dict[str, Any]) -> list[str]:
-    lines = ["| likelihood | by | ELBO | log p(x) | epochs | seconds |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| likelihood | by | ELBO | log p(x) | epochs | seconds | of a core |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
     return lines + [
         f"| {row['name'].replace('_', ' ')} | {row['by']} | {row['test_elbo']:.2f} | "
-        f"{row['test_log_likelihood']:.2f} | {row['epochs']} | {row['seconds']:.0f} |"
+        f"{row['test_log_likelihood']:.2f} | {row['epochs']} | {row['seconds']:.0f} | "
+        f"{row['cpu_seconds']:.0f} |"
         for row in result["rows"]
     ]
 
