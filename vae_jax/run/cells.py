@@ -16,6 +16,8 @@ from vae_jax.run.data import counts, matrices
 from vae_jax.run.errors import DataError, UsageError
 
 _QUANTILES = np.linspace(0, 1, 101)
+_DRAWN = 2_000  # for a picture
+_SCVI = 10, (128,)
 
 
 def load(chosen: count_options.Options) -> examples.Examples:
@@ -25,12 +27,14 @@ def load(chosen: count_options.Options) -> examples.Examples:
     library = found.train.library
     low, median, high = np.quantile(library, [0.05, 0.5, 0.95])
     half, tenth = np.quantile(_of_genes(found)[1], [0.5, 0.9])
+    sizes = chosen.model.latent_dim, chosen.model.hidden
     lines = [
         f"{len(found.kept):,} genes; a cell has {median:,.0f} counts, 90 % of them {low:,.0f} to "
         f"{high:,.0f}",
         f"{chosen.model.likelihood}: over a Poisson's variance the median gene has {half:.2f} "
-        f"times as much, a tenth of them {tenth:.2f} and more; {chosen.model.latent_dim} latents, "
-        f"{' and '.join(map(str, chosen.model.hidden))} hidden units",
+        f"times as much, a tenth of them {tenth:.2f} and more",
+        f"{chosen.model.latent_dim} latents, {' and '.join(map(str, chosen.model.hidden))} hidden "
+        f"units{', as scVI has' if sizes == _SCVI else ''}",
     ]
     if found.names:
         more = ", ..." * (len(found.names) > 10)
@@ -46,6 +50,7 @@ def load(chosen: count_options.Options) -> examples.Examples:
         stored=stored(found),
         said={
             "num_genes": len(found.kept),
+            "likelihood": chosen.model.likelihood,
             "condition": of.condition,
             "classes": list(found.names),
             "conditional": of.condition is not None,
@@ -233,8 +238,8 @@ def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: 
     names, category = tuple(config["categories"]), of.test.label.category
     figures.latent(output / "latent.png", means, category, names, None)
     key = keys.of_run(trained.options.training.seed)["pictures"]
-    (made, _), _ = examples.generate(key, trained, len(of.test.image))
-    real = np.asarray(of.test.image)
+    real = of.test.image[np.arange(min(_DRAWN, len(of.test.image)))]
+    (made, _), _ = examples.generate(key, trained, len(real))
     figures.genes(output / "genes.png", real, made.counts[:, config["kept"]].toarray())
 
 

@@ -175,7 +175,7 @@ def refused(path, said, *arguments, error=DataError):
 
 LOGGED = np.log1p(COUNTS).astype(np.float32)
 VALUES = {
-    "logged": (LOGGED, r"has 0\.69\d* for gene '\d' in cell \d+, which is no whole number: give r"),
+    "logged": (LOGGED, r"has 1\.09\d* for gene '\d' in cell \d+, which is no whole number: give r"),
     "negative": (COUNTS - 5, r"has -\d for gene '\d' in cell 0, which is no count"),
     "missing": (np.where(COUNTS.max() == COUNTS, np.nan, COUNTS), r"has nan for .* is no count"),
     "huge": (COUNTS * 2**24, r"which is more than 2\^24"),
