@@ -45,10 +45,10 @@ class Training:
     """How it learns."""
 
     epochs: int | None = None
-    """Passes over the training cells; as many as make 1,500 steps when not given."""
+    """Passes over the training cells; as many as make 2,500 steps when not given."""
     patience: int | None = None
     """Epochs without a better validation ELBO after which training ends; the parameters of the best
-    epoch are the result. 0 never ends it, and takes the last. As many as make 500 steps when not
+    epoch are the result. 0 never ends it, and takes the last. As many as make 800 steps when not
     given."""
     batch_size: int | None = None
     """Cells a step. 128 when not given, and less of few cells."""
