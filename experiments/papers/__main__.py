@@ -136,10 +136,22 @@ def _per_step(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _of_cells(result: dict[str, Any]) -> list[str]:
+    lines = ["| likelihood | by | ELBO | log p(x) | epochs | seconds | of a core |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
+    return lines + [
+        f"| {row['name'].replace('_', ' ')} | {row['by']} | {row['test_elbo']:.2f} | "
+        f"{row['test_log_likelihood']:.2f} | {row['epochs']} | {row['seconds']:.0f} | "
+        f"{row['cpu_seconds']:.0f} |"
+        for row in result["rows"]
+    ]
+
+
 _TABLES = {
     "chen2018": _gaps,
     "kingma2014": _errors,
     "krishnan2017": _per_step,
+    "lopez2018": _of_cells,
     "mattei2019": _imputed,
     "oord2017": _codes,
 }

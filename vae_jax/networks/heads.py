@@ -296,12 +296,14 @@ class NegativeBinomialDecoder(nn.Module):
     Attributes:
       network: [*b, Z] -> log of the mean over `initial_mean`, [*b, D].
       initial_mean: where the means start, a number, or one for each entry.
+      initial_concentration: likewise of the concentrations.
       shared: keep the concentrations [D], which `NegativeBinomial` scores faster, and not quite to
         the last bit as one for each example.
     """
 
     network: nn.Module
     initial_mean: float | tuple[float, ...] = 1.0
+    initial_concentration: float | tuple[float, ...] = 1.0
     shared: bool = False
 
     @nn.compact
@@ -309,9 +311,12 @@ class NegativeBinomialDecoder(nn.Module):
         log_mean = _apply(self.network, z, label)
         log_r = self.param("log_concentration", nn.initializers.zeros_init(), log_mean.shape[-1:])
         initial = jnp.broadcast_to(jnp.asarray(self.initial_mean, log_mean.dtype), log_mean.shape)
-        concentration = jnp.exp(bounded(log_r)).astype(log_mean.dtype)
+        concentration = jnp.exp(bounded(log_r))
+        if self.initial_concentration != 1.0:
+            initial_r = jnp.asarray(self.initial_concentration, log_r.dtype)
+            concentration = jnp.broadcast_to(initial_r, log_r.shape) * concentration
         if not self.shared:
-            concentration = jnp.broadcast_to(jnp.exp(bounded(log_r)), log_mean.shape)
+            concentration = jnp.broadcast_to(concentration, log_mean.shape)
         return NegativeBinomial(initial * jnp.exp(bounded(log_mean)), concentration)
 
 

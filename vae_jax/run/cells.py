@@ -16,39 +16,25 @@ from vae_jax.run.data import counts, matrices
 from vae_jax.run.errors import DataError, UsageError
 
 _QUANTILES = np.linspace(0, 1, 101)
+_DRAWN = 2_000  # for a picture
+_SCVI = 10, (128,)
 
 
 def load(chosen: count_options.Options) -> examples.Examples:
     """A file's cells in splits: each a `Batch` of dense rows under a `CellLabel`."""
     of = chosen.data
     found = counts.load(Path(of.dataset), of.condition, of.layer)
-    shares, dispersion = _of_genes(found)
-    train = found.train
-    library = train.library
-    groups = [library]
-    if train.category is not None:
-        groups = [library[train.category == i] for i in range(len(found.names))]
-        groups = [of if len(of) else library for of in groups]
-    stored: dict[str, Any] = {
-        "genes": list(found.matrix.genes),
-        "kept": found.kept.tolist(),
-        "shares": shares.tolist(),
-        "typical_library": float(np.median(library)),
-        "categories": list(found.names),
-        "category_shares": np.bincount(
-            np.zeros(len(library), int) if train.category is None else train.category,
-            minlength=len(groups),
-        ).tolist(),
-        "library_quantiles": [np.quantile(of, _QUANTILES).tolist() for of in groups],
-    }
-    low, high = np.quantile(library, [0.05, 0.95])
-    median, upper = np.quantile(dispersion, [0.5, 0.9])
+    library = found.train.library
+    low, median, high = np.quantile(library, [0.05, 0.5, 0.95])
+    half, tenth = np.quantile(_of_genes(found)[1], [0.5, 0.9])
+    sizes = chosen.model.latent_dim, chosen.model.hidden
     lines = [
-        f"{len(found.kept):,} genes; a cell has {np.median(library):,.0f} counts, 90 % of them "
-        f"{low:,.0f} to {high:,.0f}",
-        f"{chosen.model.likelihood}: over a Poisson's variance the median gene has {median:.2f} "
-        f"times as much, a tenth of them {upper:.2f} and more; {chosen.model.latent_dim} latents, "
-        f"{' and '.join(map(str, chosen.model.hidden))} hidden units",
+        f"{len(found.kept):,} genes; a cell has {median:,.0f} counts, 90 % of them {low:,.0f} to "
+        f"{high:,.0f}",
+        f"{chosen.model.likelihood}: over a Poisson's variance the median gene has {half:.2f} "
+        f"times as much, a tenth of them {tenth:.2f} and more",
+        f"{chosen.model.latent_dim} latents, {' and '.join(map(str, chosen.model.hidden))} hidden "
+        f"units{', as scVI has' if sizes == _SCVI else ''}",
     ]
     if found.names:
         more = ", ..." * (len(found.names) > 10)
@@ -56,25 +42,48 @@ def load(chosen: count_options.Options) -> examples.Examples:
     return examples.Examples(
         name=Path(of.dataset).absolute().name.partition(".")[0],
         source=found.matrix.source,
-        train=_batch(train),
-        validation=_batch(found.validation),
-        test=_batch(found.test),
+        train=batch(found.train),
+        validation=batch(found.validation),
+        test=batch(found.test),
         digest=found.digest,
         num=found.matrix.counts.shape[0],
-        stored=stored,
+        stored=stored(found),
         said={
             "num_genes": len(found.kept),
+            "likelihood": chosen.model.likelihood,
             "condition": of.condition,
             "classes": list(found.names),
             "conditional": of.condition is not None,
         },
         lines=tuple(lines),
-        notes=found.notes,
+        notes=found.matrix.notes,
     )
 
 
-def _batch(part: counts.Part) -> vae_jax.Batch:
+def batch(part: counts.Part) -> vae_jax.Batch:
     return vae_jax.Batch(part.x, CellLabel(part.library, part.category))
+
+
+def stored(found: counts.Cells) -> dict[str, Any]:
+    """What config.json says of the training cells: where the model starts, and makes cells from."""
+    library, category = found.train.library, found.train.category
+    group = np.zeros(len(library), int) if category is None else category
+    sizes = np.bincount(group, minlength=max(1, len(found.names)))
+    groups = [library[group == i] if size else library for i, size in enumerate(sizes)]
+    shares, dispersion = _of_genes(found)
+    # Of a negative binomial the variance over a Poisson's is 1 + mean / concentration.
+    mean = shares * np.square(library, dtype=np.float64).sum() / library.sum(dtype=np.float64)
+    concentrations = np.clip(mean / np.maximum(dispersion - 1, 1e-9), 0.1, 10.0)
+    return {
+        "genes": list(found.matrix.genes),
+        "kept": found.kept.tolist(),
+        "shares": shares.tolist(),
+        "concentrations": concentrations.tolist(),
+        "typical_library": float(np.median(library)),
+        "categories": list(found.names),
+        "category_shares": sizes.tolist(),
+        "library_quantiles": [np.quantile(of, _QUANTILES).tolist() for of in groups],
+    }
 
 
 def _of_genes(found: counts.Cells) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +108,6 @@ def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
     """
     of, num = config["options"]["model"], len(config["kept"])
     hidden, names = tuple(of["hidden"]), config["categories"]
-    shares = tuple(config["shares"])
 
     def condition() -> nn.Module | None:
         return networks.ClassCondition(len(names)) if names else None
@@ -108,20 +116,24 @@ def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
     encoder = networks.Encoder(networks.CountsInput(mlp, config["typical_library"]))
     rest = tuple(reversed(hidden[1:]))
     features = networks.MLP((hidden[0],), rest, condition=condition())
-    head = _HEADS[of["likelihood"]](num, shares)
+    head = _HEADS[of["likelihood"]](num, tuple(config["shares"]), tuple(config["concentrations"]))
     return vae_jax.make_vae(encoder, networks.LibraryDecoder(features, head), of["latent_dim"])
 
 
-def _negative_binomial(num: int, shares: tuple[float, ...]) -> nn.Module:
-    return networks.NegativeBinomialDecoder(nn.Dense(num), shares, shared=True)
+_Numbers = tuple[float, ...]
 
 
-_HEADS: dict[str, Callable[[int, tuple[float, ...]], nn.Module]] = {
-    "poisson": lambda num, shares: networks.PoissonDecoder(nn.Dense(num), shares),
+def _negative_binomial(num: int, shares: _Numbers, concentrations: _Numbers) -> nn.Module:
+    return networks.NegativeBinomialDecoder(nn.Dense(num), shares, concentrations, shared=True)
+
+
+_HEADS: dict[str, Callable[[int, _Numbers, _Numbers], nn.Module]] = {
+    "poisson": lambda num, shares, _: networks.PoissonDecoder(nn.Dense(num), shares),
     "negative_binomial": _negative_binomial,
     # It starts with few zeros of their own: a negative binomial explains the most of them.
-    "zero_inflated_negative_binomial": lambda num, shares: networks.ZeroInflatedDecoder(
-        _negative_binomial(num, shares), nn.Dense(num, bias_init=nn.initializers.constant(-3.0))
+    "zero_inflated_negative_binomial": lambda num, *start: networks.ZeroInflatedDecoder(
+        _negative_binomial(num, *start),
+        nn.Dense(num, bias_init=nn.initializers.constant(-3.0)),
     ),
 }
 
@@ -226,8 +238,8 @@ def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: 
     names, category = tuple(config["categories"]), of.test.label.category
     figures.latent(output / "latent.png", means, category, names, None)
     key = keys.of_run(trained.options.training.seed)["pictures"]
-    (made, _), _ = examples.generate(key, trained, len(of.test.image))
-    real = np.asarray(of.test.image)
+    real = of.test.image[np.arange(min(_DRAWN, len(of.test.image)))]
+    (made, _), _ = examples.generate(key, trained, len(real))
     figures.genes(output / "genes.png", real, made.counts[:, config["kept"]].toarray())
 
 

@@ -45,13 +45,13 @@ class Training:
     """How it learns."""
 
     epochs: int | None = None
-    """Passes over the training cells; as many as make 600 steps when not given, but 8 at least."""
+    """Passes over the training cells; as many as make 2,500 steps when not given."""
     patience: int | None = None
     """Epochs without a better validation ELBO after which training ends; the parameters of the best
-    epoch are the result. 0 never ends it, and takes the last. As many as make 300 steps when not
+    epoch are the result. 0 never ends it, and takes the last. As many as make 800 steps when not
     given."""
     batch_size: int | None = None
-    """Cells a step. 256 when not given, and less of few cells."""
+    """Cells a step. 128 when not given, and less of few cells."""
     learning_rate: float = 1e-2
     """Adam's, for the first half of the steps; from there it falls to zero along a line."""
     seed: int = 0

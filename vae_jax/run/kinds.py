@@ -22,6 +22,7 @@ class Kind(NamedTuple):
       options: a dataclass of the groups data, model, training, evaluation and run; its data have a
         dataset, and its training epochs, patience, batch_size, learning_rate and seed.
       output: what examples that were made up are written to, where nothing else is said.
+      batch_size: where none is given, and there are enough examples.
       steps: of the optimizer, where no number of epochs is given.
       patience: likewise, steps.
       warmup: share of the steps in which the KL's weight rises to 1.
@@ -36,6 +37,7 @@ class Kind(NamedTuple):
     suffixes: tuple[str, ...]
     options: type[Any]
     output: str
+    batch_size: int
     steps: int
     patience: int
     warmup: float
@@ -71,8 +73,8 @@ def _check_table(config: Mapping[str, Any]) -> None:
 
 
 def _check_counts(config: Mapping[str, Any]) -> None:
-    names = ("genes", "kept", "shares", "categories", "category_shares", "library_quantiles")
-    for name in names:
+    of_cells = ("genes", "kept", "categories", "category_shares", "library_quantiles")
+    for name in (*of_cells, "shares", "concentrations"):
         if not isinstance(config[name], list):
             raise TypeError(f"{name} is {config[name]!r}")
     float(config["typical_library"])
@@ -94,6 +96,7 @@ KINDS = {
         suffixes=(".csv", ".parquet", ".feather"),
         options=table_options.Options,
         output="synthetic.csv",
+        batch_size=256,
         steps=6_000,
         patience=1_000,
         warmup=0.0,
@@ -108,8 +111,9 @@ KINDS = {
         suffixes=(".h5ad", ".npz", ".mtx", ".mtx.gz"),
         options=count_options.Options,
         output="cells.h5ad",
-        steps=600,
-        patience=300,
+        batch_size=128,
+        steps=2_500,
+        patience=800,
         warmup=0.0,
         fills=False,
         check_stored=_check_counts,
@@ -122,6 +126,7 @@ KINDS = {
         suffixes=(".jsonl",),
         options=sequence_options.Options,
         output="sequences.jsonl",
+        batch_size=64,
         steps=2_000,
         patience=500,
         warmup=0.2,

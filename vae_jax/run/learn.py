@@ -111,7 +111,7 @@ def _streamed(examples: Examples) -> bool:
 def _settled(kind: kinds.Kind, chosen: Any, examples: Examples) -> Any:
     """The options with what follows from the number of examples."""
     num, of = len(examples.train.image), chosen.training
-    batch_size = of.batch_size or 256
+    batch_size = of.batch_size or kind.batch_size
     while of.batch_size is None and batch_size > max(8, num // 4):
         batch_size //= 2
     if batch_size > num:

@@ -47,7 +47,7 @@ class Training:
     epoch are the result. 0 never ends it, and takes the last. As many as make 500 steps when not
     given."""
     batch_size: int | None = None
-    """Sequences a step. 256 when not given, and less of few."""
+    """Sequences a step. 64 when not given, and less of few."""
     learning_rate: float = 3e-3
     """Adam's, for the first half of the steps; from there it falls to zero along a line."""
     seed: int = 0

@@ -41,6 +41,7 @@ def _stored(arguments: Sequence[str]) -> tuple[kinds.Kind | None, Any]:
     output = command.option_value(arguments, "--output")
     if "--resume" not in arguments or output is None:
         return None, None
-    config = folder.read_stamped(Path(output))
-    kind = kinds.of_run(config)
-    return (None, None) if kind is None else (kind, kind.stored_options(config))
+    kind = kinds.of_run(folder.read_stamped(Path(output)))
+    if kind is None:
+        return None, None
+    return kind, kind.stored_options(folder.read_config_of(kind, Path(output)))

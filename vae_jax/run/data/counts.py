@@ -1,6 +1,7 @@
 """Cells by their counts, in splits: sparse, and dense where a batch is."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ class Cells(NamedTuple):
     """Cells in three splits by their content.
 
     Attributes:
-      matrix: all of them that have counts.
+      matrix: all of them that have counts, and of their genes those that have.
       kept: numbers of the genes that have counts.
       names: of the categories, in the order of their numbers.
       rows: of `matrix`, that are to train on.
@@ -68,7 +69,6 @@ class Cells(NamedTuple):
       validation: likewise.
       test: likewise.
       digest: of all, in their order.
-      notes: lines for the user.
     """
 
     matrix: Matrix
@@ -79,7 +79,6 @@ class Cells(NamedTuple):
     validation: Part
     test: Part
     digest: str
-    notes: tuple[str, ...]
 
 
 def libraries(counts: Any) -> np.ndarray:
@@ -107,6 +106,14 @@ def load(path: Path, condition: str | None = None, layer: str | None = None) -> 
             notes.append(f"{unknown:,} of {whole:,} cells have no {condition}: they are left out")
         there &= known
     counts = matrix.counts[np.flatnonzero(there)]
+    bounds = counts.indptr
+    hashes = np.array(
+        [
+            content_hash(np.stack([counts.indices[a:b], counts.data[a:b]]).astype(np.int64))
+            for a, b in itertools.pairwise(bounds)
+        ],
+        np.uint64,
+    )
     of_genes = np.asarray(counts.sum(axis=0, dtype=np.float64)).reshape(-1)
     kept = np.flatnonzero(of_genes)
     if len(kept) < len(of_genes):
@@ -117,16 +124,37 @@ def load(path: Path, condition: str | None = None, layer: str | None = None) -> 
         counts = counts[:, kept]
     categories = None if matrix.categories is None else matrix.categories[there]
     names, codes = _numbered(categories, condition, matrix.source)
-    bounds = counts.indptr
-    hashes = np.array(
-        [
-            content_hash(np.stack([counts.indices[a:b], counts.data[a:b]]).astype(np.int64))
-            for a, b in itertools.pairwise(bounds)
-        ],
-        np.uint64,
+    rows = splits_of(hashes, matrix.source, "cells")
+    described = () if codes is None else (codes, np.frombuffer("\x1f".join(names).encode(), "u1"))
+    return in_parts(
+        matrix._replace(counts=counts, categories=categories, notes=tuple(notes)),
+        rows,
+        kept,
+        names,
+        codes,
+        digest_of(hashes, *described),
     )
-    test, validation, train = splits_of(hashes, matrix.source, "cells")
-    library = libraries(counts)
+
+
+def in_parts(
+    matrix: Matrix,
+    rows: Sequence[np.ndarray],
+    kept: np.ndarray,
+    names: tuple[str, ...] = (),
+    codes: np.ndarray | None = None,
+    digest: str = "",
+) -> Cells:
+    """Cells in splits that are chosen.
+
+    Args:
+      matrix: whose counts are those of the genes that are kept.
+      rows: to test, to validate and to train on.
+      kept: numbers of those genes.
+      names: of the categories.
+      codes: int32 [N], numbers of the cells' categories; or None.
+      digest: of all.
+    """
+    counts, library = matrix.counts, libraries(matrix.counts)
 
     def part(rows: np.ndarray) -> Part:
         x: Any = DenseRows(counts, rows)
@@ -134,18 +162,8 @@ def load(path: Path, condition: str | None = None, layer: str | None = None) -> 
             x = np.asarray(x)
         return Part(x, library[rows], None if codes is None else codes[rows])
 
-    described = () if codes is None else (codes, np.frombuffer("\x1f".join(names).encode(), "u1"))
-    return Cells(
-        matrix=matrix._replace(counts=counts, categories=categories),
-        kept=kept,
-        names=names,
-        rows=train,
-        train=part(train),
-        validation=part(validation),
-        test=part(test),
-        digest=digest_of(hashes, *described),
-        notes=tuple(notes),
-    )
+    test, validation, train = map(part, rows)
+    return Cells(matrix, kept, names, rows[2], train, validation, test, digest)
 
 
 def _numbered(

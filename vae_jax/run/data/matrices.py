@@ -45,14 +45,14 @@ def are_counts(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             shapes = {name.removesuffix(".npy"): _shape(file, name) for name in file.namelist()}
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):
         return False  # who reads it says what is wrong
     if {"format", "shape", "data"} <= shapes.keys():
         return True
     images = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
     flat = [name for name, shape in shapes.items() if len(shape) == 2 and min(shape) > 1]
     if "counts" not in flat:
-        if flat and not images and not {"x_train", "y", "labels"} & shapes.keys():
+        if flat and not images:
             raise DataError(
                 f"{path} has {flat[0]} of shape {shapes[flat[0]]}, which are no images: if they "
                 "are counts, cells by genes, call the array counts; images are [N, H, W]"
@@ -275,9 +275,9 @@ def _checked(counts: Any, genes: tuple[str, ...], what: str, advice: str) -> Any
         seen.add(name)
     if counts.dtype.kind not in "buif":
         raise DataError(f"{what} has {counts.dtype} values: {advice}, whole numbers")
-    counts = scipy.sparse.csr_matrix(counts)
+    counts = scipy.sparse.csr_matrix(counts, copy=True)  # what is the caller's stays as it is
     counts.sum_duplicates()
-    values = counts.data
+    values = counts.data.astype(np.uint8) if counts.dtype == np.bool_ else counts.data
     with np.errstate(invalid="ignore"):
         wrong = np.flatnonzero(~((values >= 0) & (values == np.round(values)) & (values < _MOST)))
     if wrong.size:
