@@ -189,7 +189,7 @@ def test_a_run_leaves_numbers_pictures_and_cells(trained, monkeypatch, capsys):
     evaluate.main(["run", "--num-samples=5"], "vae-jax evaluate")
     again = json.loads(Path("run/evaluation.json").read_text())
     assert again["parameters_sha256"] == results["parameters_sha256"]
-    with pytest.raises(UsageError, match="run holds a run on counts, and impute is for runs"):
+    with pytest.raises(UsageError, match="run holds a run on counts, and impute is for"):
         impute.main(["run", "pbmc.h5ad"], "vae-jax impute")
     with pytest.raises(UsageError, match=r"--output=c.png has no ending of counts: name it,"):
         generate.main(["run", "--output=c.png"], "vae-jax generate")

@@ -7,11 +7,11 @@ from vae_jax.run import command
 from vae_jax.run.errors import UsageError
 
 COMMANDS = {
-    "train": "a VAE on your own data: tables, counts, arrays, a folder of pictures, or tfds:NAME",
+    "train": "a VAE on your own data: pictures, tables, counts, sequences, arrays, or tfds:NAME",
     "mnist": "a VAE on MNIST, Fashion-MNIST, binarized MNIST or scikit-learn's digits",
     "generate": "images, rows or cells from a trained run: draws, of a class, images as another",
     "evaluate": "log p(x) of a trained run's test set, with as many draws as asked for",
-    "impute": "a table whose holes are filled by a run on a table",
+    "impute": "a table or sequences whose holes are filled by a run on such",
 }
 
 _HELP = """usage: vae-jax COMMAND [options]

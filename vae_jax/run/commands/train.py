@@ -1,4 +1,4 @@
-"""A VAE on one's own data: a table, counts, an array, a folder of pictures, or tfds:NAME."""
+"""A VAE on one's own data: pictures, a table, counts, sequences, an array, or tfds:NAME."""
 
 from collections.abc import Sequence
 from pathlib import Path
