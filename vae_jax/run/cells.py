@@ -12,7 +12,7 @@ import vae_jax
 from vae_jax import networks
 from vae_jax.networks import CellLabel
 from vae_jax.run import count_options, examples, keys, schedule
-from vae_jax.run.data import counts, matrices
+from vae_jax.run.data import counts, matrices, remote
 from vae_jax.run.errors import DataError, UsageError
 
 _QUANTILES = np.linspace(0, 1, 101)
@@ -23,7 +23,7 @@ _SCVI = 10, (128,)
 def load(chosen: count_options.Options) -> examples.Examples:
     """A file's cells in splits: each a `Batch` of dense rows under a `CellLabel`."""
     of = chosen.data
-    found = counts.load(Path(of.dataset), of.condition, of.layer)
+    found = counts.load(Path(remote.local(of.dataset)), of.condition, of.layer)
     library = found.train.library
     low, median, high = np.quantile(library, [0.05, 0.5, 0.95])
     half, tenth = np.quantile(_of_genes(found)[1], [0.5, 0.9])

@@ -19,6 +19,7 @@ _EXTRA_OF = {
     "importlib_resources": "tfds",
     "array_record": "tfds",
     "grain": "stream",
+    "fsspec": "remote",
     "tensorboardX": "tensorboard",
     "wandb": "wandb",
     "mlflow": "mlflow",

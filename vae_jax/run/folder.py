@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import time
 import warnings
@@ -169,7 +170,16 @@ def unlock(folder: Path) -> None:
 
 
 def check_writable(output: Path | None) -> None:
-    """Raises RunError where a folder for results cannot be made, before anything is downloaded."""
+    """Raises an error where a folder for results cannot be made, before anything is downloaded.
+
+    Raises:
+      UsageError: it is a URL.
+      RunError: it cannot be written.
+    """
+    if output is not None and re.match(r"[a-z0-9+]{2,}:/", str(output)):
+        raise UsageError(
+            f"--output={output} is a URL: name a folder of this machine, and copy it afterwards"
+        )
     path = (output or Path("runs")).absolute()
     existing = next(p for p in (path, *path.parents) if os.path.exists(p))  # never raises
     if not existing.is_dir() or not os.access(existing, os.W_OK):

@@ -12,7 +12,7 @@ import numpy as np
 import vae_jax
 from vae_jax import networks
 from vae_jax.run import examples, keys, measure, schedule, sequence_options
-from vae_jax.run.data import sequences
+from vae_jax.run.data import remote, sequences
 from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
 from vae_jax.run.errors import DataError, UsageError
 
@@ -22,7 +22,7 @@ _MOSTLY_PADDING = 0.7
 
 def load(chosen: sequence_options.Options) -> examples.Examples:
     """A file's sequences in splits, padded to the longest with NaN; numbers are standardised."""
-    path = Path(chosen.data.dataset)
+    path = Path(remote.local(chosen.data.dataset))
     found = sequences.read(path)
     hashes = np.array([content_hash(one) for one in found], np.uint64)
     test, validation, train = splits_of(hashes, str(path), "sequences")

@@ -10,7 +10,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.run import examples, keys, measure, rows, schedule, table_options
-from vae_jax.run.data import tables
+from vae_jax.run.data import remote, tables
 from vae_jax.run.errors import UsageError
 
 _DRAWS = 200
@@ -19,7 +19,8 @@ _DRAWS = 200
 def load(chosen: table_options.Options) -> examples.Examples:
     """A file's rows in splits, NaN where a value is missing."""
     of = chosen.data
-    table = tables.load(Path(of.dataset), tables.asked_kinds(of.columns), of.missing)
+    path = Path(remote.local(of.dataset))
+    table = tables.load(path, tables.asked_kinds(of.columns), of.missing)
     lines = list(map(str, table.columns))
     if missing := int(np.isnan(table.train).sum()):
         lines.append(f"missing: {missing / table.train.size:.1%} of the values that are learned")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_jax.run import options
-from vae_jax.run.data import named
+from vae_jax.run.data import named, remote
 from vae_jax.run.data.dataset import Dataset, Found, Split, assemble
 from vae_jax.run.errors import DataError, UsageError
 
@@ -63,7 +63,7 @@ def load(
         _check_unused(chosen, chosen.dataset, "prepared by TFDS", *unused)
         name = chosen.dataset.removeprefix("tfds:")
         return tfds.load(name, chosen, stream=stream, by_position=by_position)
-    path = Path(chosen.dataset)
+    path = Path(remote.local(chosen.dataset))
     parts = _parts(path, chosen.test, chosen)
     return assemble(path.absolute().stem, str(path), parts, by_position=by_position)
 

@@ -35,8 +35,9 @@ class OwnData:
     pictures, the names of its sub-folders being their classes, with splits of its own where these
     are train, test and maybe validation; or tfds:NAME, prepared by TensorFlow Datasets. Without
     splits of its own a tenth, chosen by the images' content, is the test set. A table, .csv,
-    .parquet or .feather, and counts, .h5ad or .mtx, have options of their own: see train DATA.csv
-    --help."""
+    .parquet or .feather, counts, .h5ad or .mtx, and sequences, .jsonl, have options of their own:
+    see train DATA.csv --help. DATA may be a URL, https://, s3://, gs:// or hf://datasets/..., whose
+    file or folder is kept in VAE_JAX_CACHE or ~/.cache/vae_jax."""
     binarization: Literal["dynamic", "threshold", "none"] = "none"
     """none keeps greys and colours, for which there are many a --likelihood; dynamic and threshold
     are for black and white."""
