@@ -242,9 +242,7 @@ def train(
         keep_best="validation_elbo",
     )
     muon = optax.contrib.muon  # type: ignore[attr-defined]
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(100.0), muon(rate, adam_learning_rate=rate)
-    )
+    optimizer = optax.chain(optax.clip_by_global_norm(100.0), muon(rate, adam_learning_rate=rate))
     return run.fit(key, loss, params, optimizer, data["train"], plan, validate=validate)
 
 
