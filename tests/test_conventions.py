@@ -259,7 +259,7 @@ ENGINE_FLOORS = [
     {"table_options"},
     {"callbacks", "command", "data", "devices", "folder", "latents", "objective"},
     {"figures", "model"},
-    {"defaults", "measure", "restore", "sampler", "saver"},
+    {"defaults", "given", "measure", "restore", "sampler", "saver", "scores"},
     {"job", "loaded", "training"},
     {"classifier"},
     {"conditional"},

@@ -76,7 +76,8 @@ def test_codes_and_pictures_are_the_networks(plain):
     # Of one channel the channel may be left out, and floats are their bytes' shares.
     np.testing.assert_array_equal(plain.encode(IMAGES[..., 0]).mean, codes.mean)
     np.testing.assert_array_equal(plain.encode(IMAGES / 255).mean, codes.mean)
-    assert all(isinstance(a, np.ndarray) for a in codes)
+    assert all(isinstance(a, np.ndarray) for a in codes[:2])
+    assert codes.draws is None
 
 
 def test_scores_are_the_integral(plain):

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
         wandb,
     )
     from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
-    from vae_jax.run.loaded import Codes, Scores, TrainedRun, load
+    from vae_jax.run.loaded import TrainedRun, load
     from vae_jax.run.plan import Plan, Progress
+    from vae_jax.run.scores import Codes, Scores, Traversal, Typicality, typicality
     from vae_jax.run.training import Fitted, fit
 
 # Loaded when they are used: a shell that asks for help waits for none of them.
@@ -36,7 +37,8 @@ _ROOMS = {
         "wandb",
     ),
     "errors": ("Diverged", "Interrupted", "RunError", "UsageError"),
-    "loaded": ("Codes", "Scores", "TrainedRun", "load"),
+    "loaded": ("TrainedRun", "load"),
+    "scores": ("Codes", "Scores", "Traversal", "Typicality", "typicality"),
     "training": ("Fitted", "fit"),
     "plan": ("Plan", "Progress"),
 }
@@ -57,11 +59,14 @@ __all__ = [
     "RunError",
     "Scores",
     "TrainedRun",
+    "Traversal",
+    "Typicality",
     "UsageError",
     "fit",
     "load",
     "mlflow",
     "tensorboard",
+    "typicality",
     "wandb",
 ]
 

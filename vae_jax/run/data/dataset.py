@@ -3,7 +3,8 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,8 @@ class Dataset(NamedTuple):
       num_images: of all that was found.
       binary: whether every value is 0 or 255.
       notes: lines for the user: what was read how, what was left out.
+      places: of each split, where its images are from: files' paths in their folder, or rows of
+        their array; empty where that is not known.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Dataset(NamedTuple):
     num_images: int = 0
     binary: bool = False
     notes: tuple[str, ...] = ()
+    places: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -82,6 +86,7 @@ class Found(NamedTuple):
       hashes: uint64 [N], of each image's content.
       binary: as in `Dataset`.
       notes: as in `Dataset`.
+      places: [N], the files' paths in their folder; None of an array's rows.
     """
 
     images: Any
@@ -89,6 +94,7 @@ class Found(NamedTuple):
     hashes: np.ndarray
     binary: bool = False
     notes: tuple[str, ...] = ()
+    places: np.ndarray | None = None
 
 
 def content_hash(item: np.ndarray) -> int:
@@ -222,6 +228,10 @@ def assemble(
         num_images=sum(len(part.hashes) for part in parts.values()),
         binary=all(part.binary for part in parts.values()),
         notes=tuple(notes),
+        places={
+            part: rows if found.places is None else found.places[rows]
+            for part, (found, rows) in chosen.items()
+        },
     )
 
 
