@@ -8,7 +8,7 @@ from scipy import special
 
 import vae_jax
 from vae_jax import networks, run
-from vae_jax.run import folder, loaded, options
+from vae_jax.run import folder, loaded, options, programs
 from vae_jax.run.errors import UsageError
 from vae_jax.run.model import observe
 from vae_jax.run.restore import Trained
@@ -98,7 +98,7 @@ def test_scores_are_the_integral(plain):
 
 
 def test_an_image_has_its_code_whatever_stands_beside_it(plain, monkeypatch):
-    monkeypatch.setattr(loaded, "_BATCH", 2)  # of 5 images, three batches
+    monkeypatch.setattr(programs, "_BATCH", 2)  # of 5 images, three batches
     drawn = of_run(binarization="dynamic")
     codes = drawn.encode(IMAGES)
     np.testing.assert_allclose(drawn.encode(IMAGES[:3]).mean, codes.mean[:3], rtol=1e-6)

@@ -1,28 +1,18 @@
 """A trained run in Python: NumPy arrays in and out, without its training data."""
 
-import functools
 import json
 import math
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-import vae_jax
-from vae_jax.distributions.location import location
-from vae_jax.evaluation import batched
-from vae_jax.run import callbacks, given, keys, measure, options, sampler
+from vae_jax.run import given, keys, measure, options
 from vae_jax.run.data import examples
 from vae_jax.run.model import expected
+from vae_jax.run.programs import Programs
 from vae_jax.run.restore import Trained, restore
 from vae_jax.run.scores import Codes, Scores, Traversal
-
-# At most; of fewer examples the next power of two, so that few programs are compiled. Of large
-# images fewer: their activations are some hundred times their values.
-_BATCH, _MOST_VALUES = 512, 2**23
 
 
 class TrainedRun:
@@ -55,8 +45,7 @@ class TrainedRun:
         self.image_shape: tuple[int, ...] = tuple(trained.config["image_shape"])
         self.config = trained.config
         self._observe, self._likelihood = trained.observe, trained.likelihood
-        self._measures: dict[tuple[int, int], Callable[..., Any]] = {}
-        self._programs: dict[Any, Callable[..., Any]] = {}
+        self._programs = Programs(trained.model, trained.params, expected)
 
     def data(self, split: str = "test", where: str | None = None) -> examples.Examples:
         """A split of the run's own data, which are read now: images, their labels and places.
@@ -88,10 +77,8 @@ class TrainedRun:
         if num_draws < 0:
             raise ValueError(f"num_draws is {num_draws}: give 0 or more")
         x, label = self._checked(images, seed), self._labels(label, len(images))
-        place = np.arange(len(x), dtype=np.int32)
-        of_batch = functools.partial(self._codes(num_draws), keys.of_run(seed)["codes"])
-        codes: Codes = self._in_batches(of_batch, (x, label, place), "codes" if progress else "")
-        return codes
+        name = "codes" if progress else ""
+        return self._programs.codes(x, label, num_draws=num_draws, seed=seed, name=name)
 
     def reconstruct(
         self,
@@ -109,7 +96,7 @@ class TrainedRun:
         """
         x, label = self._checked(images, seed), self._labels(label, len(images))
         name = "reconstructions" if progress else ""
-        return self._in_batches(self._reconstructed, (x, label), name, out)
+        return self._programs.reconstructions(x, label, name=name, out=out)
 
     def decode(self, z: Any, label: Any = None) -> np.ndarray:
         """The pictures that codes [N, Z] stand for, [N, H, W, C] in [0, 1].
@@ -122,9 +109,7 @@ class TrainedRun:
         size = self.options.model.latent_dim
         if z.ndim != 2 or z.shape[1] != size:
             raise ValueError(f"z has shape {z.shape}: give codes [N, {size}]")
-        label = self._labels(label, len(z))
-        pictures: np.ndarray = self._in_batches(self._decoded, (z, label))
-        return pictures
+        return self._programs.decoded(z, self._labels(label, len(z)))
 
     def interpolate(
         self, start: Any, end: Any, steps: int = 9, label: Any = None, *, seed: int = 0
@@ -148,8 +133,8 @@ class TrainedRun:
             raise ValueError(f"steps is {steps}: a line with both its ends has 2 pictures at least")
         label = self._labels(label, steps)
         ends = None if label is None else label[[0, -1]]
-        mean = self.encode(np.stack([start, end]), ends, seed=seed).mean
-        z = np.linspace(*mean, steps)
+        first, last = self.encode(np.stack([start, end]), ends, seed=seed).mean
+        z = np.linspace(first, last, steps)
         if self.options.model.posterior == "power_spherical":  # along the sphere's great circle
             z /= np.linalg.norm(z, axis=1, keepdims=True)
         return self.decode(z, label)
@@ -221,11 +206,9 @@ class TrainedRun:
             raise ValueError(f"num is {num}: give 1 or more")
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature is {temperature}: give a positive number")
-        label, key = self._labels(label, num), keys.of_run(seed)["generate"]
-        # A draw's key is that of its place: the first of many are those of few.
-        place = np.arange(num, dtype=np.int32)
-        drawn = functools.partial(self._drawn(temperature), key)
-        return self._in_batches(drawn, (place, label), "pictures" if progress else "", out)
+        name = "pictures" if progress else ""
+        how: dict[str, Any] = {"temperature": temperature, "seed": seed, "name": name, "out": out}
+        return self._programs.drawn(num, self._labels(label, num), **how)
 
     def score(
         self,
@@ -242,95 +225,8 @@ class TrainedRun:
           TypeError, ValueError: as `encode`; or num_samples is less than 2.
         """
         x, label = self._checked(images, seed), self._labels(label, len(images))
-        key = keys.of_run(seed)["evaluation"]
-        batch_size, chunk_size = batched.split(
-            key, self.model, self.params, x, label, num_samples=num_samples
-        )
-        of = num_samples, chunk_size
-        if of not in self._measures:
-            self._measures[of] = measure.measure_batch(self.model, *of)
-        parts, running = [], None
         name = f"log p(x), {num_samples} draws" if progress else ""
-        batches = _counted(batched.rows_of(len(x), batch_size), len(x), name)
-        for i, rows in enumerate(batches):
-            batch = batched.take((x, label), rows)
-            bound, estimate, *_ = self._measures[of](
-                self.params, jax.random.fold_in(key, i), *batch
-            )
-            if running is not None:
-                parts.append(jax.device_get(running))
-            running = Scores(
-                estimate.value, estimate.standard_error, bound.value, bound.log_likelihood
-            )
-        scores: Scores = batched.joined([*parts, jax.device_get(running)], len(x))
-        return scores
-
-    def _codes(self, num_draws: int) -> Callable[..., Any]:
-        def codes(key: jax.Array, params: Any, x: jax.Array, label: Any, place: Any) -> Codes:
-            posterior = self.model.encode(params, x, label)
-            scale = posterior.scale if isinstance(posterior, vae_jax.Normal) else None
-
-            def draw(x: jax.Array, label: Any, place: jax.Array) -> Any:
-                own = jax.random.fold_in(key, place)
-                return vae_jax.sample(own, self.model.encode(params, x, label), num_draws)
-
-            drawn = jax.vmap(draw)(x, label, place) if num_draws else None
-            return Codes(location(posterior), scale, drawn)
-
-        return self._compiled(("codes", num_draws), codes)
-
-    @functools.cached_property
-    def _reconstructed(self) -> Callable[..., Any]:
-        return jax.jit(
-            lambda params, x, label: expected(vae_jax.reconstruct(self.model, params, x, label))
-        )
-
-    @functools.cached_property
-    def _decoded(self) -> Callable[..., Any]:
-        return jax.jit(lambda params, z, label: expected(self.model.decode(params, z, label)))
-
-    def _drawn(self, temperature: float) -> Callable[..., Any]:
-        model = self.model
-        if temperature != 1:
-            model = sampler.tempered(model, temperature)
-
-        def drawn(key: jax.Array, params: Any, place: jax.Array, label: Any) -> jax.Array:
-            def one(place: jax.Array, label: Any) -> jax.Array:
-                own = jax.random.fold_in(key, place)
-                return expected(vae_jax.generate(own, model, params, (), label))
-
-            return jax.vmap(one)(place, label)
-
-        return self._compiled(("drawn", temperature), drawn)
-
-    def _compiled(self, name: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, jitted once for a name."""
-        return self._programs.setdefault(name, jax.jit(function))
-
-    def _in_batches(
-        self, of_batch: Callable[..., Any], arrays: Any, name: str = "", out: Any = None
-    ) -> Any:
-        """What the batches give, as one; one is read while the device is at the one before."""
-        num = len(arrays[0])
-        most = min(_BATCH, max(1, _MOST_VALUES // math.prod(self.image_shape)))
-        size = min(most, 1 << (num - 1).bit_length())
-        parts: list[Any] = []
-
-        def keep(found: Any, start: int) -> None:
-            found = jax.device_get(found)
-            if out is None:
-                parts.append(found)
-            else:
-                out[start : start + size] = found[: num - start]
-
-        running, start = None, 0
-        for rows in _counted(batched.rows_of(num, size), num, name):
-            following = of_batch(self.params, *batched.take(arrays, rows))
-            if running is not None:
-                keep(running, start)
-            running, start = following, int(rows[0])
-        keep(running, start)
-        return batched.joined(parts, num) if out is None else out
+        return self._programs.scores(x, label, num_samples=num_samples, seed=seed, name=name)
 
     def _checked(self, images: Any, seed: int) -> measure.Observed:
         """The images as the model sees them, when they are asked for."""
@@ -348,31 +244,15 @@ class TrainedRun:
         return given.numbered(label, num, self.classes)
 
 
-def _counted(batches: Any, total: int, name: str) -> Any:
-    """The batches, with a bar where it has a name."""
-    return callbacks.counted(batches, total, name) if name else batches
+def load_images(folder: Path) -> TrainedRun:
+    """A run on images by its folder; see `load`."""
+    return TrainedRun(restore(folder), results_of(folder))
 
 
-def load(run: str | os.PathLike[str]) -> TrainedRun:
-    """A run by its folder: its newest checkpoint, to encode, decode, generate and score with.
-
-    The training data are not read, and a run that is still training can be looked at.
-
-    Args:
-      run: folder of the run.
-
-    Returns:
-      A `TrainedRun`.
-
-    Raises:
-      UsageError: the folder holds no run.
-      RunError: its checkpoint is of other data.
-      CheckpointError: it holds no checkpoint that can be read.
-    """
-    folder = Path(run)
-    trained = restore(folder)
+def results_of(folder: Path) -> dict[str, Any] | None:
+    """What results.json of a run says; None where it is not there yet."""
     try:
-        results = json.loads((folder / "results.json").read_text())
+        results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     except (OSError, ValueError):  # not yet, or half written
-        results = None
-    return TrainedRun(trained, results)
+        return None
+    return results

@@ -27,12 +27,16 @@ class Scores(NamedTuple):
       standard_error: of it, by the draws.
       elbo: the bound.
       reconstruction: log p(x|z), the mean over draws of q(z|x).
+      effective_sample_size: of the draws; of few, log p(x) is low by half its inverse.
+      pareto_k: of their weights; above 0.7 the standard error does not hold (Vehtari et al. 2024).
     """
 
     log_likelihood: np.ndarray
     standard_error: np.ndarray
     elbo: np.ndarray
     reconstruction: np.ndarray
+    effective_sample_size: np.ndarray
+    pareto_k: np.ndarray
 
 
 class Typicality(NamedTuple):

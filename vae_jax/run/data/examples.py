@@ -107,7 +107,6 @@ def _of_dataset(dataset: Dataset, split: str) -> Examples:
 def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     """A folder, an array or a prepared data set: all of it, or the split that is asked for."""
     assert chosen.dataset is not None
-    _check_left_out(chosen, "DATA is too, and it is of the run's own data", "data")
     asked = options.from_json(dict(config["options"])).data
     pictures_of = chosen.dataset.startswith("tfds:") or Path(chosen.dataset).is_dir()
     how: dict[str, Any] = {name: getattr(chosen, name) for name in (*_FILES, "data_dir")}
@@ -154,20 +153,21 @@ def _of_found(found: Found, source: str) -> Examples:
     return Examples(found.images, labels, found.places, source, found.notes)
 
 
-def picture(path: Path, config: Mapping[str, Any]) -> np.ndarray:
-    """One picture from a file, [H, W, C], read and resized as the run's are.
+def picture(path: Path, config: Mapping[str, Any], *, resize: bool = False) -> np.ndarray:
+    """One picture from a file, [H, W, C], read as the run's are.
 
     Raises:
       DataError: it cannot be read, or is none that the run could have seen.
     """
     asked = options.from_json(dict(config["options"])).data
-    how = _reading(config, asked, resize=False)
+    how = _reading(config, asked, resize=resize)
     reading = pictures.Reading(
         how["image_size"], how.get("background", "white"), config["image_shape"][-1]
     )
     images = pictures.read_file(path, reading)
     _check_alike(Examples(images, None, None, str(path)), config)
-    return images[0]
+    one: np.ndarray = images[0]
+    return one
 
 
 def _check_alike(found: Examples, config: Mapping[str, Any]) -> None:
@@ -205,36 +205,90 @@ def with_classes(
       DataError: an image is of no class of the run.
       UsageError: the label is none of the run's, or is missing.
     """
-    shown = f"one of the classes {', '.join(names[:20])}{', ...' * (len(names) > 20)}"
-    if not config["options"]["model"].get("conditional"):
-        if label is not None:
-            raise UsageError(f"--label is {label} but the run is unconditional: leave it out")
-        return found, None
-    if label is not None:
-        if label not in names:
-            raise UsageError(f"--label is {label}: give {shown}")
+    label = check_label(config, names, label, needed=False)
+    if label is not None or not config["options"]["model"].get("conditional"):
         return found, label
+    shown = _shown(names)
     if found.labels is None:
         raise UsageError(
             f"the run is conditional and {found.source} has no labels: give --label, {shown}"
         )
-    unknown = sorted(set(found.labels.tolist()) - {*names, ""})
+    labels = found.labels
+    unknown = sorted(set(labels.tolist()) - {*names, ""})
     if unknown:
         raise DataError(
             f"{found.source} has the class {unknown[0]}, which the run does not know: give "
             f"--label, {shown}"
         )
-    rows = np.flatnonzero(found.labels != "")
+    rows = np.flatnonzero(labels != "")
     if not len(rows):
         raise UsageError(f"no image of {found.source} has a label: give --label, {shown}")
-    if len(rows) < len(found.labels):
-        left_out = f"{len(found.labels) - len(rows):,} images without a label are left out"
+    if len(rows) < len(labels):
+        left_out = f"{len(labels) - len(rows):,} images without a label are left out"
         places = rows if found.places is None else found.places[rows]
         found = Examples(
             take(found.images, rows),
-            found.labels[rows],
+            labels[rows],
             places,
             found.source,
             (*found.notes, left_out),
         )
-    return found, found.labels.tolist()
+    return found, labels[rows].tolist()
+
+
+def check_label(
+    config: Mapping[str, Any], names: list[str], label: str | None, *, needed: bool = True
+) -> str | None:
+    """The label, if the run can be told it.
+
+    Raises:
+      UsageError: it is none of the run's, or is missing where it is needed.
+    """
+    if not config["options"]["model"].get("conditional"):
+        if label is not None:
+            raise UsageError(f"--label is {label} but the run is unconditional: leave it out")
+    elif label is None and needed:
+        raise UsageError(f"the run is conditional: give --label, {_shown(names)}")
+    elif label is not None and label not in names:
+        raise UsageError(f"--label is {label}: give {_shown(names)}")
+    return label
+
+
+def _shown(names: list[str]) -> str:
+    return f"one of the classes {', '.join(names[:20])}{', ...' * (len(names) > 20)}"
+
+
+def open_for(
+    config: Mapping[str, Any], names: list[str], chosen: options.UsedData, label: str | None
+) -> tuple[Examples, Any]:
+    """What a command uses a run on, said in a line, and the classes that a run is told of it.
+
+    Args:
+      config: of the run, its config.json.
+      names: of its classes.
+      chosen: the options.
+      label: as in `with_classes`.
+
+    Raises:
+      DataError, UsageError: as `read` and `with_classes`.
+    """
+    found, labels = with_classes(read(config, chosen), config, names, label)
+    print(f"{len(found.images):,} images: {found.source}")
+    for note in found.notes:
+        print(f"note: {note}")
+    return found, labels
+
+
+def spread(found: Examples, labels: Any, most: int) -> tuple[Any, Any]:
+    """`most` images at most, evenly spaced, as folders lie class by class; and their labels.
+
+    Args:
+      found: the images.
+      labels: of `with_classes`.
+      most: images.
+    """
+    num = len(found.images)
+    rows = np.arange(min(num, most)) * num // min(num, most)
+    if isinstance(labels, list):
+        labels = [labels[row] for row in rows]
+    return found.images[rows], labels
