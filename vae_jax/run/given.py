@@ -22,8 +22,8 @@ def checked(images: Any, image_shape: tuple[int, ...], likelihood: str) -> Any:
     """
     if not hasattr(images, "shape"):
         images = np.asarray(images)
-    if images.ndim == 3 and image_shape[-1] == 1:
-        images = images[..., None]
+    if len(images.shape) == 3 and image_shape[-1] == 1:
+        images = np.asarray(images)[..., None]
     if len(images.shape) != 4 or tuple(images.shape[1:]) != image_shape or not len(images):
         sizes = ", ".join(map(str, image_shape))
         raise ValueError(f"images have shape {tuple(images.shape)}: give [N, {sizes}]")

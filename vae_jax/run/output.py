@@ -78,7 +78,8 @@ def replacing(path: Path) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first failure is the one to tell of
+                partial.unlink()
 
 
 def write_columns(

@@ -248,13 +248,14 @@ def reconstructed_as(chosen: Options, num: int, trained: "Trained") -> Any:
     import jax.numpy as jnp
 
     import vae_jax
-    from vae_jax.run import classifier, conditional, data, figures, measure, pictures
+    from vae_jax.run import classifier, conditional, data, figures, measure
+    from vae_jax.run.data.dataset import spread
     from vae_jax.run.model import expected
 
     assert chosen.reconstruct_as is not None
     where = options.moved(trained.options.data, chosen.data)
     dataset = conditional.labelled(data.load_of_run(trained.config, where))
-    rows = pictures.spread(len(dataset.test.images), num)
+    rows = spread(len(dataset.test.images), num)
     # All are binarised, so that each is as the run's results have it.
     x = measure.observed(trained.observe, dataset.test.images, "test")[rows]
     label_now = jnp.asarray(dataset.test.labels[rows])

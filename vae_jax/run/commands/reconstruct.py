@@ -53,7 +53,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
         return
     from vae_jax.run import classifier, figures  # here, as matplotlib takes a second
 
-    images, label = examples.spread(found, label, _SHOWN)
+    images, label = examples.some(found, label, _SHOWN)
     made = trained.reconstruct(images, label, seed=chosen.seed)
     shown = classifier.unit(images)
     picture = figures.reconstructions(shown, made, ("image", "reconstruction"))

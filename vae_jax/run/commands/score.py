@@ -10,6 +10,7 @@ import tyro
 
 from vae_jax.run import command, folder, options, output
 from vae_jax.run.data import examples
+from vae_jax.run.data.dataset import spread
 from vae_jax.run.errors import DataError
 
 _ODDEST = 100
@@ -95,7 +96,8 @@ def _score_images(chosen: Options) -> None:
     found, label = examples.open_for(config, names, given, chosen.label)
     reference = None
     if chosen.num_reference:
-        where = options.UsedData(data=own.data, data_dir=own.data_dir)
+        of_own = own.data_dir if own.dataset is None else None
+        where = options.UsedData(data=own.data, data_dir=of_own)
         reference = _or_without(lambda: examples.own(config, "validation", where))
         reference, own_label = examples.with_classes(reference, config, names, None)
 
@@ -106,7 +108,7 @@ def _score_images(chosen: Options) -> None:
     scores = trained.score(found.images, label, **how)
     usual = None
     if reference is not None:
-        given_of = examples.spread(reference, own_label, chosen.num_reference)
+        given_of = examples.some(reference, own_label, chosen.num_reference)
         usual = trained.score(*given_of, **how).log_likelihood
     far = _write(chosen, scores, usual, found.columns(), "images")
     _draw(found.images, far, chosen.output)
@@ -126,7 +128,8 @@ def _score_rows(chosen: RowOptions) -> None:
     scores = trained.score(rows, **how)
     usual = None
     if reference is not None:
-        usual = trained.score(reference[: chosen.num_reference], **how).log_likelihood
+        rows_of = spread(len(reference), chosen.num_reference)
+        usual = trained.score(reference.iloc[rows_of], **how).log_likelihood
     _write(chosen, scores, usual, beside, "rows")
 
 

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
 
     from vae_jax.run.loaded import load_images  # after the options, as it brings JAX
 
-    images, labels = examples.spread(found, label, _MOST_IMAGES)
+    images, labels = examples.some(found, label, _MOST_IMAGES)
     # The one that is changed stands before the others.
     images = np.concatenate([found.images[np.array([chosen.of])], images])
     if isinstance(label, list):

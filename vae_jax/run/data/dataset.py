@@ -1,5 +1,6 @@
 """What every source of images becomes: three splits, whose members follow from their content."""
 
+import functools
 import hashlib
 import math
 import re
@@ -99,9 +100,15 @@ class Found(NamedTuple):
 
 def content_hash(item: np.ndarray) -> int:
     """64 bits of an image's shape, type and values."""
-    header = f"{item.shape}{item.dtype.str}".encode()
-    content = hashlib.blake2b(item.tobytes(), digest_size=8, key=header[:64])
+    content = _keyed(item.shape, item.dtype).copy()
+    content.update(item.tobytes())
     return int.from_bytes(content.digest(), "big")
+
+
+@functools.lru_cache
+def _keyed(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    header = f"{shape}{dtype.str}".encode()
+    return hashlib.blake2b(digest_size=8, key=header[:64])
 
 
 def digest_of(*arrays: np.ndarray) -> str:
@@ -111,6 +118,11 @@ def digest_of(*arrays: np.ndarray) -> str:
         content.update(f"{array.shape}{array.dtype.str}".encode())
         content.update(np.ascontiguousarray(array).data)
     return content.hexdigest()
+
+
+def spread(num: int, most: int) -> np.ndarray:
+    """Rows of a set of `num` to show, `most` at most, evenly spaced: folders lie class by class."""
+    return np.arange(min(num, most)) * num // min(num, most)
 
 
 def take(images: Any, rows: np.ndarray) -> Any:

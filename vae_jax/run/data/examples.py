@@ -9,7 +9,7 @@ import numpy as np
 
 from vae_jax.run import data, options
 from vae_jax.run.data import named, pictures
-from vae_jax.run.data.dataset import Dataset, Found, take
+from vae_jax.run.data.dataset import Dataset, Found, spread, take
 from vae_jax.run.errors import DataError, UsageError
 
 
@@ -110,6 +110,8 @@ def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     asked = options.from_json(dict(config["options"])).data
     pictures_of = chosen.dataset.startswith("tfds:") or Path(chosen.dataset).is_dir()
     how: dict[str, Any] = {name: getattr(chosen, name) for name in (*_FILES, "data_dir")}
+    if chosen.dataset.startswith("tfds:"):
+        how["data_dir"] = chosen.data_dir or asked.data_dir
     if pictures_of:
         how |= _reading(config, asked, resize=chosen.resize)
     else:
@@ -279,7 +281,7 @@ def open_for(
     return found, labels
 
 
-def spread(found: Examples, labels: Any, most: int) -> tuple[Any, Any]:
+def some(found: Examples, labels: Any, most: int) -> tuple[Any, Any]:
     """`most` images at most, evenly spaced, as folders lie class by class; and their labels.
 
     Args:
@@ -287,8 +289,7 @@ def spread(found: Examples, labels: Any, most: int) -> tuple[Any, Any]:
       labels: of `with_classes`.
       most: images.
     """
-    num = len(found.images)
-    rows = np.arange(min(num, most)) * num // min(num, most)
+    rows = spread(len(found.images), most)
     if isinstance(labels, list):
         labels = [labels[row] for row in rows]
     return found.images[rows], labels
