@@ -13,8 +13,7 @@ from jax import export as jax_export
 import vae_jax
 from vae_jax.distributions.location import location
 from vae_jax.run import extras, folder
-from vae_jax.run.loaded import TrainedRun
-from vae_jax.run.model import expected
+from vae_jax.run.loaded import TrainedRun, picture
 from vae_jax.run.options import OF_BYTES
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -72,7 +71,7 @@ def _write_functions(trained: TrainedRun, path: Path) -> list[Path]:
         return found
 
     def decode(z: jax.Array, *label: jax.Array) -> dict[str, jax.Array]:
-        return {"image": expected(trained.model.decode(trained.params, z, *label))}
+        return {"image": picture(trained.model.decode(trained.params, z, *label))}
 
     files, said = [], {}
     for name, function, given in ("encoder", encode, "x"), ("decoder", decode, "z"):
@@ -111,7 +110,7 @@ def _described(trained: TrainedRun, *, bytes_seen: bool) -> dict[str, Any]:
     return {
         "how": "jax.export.deserialize(bytearray(Path(file).read_bytes())).call(...)",
         "x": seen,
-        "image": "the expected value of p(x|z), in [0, 1]",
+        "image": "the expected value of p(x|z), within [0, 1]",
         "classes": list(trained.classes),
         "dataset": trained.config["dataset"],
         "binarization": binarization,

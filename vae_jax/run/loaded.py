@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.run import given, keys, measure, options
@@ -45,7 +47,7 @@ class TrainedRun:
         self.image_shape: tuple[int, ...] = tuple(trained.config["image_shape"])
         self.config = trained.config
         self._observe, self._likelihood = trained.observe, trained.likelihood
-        self._programs = Programs(trained.model, trained.params, expected)
+        self._programs = Programs(trained.model, trained.params, picture)
 
     def data(self, split: str = "test", where: str | None = None) -> examples.Examples:
         """A split of the run's own data, which are read now: images, their labels and places.
@@ -242,6 +244,11 @@ class TrainedRun:
                 raise TypeError("a label was given but the run is unconditional: leave it out")
             return None
         return given.numbered(label, num, self.classes)
+
+
+def picture(likelihood: Any) -> jax.Array:
+    """What a likelihood expects, [*b, H, W, C], within [0, 1], which a density's mean may leave."""
+    return jnp.clip(expected(likelihood), 0.0, 1.0)
 
 
 def load_images(folder: Path) -> TrainedRun:

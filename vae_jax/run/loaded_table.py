@@ -37,7 +37,7 @@ class TrainedTable:
         self.columns, self.options = trained.columns, trained.options
         self.results, self.config = results, trained.config
         self._trained = trained
-        self._programs = Programs(trained.model, trained.params, _drawn)
+        self._programs = Programs(trained.model, trained.params, _drawn, "row")
 
     def data(self, split: str = "test", where: str | os.PathLike[str] | None = None) -> Any:
         """A split of the run's own rows, read now: a frame whose index is the row in the table.

@@ -28,10 +28,17 @@ class Programs:
       model: the VAE.
       params: its parameters.
       shown: (likelihood) -> what a likelihood is shown as, an array.
+      unit: what an example is called.
     """
 
-    def __init__(self, model: vae_jax.VAE, params: Any, shown: Callable[[Any], jax.Array]) -> None:
-        self._model, self._params, self._shown = model, params, shown
+    def __init__(
+        self,
+        model: vae_jax.VAE,
+        params: Any,
+        shown: Callable[[Any], jax.Array],
+        unit: str = "image",
+    ) -> None:
+        self._model, self._params, self._shown, self._unit = model, params, shown, unit
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def codes(
@@ -166,7 +173,7 @@ class Programs:
                 out[start : start + size] = found[: num - start]
 
         batches, running, start = batched.rows_of(num, size), None, 0
-        for rows in counted(batches, num, name) if name else batches:
+        for rows in counted(batches, num, name, self._unit) if name else batches:
             following = program(self._params, key, *batched.take(arrays, rows))
             if running is not None:
                 keep(running, start)

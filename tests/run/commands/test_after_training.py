@@ -407,6 +407,12 @@ def test_of_a_conditional_run_classes_are_the_images_own_or_given(trained, tmp_p
         (embed, ["RUN", "other.npy", "--resize"], UsageError, "--resize is given but other.npy is"),
         (embed, ["RUN", "other.npy", "--split=test"], UsageError, "other.npy has no splits: leave"),
         (embed, ["RUN", "digits"], DataError, "has images of 8 x 8 x 1 and the run of 6"),
+        (
+            embed,
+            ["RUN", "other.npy", "--data=a.npy"],
+            UsageError,
+            "--data is given but it is of the",
+        ),
         (embed, ["RUN", "--labels=a.npy"], UsageError, "--labels is given but the run's own data"),
         (embed, ["RUN", "--data=other.npy"], DataError, "other.npy has 9 images: 20 are the least"),
         (score, ["RUN", "--num-samples=1"], UsageError, "--num-samples is 1: it must be 2 or more"),

@@ -23,7 +23,7 @@ class Options:
     independent latents have no scale.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     images: options.UsedData = field(default_factory=options.UsedData)
     label: str | None = None
@@ -44,9 +44,9 @@ class RowOptions:
     file the same in columns, mean_0 and so on, after `row`; a .npy file the means alone.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
-    table: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = None
+    table: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
     """A .csv, .parquet or .feather file with the run's columns; the run's own test set when not
     given."""
     data: Path | None = None

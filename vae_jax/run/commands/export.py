@@ -21,7 +21,7 @@ class Options:
     parameters alone.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     output: Path = Path("model.stablehlo")
     """NAME.stablehlo, or NAME.safetensors."""

@@ -20,7 +20,7 @@ class Options:
     .npz or a .npy file the decoded ones alone.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     start: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
     """A picture's file; or a number, the `row` that an image of the run's test set has in what

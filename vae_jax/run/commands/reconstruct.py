@@ -23,7 +23,7 @@ class Options:
     became of it.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     images: options.UsedData = field(default_factory=options.UsedData)
     label: str | None = None

@@ -31,7 +31,7 @@ class Options:
     first.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     images: options.UsedData = field(default_factory=options.UsedData)
     label: str | None = None
@@ -58,9 +58,9 @@ class RowOptions:
     which is as far from m or farther.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
-    table: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = None
+    table: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
     """A .csv, .parquet or .feather file with the run's columns; the run's own test set when not
     given."""
     data: Path | None = None

@@ -24,7 +24,7 @@ class Options:
     has `latents`, `values` [K, V] and `images` [K, V, H, W, C], bytes.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     images: options.UsedData = field(default_factory=options.UsedData)
     of: int = 0

@@ -51,7 +51,7 @@ def read(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     asked = options.from_json(dict(config["options"]))
     if chosen.dataset is None:
         found = own(config, chosen.split or "test", chosen)
-    elif chosen.dataset in named.NAMES and not Path(chosen.dataset).exists():
+    elif chosen.dataset in named.NAMES[1:] and not Path(chosen.dataset).exists():
         _check_left_out(chosen, f"{chosen.dataset} is a named data set", "data", "resize", *_FILES)
         where = chosen.data_dir or asked.data.data_dir
         dataset = named.load(chosen.dataset, data_dir=where)
@@ -107,6 +107,7 @@ def _of_dataset(dataset: Dataset, split: str) -> Examples:
 def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     """A folder, an array or a prepared data set: all of it, or the split that is asked for."""
     assert chosen.dataset is not None
+    _check_left_out(chosen, "it is of the run's own data, and DATA is given", "data")
     asked = options.from_json(dict(config["options"])).data
     pictures_of = chosen.dataset.startswith("tfds:") or Path(chosen.dataset).is_dir()
     how: dict[str, Any] = {name: getattr(chosen, name) for name in (*_FILES, "data_dir")}

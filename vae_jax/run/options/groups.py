@@ -59,14 +59,14 @@ class OwnData:
 class UsedData:
     """What a trained run is used on."""
 
-    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = None
+    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
     """A folder of pictures, a .npy or .npz array, or tfds:NAME, as train takes them; or mnist,
     fashion_mnist, binarized_mnist or digits. All of it, but the test split alone where there are
     splits. The run's own test set when not given."""
     split: Literal["train", "validation", "test"] | None = None
     """Of data that have splits, the run's own among them; test when not given."""
     data: str | None = None
-    """Where the run's own data lie, if they have moved, when DATA is not given."""
+    """Where the run's own data lie, if they have moved and are read."""
     resize: bool = False
     """Crop pictures to a square in the middle and resize it to the size of the run's, as a run that
     was given an --image-size does in any case."""
