@@ -39,7 +39,8 @@ def check_pictures(path: Path) -> None:
     elif suffix:
         folder.check_picture(path)
     else:
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        empty = path.name and (not path.exists() or (path.is_dir() and not any(path.iterdir())))
+        if not empty:
             raise UsageError(
                 f"--output={path} is there and not empty: name a new folder, or a file with an "
                 "ending, such as grid.png or images.npz"
@@ -70,6 +71,8 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
         with folder.writing(path):
+            if partial.is_dir():  # of one that was killed
+                shutil.rmtree(partial)
             yield partial
             if partial.is_dir() and path.is_dir():
                 path.rmdir()  # which is empty

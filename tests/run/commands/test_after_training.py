@@ -420,6 +420,7 @@ def test_of_a_conditional_run_classes_are_the_images_own_or_given(trained, tmp_p
         (score, ["RUN", "--seed=-1"], UsageError, "--seed is -1"),
         (score, ["RUN", "--output=a.npy"], UsageError, "none of the endings .npz, .csv, .pa"),
         (reconstruct, ["RUN", "--output=full"], UsageError, "full is there and not empty"),
+        (reconstruct, ["RUN", "--output=."], UsageError, "is there and not empty: name a new"),
         (reconstruct, ["RUN", "--output=a.csv"], UsageError, "has no ending of a picture"),
         (interpolate, ["RUN", "0", "999"], UsageError, "row 999 is not in the test set: give"),
         (interpolate, ["RUN", "0", "no.png"], DataError, "no.png does not exist: name a picture"),
@@ -464,6 +465,11 @@ def test_a_file_is_whole_or_not_there(tmp_path):
             fail(place)
     assert [p.name for p in tmp_path.iterdir()] == ["images.npy"]
     assert path.read_text() == "before"
+    # What one that was killed has left is no hindrance.
+    (tmp_path / ".new.partial").mkdir()
+    with output.pictures(tmp_path / "new", (1, *SHAPE)) as out:
+        out[0:1] = np.ones((1, *SHAPE))
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["00000.png"]
     with pytest.raises(RunError, match="cannot write"):
         output.write_columns({}, {"a": np.zeros(2)}, path / "a.npy")
 
