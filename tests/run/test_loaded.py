@@ -129,6 +129,7 @@ def test_labels_are_names_or_numbers_of_one_or_all(conditional):
         (lambda r: r.encode(IMAGES * np.nan), ValueError, "images have values from nan"),
         (lambda r: r.encode(IMAGES, 1), TypeError, "a label was given but the run is uncondit"),
         (lambda r: r.decode(np.zeros((4, 3))), ValueError, r"z has shape \(4, 3\): give codes"),
+        (lambda r: r.decode(np.zeros((0, 2))), ValueError, r"z has shape \(0, 2\): give codes"),
         (lambda r: r.generate(0), ValueError, "num is 0: give 1 or more"),
         (lambda r: r.generate(1, temperature=0), ValueError, "temperature is 0: give a positive"),
         (lambda r: r.encode(IMAGES, num_draws=-1), ValueError, "num_draws is -1: give 0 or more"),

@@ -109,7 +109,7 @@ class TrainedRun:
         """
         z = np.asarray(z, np.float32)
         size = self.options.model.latent_dim
-        if z.ndim != 2 or z.shape[1] != size:
+        if z.ndim != 2 or z.shape[1] != size or not len(z):
             raise ValueError(f"z has shape {z.shape}: give codes [N, {size}]")
         return self._programs.decoded(z, self._labels(label, len(z)))
 

@@ -443,6 +443,7 @@ def test_what_cannot_be_is_one_line_before_anything_is_loaded(
     np.save("other.npy", np.random.default_rng(0).integers(0, 256, (9, 3, 3), np.uint8))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
+    (tmp_path / "digits").mkdir()  # the named set is meant nevertheless
     monkeypatch.setattr(loaded, "load_images", None)
     before = sorted(p.name for p in tmp_path.iterdir())
     with pytest.raises(error, match=said) as raised:

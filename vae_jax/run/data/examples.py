@@ -51,7 +51,7 @@ def read(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     asked = options.from_json(dict(config["options"]))
     if chosen.dataset is None:
         found = own(config, chosen.split or "test", chosen)
-    elif chosen.dataset in named.NAMES[1:] and not Path(chosen.dataset).exists():
+    elif chosen.dataset in named.NAMES[1:]:
         _check_left_out(chosen, f"{chosen.dataset} is a named data set", "data", "resize", *_FILES)
         where = chosen.data_dir or asked.data.data_dir
         dataset = named.load(chosen.dataset, data_dir=where)

@@ -61,8 +61,8 @@ class UsedData:
 
     dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
     """A folder of pictures, a .npy or .npz array, or tfds:NAME, as train takes them; or mnist,
-    fashion_mnist, binarized_mnist or digits. All of it, but the test split alone where there are
-    splits. The run's own test set when not given."""
+    fashion_mnist, binarized_mnist or digits, where a folder of that name is ./mnist. All of it, but
+    the test split alone where there are splits. The run's own test set when not given."""
     split: Literal["train", "validation", "test"] | None = None
     """Of data that have splits, the run's own among them; test when not given."""
     data: str | None = None
