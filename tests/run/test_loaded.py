@@ -206,7 +206,12 @@ def test_what_is_usual_is_so_for_images_of_the_same_kind():
     assert stats.kstest(values, "uniform").pvalue > 1e-3
     far = run.typicality([-60.0, -120.0], rng.normal(-90, 5, 4000))
     np.testing.assert_allclose(far.p_value, 1 / 4001)
-    with pytest.raises(ValueError, match=r"reference has shape \(1,\): give \[M\], of 2"):
+    # Too many that are all as likely as usual are told together.
+    alike, other = (rng.normal(centre, 2, 400) for centre in (-90, -89))
+    usual = rng.normal(-90, 5, 4000)
+    assert run.typicality(alike, usual).of_all < 3 < run.typicality(other, usual).of_all
+    assert (run.typicality(other, usual).p_value > 0.05).all()
+    with pytest.raises(ValueError, match=r"and reference \(1,\): give \[N\] and \[M\], the ref"):
         run.typicality([-60.0], [-90.0])
 
 

@@ -40,44 +40,57 @@ class Scores(NamedTuple):
 
 
 class Typicality(NamedTuple):
-    """How far images' log p(x) is from what is usual, each [N].
+    """How far images' log p(x) is from what is usual.
 
     Attributes:
-      distance: of log p(x) from the mean of the reference, in nats.
-      p_value: the share of the reference that is as far or farther, itself counted in, so that of
-        images like it a share p is at p or less.
+      distance: [N], of log p(x) from the mean of the reference, in nats.
+      p_value: [N], the share of the reference that is as far or farther, itself counted in, so that
+        of images like it a share p is at p or less.
+      of_all: of the images as a set: the distance of their mean from the reference's, in standard
+        errors of both. Above 3 they are not like it, though each may be.
     """
 
     distance: np.ndarray
     p_value: np.ndarray
+    of_all: float
 
 
 def typicality(log_likelihood: Any, reference: Any) -> Typicality:
-    """Whether images are of the run's typical set, of one image at a time.
+    """Whether images are of a run's typical set, each alone and all together.
 
-    |log p(x) - mean of log p| over images that are like those of training, as Nalisnick et al.
-    2019, "Detecting out-of-distribution inputs to deep generative models using typicality", section
-    3, has it for a batch of one. Likelihood alone misleads: plain images, of few edges, may be more
-    likely than those that the model was trained on.
+    |mean log p(x) - mean of log p| over images like those of training: Nalisnick et al. 2019,
+    "Detecting out-of-distribution inputs to deep generative models using typicality", section 3, of
+    a batch of one and of all. Likelihood alone misleads, as plain images may be more likely than
+    those that a model was trained on. One image says little: of a model of clothes each digit is as
+    likely as many a shirt, and only that so many are so likely is odd.
 
     Args:
-      log_likelihood: [N], from `TrainedRun.score`.
+      log_likelihood: [N], from `score`.
       reference: [M], of the run's validation set, of as many draws.
 
     Raises:
-      ValueError: the reference is of fewer than 2 images.
+      ValueError: the reference is of fewer than 2 images, or there are none.
 
-    >>> typicality([-91.0, -60.0], reference=[-90.0, -80.0, -100.0])
-    Typicality(distance=array([ 1., 30.]), p_value=array([1.  , 0.25]))
+    >>> found = typicality([-91.0, -60.0], reference=[-90.0, -80.0, -100.0])
+    >>> found.distance, found.p_value
+    (array([ 1., 30.]), array([1.  , 0.25]))
+    >>> round(found.of_all, 2)
+    1.59
     """
-    reference = np.asarray(reference, np.float64)
-    if reference.ndim != 1 or len(reference) < 2:
-        raise ValueError(f"reference has shape {reference.shape}: give [M], of 2 images or more")
-    centre = reference.mean()
+    value, reference = (np.asarray(of, np.float64) for of in (log_likelihood, reference))
+    if reference.ndim != 1 or len(reference) < 2 or value.ndim != 1 or not len(value):
+        raise ValueError(
+            f"log_likelihood has shape {value.shape} and reference {reference.shape}: give [N] and "
+            "[M], the reference of 2 images or more"
+        )
+    centre, spread = reference.mean(), reference.std(ddof=1)
     usual = np.sort(np.abs(reference - centre))
-    distance = np.abs(np.asarray(log_likelihood, np.float64) - centre)
+    distance = np.abs(value - centre)
     as_far = len(usual) - np.searchsorted(usual, distance, side="left")
-    return Typicality(distance, (1 + as_far) / (1 + len(usual)))
+    # As if the images had the reference's spread, which is what is asked: one alone has none.
+    error = spread * np.sqrt(1 / len(value) + 1 / len(reference))
+    of_all = float(np.abs(value.mean() - centre) / error) if error else np.inf
+    return Typicality(distance, (1 + as_far) / (1 + len(usual)), of_all)
 
 
 class Traversal(NamedTuple):

@@ -160,6 +160,8 @@ def test_scores_and_which_are_odd(trained, of, tmp_path):
     np.testing.assert_allclose(column["p_value"], (1 + as_far.sum(0)) / (1 + len(usual)))
     assert set(np.argsort(-distance)[:3]) == {60, 61, 62}
     assert f"{len(usual)} images of the validation set" in said
+    together = run.typicality(scores.log_likelihood, usual).of_all
+    assert f"{together:.1f} standard errors" in said
     with Image.open(tmp_path / "scores_oddest.png") as picture:
         first = np.asarray(picture)[9:63:9, 9:54:9]  # each pixel is nine wide, behind a border
         np.testing.assert_array_equal(first, odd[0])

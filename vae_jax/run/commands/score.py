@@ -14,6 +14,7 @@ from vae_jax.run.data.dataset import spread
 from vae_jax.run.errors import DataError
 
 _ODDEST = 100
+_ERRORS = 4.0  # which one set in 16,000 is beyond by chance
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class Options:
 
     `typicality`, |log p(x) - m|, m the mean of the run's validation set, and `p_value`, the share
     of that set which is as far from m or farther (Nalisnick et al. 2019, of one image at a time).
-    Judge by these: likelihood alone misleads, as plain images are more likely to many a model than
-    those that it was trained on. The hundred farthest from m are drawn beside the file, odd ones
-    first.
+    Plain images can be more likely to a model than those that it was trained on, and are far from m
+    then. But one image may be as likely as usual and odd nevertheless: how far the mean of all is
+    from m, in standard errors, is printed too. The hundred farthest from m are drawn beside the
+    file.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -161,10 +163,17 @@ def _write(chosen: Any, scores: Any, usual: Any, beside: dict[str, Any], what: s
         typical = typicality(value, usual)
         columns |= {"typicality": typical.distance, "p_value": typical.p_value}
         far, odd = typical.distance, int((typical.p_value < 0.01).sum())
+        centre = np.mean(usual, dtype=np.float64)
         print(
-            f"typicality: distance from {np.mean(usual, dtype=np.float64):.2f} nats, the mean of "
+            f"typicality: distance from {centre:.2f} nats, the mean of "
             f"{len(usual):,} {what} of the validation set; {odd:,} of {len(far):,} {what} have "
             f"p < 0.01, where {len(far) / 100:,.0f} would be chance"
+        )
+        print(
+            f"all together: their mean is {abs(np.mean(value, dtype=np.float64) - centre):.2f} "
+            f"nats from it, {typical.of_all:.1f} standard errors"
+            + "; they are not like the run's data"
+            * (typical.of_all > _ERRORS)
         )
     output.write_columns(beside, columns, chosen.output)
     print(f"scores: {chosen.output}")
