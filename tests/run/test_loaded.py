@@ -207,7 +207,7 @@ def test_what_is_usual_is_so_for_images_of_the_same_kind():
     far = run.typicality([-60.0, -120.0], rng.normal(-90, 5, 4000))
     np.testing.assert_allclose(far.p_value, 1 / 4001)
     # Too many that are all as likely as usual are told together.
-    alike, other = (rng.normal(centre, 2, 400) for centre in (-90, -89))
+    alike, other = (rng.normal(centre, 2, 400) for centre in (-90, -88))
     usual = rng.normal(-90, 5, 4000)
     assert run.typicality(alike, usual).of_all < 3 < run.typicality(other, usual).of_all
     assert (run.typicality(other, usual).p_value > 0.05).all()

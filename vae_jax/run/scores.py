@@ -73,7 +73,7 @@ def typicality(log_likelihood: Any, reference: Any) -> Typicality:
 
     >>> found = typicality([-91.0, -60.0], reference=[-90.0, -80.0, -100.0])
     >>> found.distance, found.p_value
-    (array([ 1., 30.]), array([1.  , 0.25]))
+    (array([ 1., 30.]), array([0.75, 0.25]))
     >>> round(found.of_all, 2)
     1.59
     """
