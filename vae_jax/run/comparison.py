@@ -91,6 +91,8 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """What was chosen, by option; where it lies and what it leaves is no setting."""
     groups = {name: of for name, of in config["options"].items() if name != "run"}
     flat = {name: value for of in groups.values() for name, value in of.items()}
+    for place in "data_dir", "manual_dir":
+        flat.pop(place, None)
     return {**flat, "dataset": config["dataset"]}
 
 

@@ -26,7 +26,7 @@ from vae_jax.run.commands import (
     train,
     traverse,
 )
-from vae_jax.run.data import examples
+from vae_jax.run.data import examples, pictures
 from vae_jax.run.errors import DataError, RunError, UsageError
 
 SHAPE = (6, 5, 1)
@@ -481,3 +481,15 @@ def test_files_whose_names_would_fall_together_keep_their_endings():
     assert output._file_names(2, np.array(["a.jpg", "b.png"])) == ["a.png", "b.png"]
     assert output._file_names(2, np.array(["a.jpg", "a.png"])) == ["a.jpg.png", "a.png.png"]
     assert output._file_names(2, np.array([7, 9])) == ["00000.png", "00001.png"]
+
+
+def test_a_folder_that_does_not_fit_is_read_batch_by_batch(trained, of, monkeypatch):
+    """None of its pictures is kept, and the codes are the same."""
+    config = json.loads((trained[0] / "config.json").read_text())
+    chosen = options.UsedData(str(trained[1]))
+    kept = examples.read(config, chosen).images
+    monkeypatch.setattr(pictures, "STREAM_BYTES", 0)
+    streamed = examples.read(config, chosen).images
+    assert isinstance(kept, np.ndarray)
+    assert isinstance(streamed, pictures.Pictures)
+    np.testing.assert_array_equal(of.encode(streamed).mean, of.encode(kept).mean)
