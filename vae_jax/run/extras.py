@@ -14,6 +14,8 @@ _EXTRA_OF = {
     "sklearn": "run",
     "pandas": "tables",
     "pyarrow": "tables",
+    "flatbuffers": "export",
+    "safetensors": "export",
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
     "array_record": "tfds",

@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +261,11 @@ def holds_table(folder: Path) -> bool:
         return False
 
 
+def any_holds_table(arguments: Sequence[str]) -> bool:
+    """Whether one of a command's arguments is the folder of a run on a table."""
+    return any(not a.startswith("-") and holds_table(Path(a)) for a in arguments)
+
+
 def read_table_config(folder: Path) -> dict[str, Any]:
     """The config.json of a run on a table.
 
@@ -328,9 +333,15 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
       RunError: it cannot be written.
     """
+    text = json.dumps(_strict(value), indent=2, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Likewise bytes."""
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
-        partial.write_text(json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
+        partial.write_bytes(content)
         os.replace(partial, path)
 
 
@@ -340,14 +351,18 @@ def check_picture(path: Path) -> None:
 
     if path.suffix.lower() not in Image.registered_extensions():
         raise UsageError(f"--output={path} has no ending of a picture: name it, say, grid.png")
-    if not path.absolute().parent.is_dir():
-        raise RunError(f"cannot write {path}: make the folder {path.absolute().parent} first")
+    check_place(path)
 
 
 def check_table(path: Path) -> None:
     """Raises UsageError for a table whose kind its name does not say, RunError for no folder."""
     if path.suffix.lower() not in table_options.SUFFIXES:
         raise UsageError(f"--output={path} has no ending of a table: name it, say, rows.csv")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raises RunError for a file or folder in a folder that is not there."""
     if not path.absolute().parent.is_dir():
         raise RunError(f"cannot write {path}: make the folder {path.absolute().parent} first")
 
@@ -358,8 +373,10 @@ def save_picture(picture: Any, path: Path) -> None:
     Raises:
       RunError: it cannot be written.
     """
+    partial = path.with_name(f".{path.name}.partial{path.suffix}")
     with writing(path):
-        picture.save(path)
+        picture.save(partial)
+        os.replace(partial, path)
 
 
 def read_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
