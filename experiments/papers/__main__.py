@@ -147,6 +147,21 @@ def _of_cells(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _rows(result: dict[str, Any]) -> list[str]:
+    lines = [
+        "| rows | accuracy | F1 | distance | correlation | copies | nearest | minutes | of CPU |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        took = [f"{row[n]:.1f}" if n in row else "" for n in ("minutes", "cpu_minutes")]
+        lines.append(
+            f"| {row['name']} | {row['accuracy']:.3f} | {row['f1']:.3f} | {row['distance']:.3f} | "
+            f"{row['correlation']:.3f} | {row['copies']:.2%} | {row['nearest']:.2%} | "
+            f"{' | '.join(took)} |"
+        )
+    return lines
+
+
 _TABLES = {
     "chen2018": _gaps,
     "kingma2014": _errors,
@@ -154,6 +169,7 @@ _TABLES = {
     "lopez2018": _of_cells,
     "mattei2019": _imputed,
     "oord2017": _codes,
+    "xu2019": _rows,
 }
 
 

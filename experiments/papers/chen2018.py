@@ -124,7 +124,7 @@ def pictures(chosen: Options) -> tuple[jax.Array, jax.Array, np.ndarray]:
     )
     pictures = (255 * sprites.draw(factors)).round().astype(np.uint8).reshape(len(factors.x), -1)
     train, test = jnp.asarray(pictures[chosen.num_test :]), jnp.asarray(pictures[: chosen.num_test])
-    truth = np.stack([of[: chosen.num_test] for of in factors], axis=1)
+    truth = np.stack(factors, axis=1)[: chosen.num_test]
     return train, test, truth
 
 

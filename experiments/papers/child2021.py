@@ -149,7 +149,7 @@ def train(key: jax.Array, model: vae_jax.VAE, images: jax.Array, chosen: Options
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(f"{size:,} parameters, {len(model.prior(params).mean)} layers of latents", flush=True)
 
-    def order(epoch: int) -> jax.Array:
+    def order(epoch: int) -> Any:
         return vae_jax.shuffle(train_key, epoch, num_examples=len(images), batch_size=batch_size)
 
     per_epoch = len(images) // batch_size

@@ -87,7 +87,7 @@ def read(path: Path) -> dict[str, jax.Array]:
 SPLITS = ("train", "valid", "test")
 
 
-def _roll(chorale: list[list[int]]) -> np.ndarray:
+def _roll(chorale: list[list[Any]]) -> np.ndarray:
     roll = np.zeros((len(chorale), _NUM_NOTES), np.float32)
     for step, notes in enumerate(chorale):
         for note in notes:  # -1 and 60.5 would be other notes than they are
@@ -241,9 +241,8 @@ def train(
         average_decay=0.99,
         keep_best="validation_elbo",
     )
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(100.0), optax.contrib.muon(rate, adam_learning_rate=rate)
-    )
+    muon = optax.contrib.muon  # type: ignore[attr-defined]
+    optimizer = optax.chain(optax.clip_by_global_norm(100.0), muon(rate, adam_learning_rate=rate))
     return run.fit(key, loss, params, optimizer, data["train"], plan, validate=validate)
 
 

@@ -15,6 +15,7 @@ of the missing entries within their intervals of 90 % after 1,500 steps, 0.341 a
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from experiments.papers import study
+from experiments.papers import table, training
+from experiments.papers.training import Length
 from vae_jax import networks
-from vae_jax.run import command, devices, extras, folder, measure, options
+from vae_jax.run import command, extras, options
 from vae_jax.run.errors import UsageError
-from vae_jax.run.job import plain_options
 
 PROTOCOL = (
     "mean squared error of the missing entries, 569 rows of 30 standardised columns, masks "
@@ -163,31 +164,28 @@ def main() -> None:
     if not 0 <= chosen.hide < 1:
         raise UsageError(f"--hide is {chosen.hide}: it must be in [0, 1)")
     options.check_learning_rate(chosen.learning_rate)
-    folder.check_writable(chosen.output)
-    devices.use_accelerator(chosen.accelerator)
-    devices.use_compilation_cache()
-    output = folder.create(chosen.output, "mattei2019", overwrite=chosen.overwrite)
-    folder.write_json(output / "config.json", plain_options(chosen))
-    print(f"results: {output}   device: {jax.devices()[0].device_kind}")
+    table.begin(chosen)
+    results = table.Table(
+        table.open_folder(chosen, "mattei2019"), chosen, paper="mattei2019", protocol=PROTOCOL
+    )
     start = time.perf_counter()
     whole, x = masked(chosen.masks)
     model = make_model(whole.shape[1], chosen.latent_dim, chosen.hidden)
     init_key, train_key, impute_key = jax.random.split(jax.random.key(chosen.seed), 3)
     first = jnp.asarray(x[:1, 0])
-    params, training = study.fit(
+    params, what = training.fit(
         train_key,
         make_loss(model, chosen.num_draws, chosen.hide),
         jax.vmap(lambda key: model.init(key, first))(jax.random.split(init_key, chosen.masks)),
         x,
+        Length(chosen.steps, 0.0),
         batch_size=chosen.batch_size,
-        rate=chosen.learning_rate,
-        steps=chosen.steps,
-        budget=0.0,
+        optimizer=partial(training.make_optimizer, chosen.learning_rate),
     )
     found = measured(impute_key, model, params, whole, x, chosen.num_samples)
     minutes = (time.perf_counter() - start) / 60
     rows: list[dict[str, Any]] = [
-        {"name": "MIWAE", "published": PUBLISHED, **found, "training": training, "minutes": minutes}
+        {"name": "MIWAE", "published": PUBLISHED, **found, "training": what, "minutes": minutes}
     ]
     rows += [{"name": n, "published": None, "values": of} for n, of in rivals(whole, x).items()]
     for row in rows:
@@ -196,17 +194,8 @@ def main() -> None:
         row["deviation_over_seeds"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         of = f", {np.mean(row['coverage']):.1%} covered" if "coverage" in row else ""
         beside = "" if row["published"] is None else f", published {row['published']}"
-        print(f"{row['name']:16} {row['error']:.3f} mean squared error{of}{beside}", flush=True)
-    results = {
-        "paper": "mattei2019",
-        "protocol": PROTOCOL,
-        "rows": rows,
-        "device": jax.devices()[0].device_kind,
-        "versions": measure.versions(),
-        "options": plain_options(chosen),
-    }
-    folder.write_json(output / "results.json", results)
-    print(f"the table: {output / 'results.json'}")
+        results.add(row, f"{row['name']:16} {row['error']:.3f} mean squared error{of}{beside}")
+    results.end()
 
 
 if __name__ == "__main__":

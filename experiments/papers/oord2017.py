@@ -126,7 +126,7 @@ def with_codebook(num_codes: int, revive_below: float, size: int = 16) -> Model:
         book = quantization.init_codebook(book_key, z, num_codes)
         return {"encoder": phi, "decoder": decoder.init(decoder_key, z), "codebook": book}
 
-    def quantized(params: Params, x: jax.Array) -> tuple[jax.Array, Any, Any]:
+    def quantized(params: Params, x: jax.Array) -> tuple[Any, Any, Any]:
         z = encoder.apply(params["encoder"], x)
         nearest = quantization.quantize(z, jax.lax.stop_gradient(params["codebook"].codes))
         return z, nearest, decoder.apply(params["decoder"], nearest.value)
@@ -241,7 +241,7 @@ def main() -> None:
     output, _ = open_program(chosen, "oord2017", dataset)
     about = {"paper": "oord2017", "protocol": PROTOCOL, "dataset": dataset.name}
     results = table.Table(output, chosen, **about, num_test=len(x))
-    models = {
+    models: dict[str, Callable[[], Any]] = {
         "revived": partial(with_codebook, chosen.num_codes, 0.1),
         "plain": partial(with_codebook, chosen.num_codes, 0.0),
         "finite": finite,

@@ -212,7 +212,7 @@ def main(study: Study) -> None:
     )
     for name in chosen.cells or study.cells:
         cell = study.cells[name]
-        row = {"cell": name, "published": cell.published.get(dataset.name)}
+        row: dict[str, Any] = {"cell": name, "published": cell.published.get(dataset.name)}
         row |= reached(cell, images, x, chosen)
         if study.observe is vae_jax.dequantize:
             nats = row["negative_log_likelihood"] / x.shape[1]

@@ -83,7 +83,7 @@ def make_optimizer(
     Everything but the kernels of dense layers has Adam, at a fifth of the rate.
     num_steps is in the state, not in the program, which need not be compiled anew for another.
     """
-    muon = optax.contrib.muon(
+    muon = optax.contrib.muon(  # type: ignore[attr-defined]
         1.0, adam_learning_rate=0.2, muon_weight_dimension_numbers=_dense_kernels
     )
 
@@ -105,7 +105,7 @@ def _dense_kernels(params: Params) -> Any:
 
     def numbers(path: Any, leaf: jax.Array) -> Any:
         dense = leaf.ndim == 2 and "kernel" in jax.tree_util.keystr(path[-1:])
-        return optax.contrib.MuonDimensionNumbers() if dense else None
+        return optax.contrib.MuonDimensionNumbers() if dense else None  # type: ignore[attr-defined]
 
     return jax.tree_util.tree_map_with_path(numbers, params)
 

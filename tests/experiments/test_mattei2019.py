@@ -1,6 +1,9 @@
 """The program of MIWAE: its masks and its rivals are those of the protocol; its row of the page."""
 
+import json
+
 import numpy as np
+import pytest
 from sklearn.impute import SimpleImputer
 
 from experiments.papers import __main__ as page
@@ -43,3 +46,15 @@ def test_the_page_has_a_row_for_each_imputer():
         "| MIWAE | 0.28 | 0.290 +- 0.011 (2 seeds) | 89.0% |",
         "| SimpleImputer |  | 1.030 |  |",
     ]
+
+
+@pytest.mark.long
+def test_a_short_run_leaves_its_table(command, tmp_path):
+    small = ("--masks=1", "--steps=3", "--num-samples=2", "--hidden=8", "--latent-dim=2")
+    done = command("papers.mattei2019", *small, f"--output={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    ours, *theirs = results["rows"]
+    assert ours["name"] == "MIWAE"
+    assert 0.2 < theirs[-1]["error"] < 0.5 < ours["error"]  # hardly trained
+    assert page.page([results])

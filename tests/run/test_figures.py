@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.run import figures, pictures
+from vae_jax.run import figures
+from vae_jax.run.data import dataset
 
 NUMBERS = np.random.default_rng(0)
 
@@ -46,7 +47,7 @@ def test_rows_of_reconstructions_are_named_and_the_images_are_as_they_were(shape
 @pytest.mark.parametrize("sizes", [[100] * 10, [3, 500, 40], [1], [64], [65], [5, 5]])
 def test_what_is_shown_of_a_set_that_lies_class_by_class_is_of_every_class(sizes):
     label = np.repeat(np.arange(len(sizes)), sizes)
-    rows = pictures.spread(len(label), 64)
+    rows = dataset.spread(len(label), 64)
     assert len(rows) == len(set(rows.tolist())) == min(len(label), 64)
     shown = np.bincount(label[rows], minlength=len(sizes))
     expected = np.array(sizes) * len(rows) / len(label)

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
 import vae_jax
 from vae_jax import networks, run
-from vae_jax.run import folder, loaded, options
+from vae_jax.run import folder, loaded, options, programs
 from vae_jax.run.errors import UsageError
 from vae_jax.run.model import observe
 from vae_jax.run.restore import Trained
@@ -76,7 +76,8 @@ def test_codes_and_pictures_are_the_networks(plain):
     # Of one channel the channel may be left out, and floats are their bytes' shares.
     np.testing.assert_array_equal(plain.encode(IMAGES[..., 0]).mean, codes.mean)
     np.testing.assert_array_equal(plain.encode(IMAGES / 255).mean, codes.mean)
-    assert all(isinstance(a, np.ndarray) for a in codes)
+    assert all(isinstance(a, np.ndarray) for a in codes[:2])
+    assert codes.draws is None
 
 
 def test_scores_are_the_integral(plain):
@@ -97,7 +98,7 @@ def test_scores_are_the_integral(plain):
 
 
 def test_an_image_has_its_code_whatever_stands_beside_it(plain, monkeypatch):
-    monkeypatch.setattr(loaded, "_BATCH", 2)  # of 5 images, three batches
+    monkeypatch.setattr(programs, "_BATCH", 2)  # of 5 images, three batches
     drawn = of_run(binarization="dynamic")
     codes = drawn.encode(IMAGES)
     np.testing.assert_allclose(drawn.encode(IMAGES[:3]).mean, codes.mean[:3], rtol=1e-6)
@@ -128,7 +129,12 @@ def test_labels_are_names_or_numbers_of_one_or_all(conditional):
         (lambda r: r.encode(IMAGES * np.nan), ValueError, "images have values from nan"),
         (lambda r: r.encode(IMAGES, 1), TypeError, "a label was given but the run is uncondit"),
         (lambda r: r.decode(np.zeros((4, 3))), ValueError, r"z has shape \(4, 3\): give codes"),
+        (lambda r: r.decode(np.zeros((0, 2))), ValueError, r"z has shape \(0, 2\): give codes"),
         (lambda r: r.generate(0), ValueError, "num is 0: give 1 or more"),
+        (lambda r: r.generate(1, temperature=0), ValueError, "temperature is 0: give a positive"),
+        (lambda r: r.encode(IMAGES, num_draws=-1), ValueError, "num_draws is -1: give 0 or more"),
+        (lambda r: r.interpolate(*IMAGES[:2], 1), ValueError, "steps is 1: a line with both its"),
+        (lambda r: r.traverse(IMAGES, of=5), ValueError, "of is 5: give 2 or more, and one of 5"),
         (lambda r: r.score(IMAGES, seed=-1), UsageError, "--seed is -1"),
     ],
 )
@@ -159,9 +165,61 @@ def test_bytes_are_asked_for_by_a_likelihood_of_bytes(plain):
         of_bytes.encode(IMAGES / 255)
 
 
-def test_a_folder_that_holds_no_run_on_images(tmp_path):
+def test_a_folder_that_holds_no_run(tmp_path):
     with pytest.raises(UsageError, match="holds no run"):
         run.load(tmp_path)
     folder.write_json(tmp_path / "config.json", {**folder.stamp(), "kind": "table"})
-    with pytest.raises(UsageError, match="holds a run on a table, and this is for runs on images"):
+    with pytest.raises(UsageError, match="holds no run on a table"):
         run.load(tmp_path)
+
+
+def test_pictures_go_where_they_are_asked_to(plain, monkeypatch):
+    monkeypatch.setattr(programs, "_BATCH", 2)  # of 5 images, three batches
+    out = np.full((5, *SHAPE), -1.0, np.float32)
+    assert plain.reconstruct(IMAGES, out=out) is out
+    np.testing.assert_array_equal(out, plain.reconstruct(IMAGES))
+
+
+def test_a_line_ends_at_its_ends(plain, conditional):
+    line = plain.interpolate(IMAGES[0], IMAGES[1], 5)
+    assert line.shape == (5, *SHAPE)
+    _, _, pictures = written_out(plain.params, np.zeros((1, 6)))
+    mean = written_out(plain.params, (IMAGES[:2] > 127).astype(np.float64))[0]
+    z = mean[0] + np.linspace(0, 1, 5)[:, None] * (mean[1] - mean[0])
+    np.testing.assert_allclose(line, pictures(z).reshape(5, *SHAPE), rtol=1e-5)
+    # From one class to another.
+    between = conditional.interpolate(IMAGES[0], IMAGES[0], 2, ["cat", "dog"])
+    for row, name in enumerate(("cat", "dog")):
+        expected = conditional.reconstruct(IMAGES[:1], name)[0]
+        np.testing.assert_allclose(between[row], expected, rtol=1e-5)
+
+
+def test_a_run_that_uses_no_latent_has_none_to_traverse(plain):
+    made = plain.traverse(IMAGES[:1])  # of one image no mean varies
+    assert made.pictures.shape == (0, 9, *SHAPE)
+
+
+def test_what_is_usual_is_so_for_images_of_the_same_kind():
+    """Under their own distribution p values are uniform."""
+    rng = np.random.default_rng(0)
+    values = run.typicality(rng.normal(-90, 5, 4000), rng.normal(-90, 5, 4000)).p_value
+    assert stats.kstest(values, "uniform").pvalue > 1e-3
+    far = run.typicality([-60.0, -120.0], rng.normal(-90, 5, 4000))
+    np.testing.assert_allclose(far.p_value, 1 / 4001)
+    # Too many that are all as likely as usual are told together.
+    alike, other = (rng.normal(centre, 2, 400) for centre in (-90, -88))
+    usual = rng.normal(-90, 5, 4000)
+    assert run.typicality(alike, usual).of_all < 3 < run.typicality(other, usual).of_all
+    assert (run.typicality(other, usual).p_value > 0.05).all()
+    with pytest.raises(ValueError, match=r"and reference \(1,\): give \[N\] and \[M\], the ref"):
+        run.typicality([-60.0], [-90.0])
+
+
+def test_draws_have_the_posteriors_moments(plain):
+    codes = plain.encode(IMAGES, num_draws=4000)
+    error = codes.scale / np.sqrt(4000)
+    assert (np.abs(codes.draws.mean(1) - codes.mean) < 5 * error).all()
+    np.testing.assert_allclose(codes.draws.std(1), codes.scale, rtol=0.06)
+    # Those of an image are the same whatever stands after it.
+    alone = plain.encode(IMAGES[:2], num_draws=4000)
+    np.testing.assert_allclose(alone.draws, codes.draws[:2], rtol=1e-5, atol=1e-6)

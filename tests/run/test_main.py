@@ -61,9 +61,7 @@ def test_a_shell_that_asks_for_help_or_errs_waits_for_nothing_heavy(arguments, s
 def test_an_unknown_command_is_one_line():
     process = vae_jax("trian")
     assert process.returncode == 2
-    assert process.stderr == (
-        "error: no command 'trian': choose from train, mnist, generate, evaluate, impute\n"
-    )
+    assert process.stderr == (f"error: no command 'trian': choose from {', '.join(COMMANDS)}\n")
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])

@@ -19,17 +19,19 @@ from vae_jax.run import (
     conditional,
     data,
     defaults,
+    exported,
     figures,
     images,
     job,
     keys,
+    loaded,
     measure,
     model,
     options,
     restore,
 )
 from vae_jax.run import folder as run_folder
-from vae_jax.run.commands import generate, train
+from vae_jax.run.commands import embed, generate, train
 from vae_jax.run.data.arrays import Rows
 from vae_jax.run.data.dataset import Dataset, Split
 from vae_jax.run.errors import DataError, Interrupted, UsageError
@@ -297,3 +299,42 @@ def test_the_validation_set_is_decoded_in_batches_by_its_pixels(monkeypatch):
     assert found["elbo"] == pytest.approx(expected.mean(), rel=1e-6)
     assert found["kl"] == 0
     assert max(sizes) <= 5
+
+
+# After training, of a conditional run
+
+
+def test_classes_of_ones_own_go_with_codes_and_draws(pets, tmp_path):
+    output, folder, _ = pets
+    trained = loaded.load_images(output)
+    with contextlib.redirect_stdout(io.StringIO()):
+        embed.main([str(output), str(folder), f"--output={tmp_path / 'codes.npz'}"], "embed")
+        how = ["--label=all", "--num=2", f"--output={tmp_path / 'made.npz'}"]
+        generate.main([str(output), *how], "generate")
+    with np.load(tmp_path / "codes.npz") as codes:
+        assert codes["label"].tolist() == ["cat"] * 30 + ["dog"] * 30
+        paths = [folder / name for name in codes["name"].tolist()]
+        images = np.stack([np.asarray(Image.open(path)) for path in paths])
+        expected = trained.encode(images, codes["label"].tolist()).mean
+        np.testing.assert_array_equal(codes["mean"], expected)
+        # The label is told to the encoder.
+        assert np.abs(trained.encode(images, "cat").mean - expected)[30:].max() > 1e-4
+    with np.load(tmp_path / "made.npz") as made:
+        assert made["label"].tolist() == ["cat", "cat", "dog", "dog"]
+        drawn = trained.generate(4, ["cat", "cat", "dog", "dog"])
+        np.testing.assert_allclose(made["images"], 255 * drawn, atol=0.51)
+
+
+def test_a_conditional_run_is_exported_with_its_label(pets, tmp_path):
+    pytest.importorskip("flatbuffers")
+    trained = loaded.load_images(pets[0])
+    exported.export(trained, tmp_path / "model.stablehlo")
+    about = read(tmp_path / "model.json")
+    assert [of["name"] for of in about["decoder"]["takes"]] == ["z", "label"]
+    assert about["classes"] == ["cat", "dog"]
+    file = tmp_path / about["decoder"]["file"]
+    decode = jax.export.deserialize(bytearray(file.read_bytes())).call
+    z, label = np.ones((3, 2), np.float32), np.array([0, 1, 1], np.int32)
+    np.testing.assert_allclose(decode(z, label)["image"], trained.decode(z, label), atol=1e-5)
+    with pytest.raises(ValueError, match=r"model.onnx has neither ending"):
+        exported.export(trained, "model.onnx")

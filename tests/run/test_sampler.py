@@ -52,3 +52,27 @@ def test_runs_that_no_mixture_is_fitted_to(model, said):
     chosen = generate.Options(run="run", sampler="mixture")
     with pytest.raises(UsageError, match=said):
         generate.check_sampler(chosen, {"options": {"model": model}})
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        vae_jax.Normal(jnp.ones(2), 2.0 * jnp.ones(2)),
+        vae_jax.MultivariateNormal(jnp.ones(2), 2.0 * jnp.eye(2)),
+        vae_jax.Mixture(jnp.zeros(1), vae_jax.Normal(jnp.ones((1, 2)), 2.0 * jnp.ones((1, 2)))),
+        vae_jax.Flow(vae_jax.Normal(jnp.ones(2), 2.0 * jnp.ones(2)), ()),
+    ],
+    ids=lambda prior: type(prior).__name__,
+)
+def test_a_temperature_is_of_the_standard_deviation(prior):
+    model = vae_jax.VAE(None, None, lambda params, label=None: prior, None)
+    z = vae_jax.sample(jax.random.key(0), sampler.tempered(model, 0.25).prior(None), 2000)
+    np.testing.assert_allclose(z.mean(0), 1, atol=0.06)
+    np.testing.assert_allclose(z.std(0), 0.5, atol=0.04)
+
+
+def test_a_prior_on_the_sphere_has_no_temperature():
+    sphere = vae_jax.SphericalUniform(3)
+    model = vae_jax.VAE(None, None, lambda params, label=None: sphere, None)
+    with pytest.raises(TypeError, match="a prior of SphericalUniform has no temperature"):
+        sampler.tempered(model, 0.5).prior(None)

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
         tensorboard,
         wandb,
     )
+    from vae_jax.run.comparison import Comparison, compare
     from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
-    from vae_jax.run.loaded import Codes, Scores, TrainedRun, load
+    from vae_jax.run.exported import export
+    from vae_jax.run.loaded import TrainedRun
+    from vae_jax.run.loaded_examples import TrainedExamples, load
     from vae_jax.run.plan import Plan, Progress
+    from vae_jax.run.scores import Codes, Scores, Traversal, Typicality, typicality
     from vae_jax.run.training import Fitted, fit
 
 # Loaded when they are used: a shell that asks for help waits for none of them.
@@ -35,8 +39,12 @@ _ROOMS = {
         "tensorboard",
         "wandb",
     ),
+    "comparison": ("Comparison", "compare"),
     "errors": ("Diverged", "Interrupted", "RunError", "UsageError"),
-    "loaded": ("Codes", "Scores", "TrainedRun", "load"),
+    "exported": ("export",),
+    "loaded": ("TrainedRun",),
+    "loaded_examples": ("TrainedExamples", "load"),
+    "scores": ("Codes", "Scores", "Traversal", "Typicality", "typicality"),
     "training": ("Fitted", "fit"),
     "plan": ("Plan", "Progress"),
 }
@@ -46,6 +54,7 @@ __all__ = [
     "Callback",
     "Codes",
     "Collapse",
+    "Comparison",
     "Diverged",
     "EarlyStopping",
     "Fitted",
@@ -56,12 +65,18 @@ __all__ = [
     "Reporter",
     "RunError",
     "Scores",
+    "TrainedExamples",
     "TrainedRun",
+    "Traversal",
+    "Typicality",
     "UsageError",
+    "compare",
+    "export",
     "fit",
     "load",
     "mlflow",
     "tensorboard",
+    "typicality",
     "wandb",
 ]
 

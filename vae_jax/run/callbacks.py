@@ -106,19 +106,22 @@ class ProgressBar:
             print(line, file=sys.stderr, flush=True)
 
 
-def counted(batches: Iterable[np.ndarray], total: int, name: str) -> Iterator[np.ndarray]:
+def counted(
+    batches: Iterable[np.ndarray], total: int, name: str, unit: str = "image"
+) -> Iterator[np.ndarray]:
     """Batches of rows, with a bar in a terminal and elsewhere a line a minute.
 
     Args:
       batches: the rows of each.
       total: rows of all; the last batch may be filled up beyond it.
       name: what is done with them, put before all.
+      unit: what a row is.
     """
     said_at, done = time.monotonic(), 0
-    with tqdm(total=total, unit="image", desc=name, disable=None) as bar:
+    with tqdm(total=total, unit=unit, desc=name, disable=None) as bar:
         for rows in batches:
             if bar.disable and time.monotonic() - said_at >= ProgressBar._LINE_SECONDS[1]:
-                print(f"{name}: {done:,} of {total:,} images", file=sys.stderr, flush=True)
+                print(f"{name}: {done:,} of {total:,} {unit}s", file=sys.stderr, flush=True)
                 said_at = time.monotonic()
             yield rows
             bar.update(min(len(rows), total - done))

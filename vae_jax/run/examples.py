@@ -3,9 +3,11 @@
 What they are their kind alone knows: see `Parts`.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +16,10 @@ import optax
 
 import vae_jax
 from vae_jax import checkpoint
-from vae_jax.evaluation import batched
 from vae_jax.run import devices, folder, kinds
-from vae_jax.run.errors import UsageError
+from vae_jax.run.errors import DataError, UsageError
 
 _DRAWN_VALUES, _DRAWN = 2**24, 1_000
-_ENCODED = 512
 
 
 class Examples(NamedTuple):
@@ -38,6 +38,7 @@ class Examples(NamedTuple):
       said: JSON values for results.json.
       lines: for the user.
       notes: for the user too, and in results.json.
+      places: of each split, its examples' numbers in the file, where they have such.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Examples(NamedTuple):
     said: dict[str, Any]
     lines: tuple[str, ...]
     notes: tuple[str, ...]
+    places: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Trained(NamedTuple):
@@ -163,38 +165,25 @@ def generate(
     return made
 
 
-def encode(trained: Trained, batch: vae_jax.Batch) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of examples: means and standard deviations of q(z|x), [N, Z] each.
+def own(trained: Trained, where: str | None = None) -> Examples:
+    """The data of a run, read again, from where they lie now.
 
-    Args:
-      trained: the run.
-      batch: of its kind's `Parts.given`.
+    Raises:
+      DataError: they are not there, or are others.
     """
-
-    @jax.jit
-    def codes(params: Any, x: jax.Array, label: Any) -> tuple[jax.Array, jax.Array]:
-        posterior = trained.model.encode(params, x, label)
-        return posterior.mean, posterior.scale
-
-    num = len(batch.image)
-    parts = [
-        jax.device_get(codes(trained.params, *batched.take(tuple(batch), rows)))
-        for rows in batched.rows_of(num, min(_ENCODED, num))
-    ]
-    means, scales = batched.joined(parts, num)
-    return means, scales
+    of = trained.options.data
+    if where is not None:
+        of = dataclasses.replace(of, dataset=where)
+    found: Examples = trained.kind.parts.load(dataclasses.replace(trained.options, data=of))
+    check_same(trained.kind, found, trained.config)
+    return found
 
 
-def score(
-    key: jax.Array, trained: Trained, batch: vae_jax.Batch, num_samples: int = 500
-) -> vae_jax.Evaluation:
-    """log p(x) of examples, each by importance sampling; see `vae_jax.evaluate`.
-
-    Args:
-      key: of the draws.
-      trained: the run.
-      batch: of its kind's `Parts.given`.
-      num_samples: draws for each example.
-    """
-    x, label = batch
-    return vae_jax.evaluate(key, trained.model, trained.params, x, label, num_samples=num_samples)
+def check_same(kind: kinds.Kind, found: Examples, config: Mapping[str, Any]) -> None:
+    """Raises DataError where the data are not those that the run saw."""
+    if found.digest != config["digest"]:
+        raise DataError(
+            f"the {kind.noun} in {found.source} are not those of the run: {found.num:,} "
+            f"where it saw {config[f'num_{kind.noun}']:,}, or others. Name the place where those "
+            "are, or start a new run"
+        )

@@ -15,6 +15,8 @@ _EXTRA_OF = {
     "pandas": "tables",
     "pyarrow": "tables",
     "anndata": "counts",
+    "flatbuffers": "export",
+    "safetensors": "export",
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
     "array_record": "tfds",

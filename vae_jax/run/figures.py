@@ -47,10 +47,10 @@ def reconstructions(
     padding = [(0, -num % columns), (0, 0), (0, 0), (0, 0)]
     x, reconstructed = (np.pad(a, padding, constant_values=0.5) for a in (x, reconstructed))
     pairs = np.stack([np.reshape(a, (-1, columns, *shape)) for a in (x, reconstructed)], axis=1)
-    return _named_rows(grid(pairs.reshape(-1, *shape), columns), names, 2 * len(pairs))
+    return named_rows(grid(pairs.reshape(-1, *shape), columns), names, 2 * len(pairs))
 
 
-def _named_rows(picture: Image.Image, names: tuple[str, ...], rows: int) -> Image.Image:
+def named_rows(picture: Image.Image, names: tuple[str, ...], rows: int) -> Image.Image:
     """The picture with a margin, in which the names stand before its rows, in turn."""
     height = picture.height // rows
     font = ImageFont.load_default(min(16, max(8, height // 3)))
@@ -257,4 +257,37 @@ def curves(path: Path, rows: list[dict[str, Any]]) -> None:
     figure.text(0.5, 0.01, _WHY, ha="center", va="bottom", fontsize="small")
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def comparison(path: Path, names: list[str], numbers: dict[str, list[Any]]) -> None:
+    """Each run's log p(x) and ELBO with two standard errors, and its minutes.
+
+    Args:
+      path: of the picture.
+      names: of the runs.
+      numbers: from `vae_jax.run.comparison`.
+    """
+    figure, axes = plt.subplots(
+        1, 2, figsize=(11, 1.5 + 0.4 * len(names)), sharey=True, width_ratios=(3, 1)
+    )
+    place = np.arange(len(names))
+    for name, shift in ("log_likelihood", -0.12), ("elbo", 0.12):
+        if name in numbers:
+            values, errors = (
+                np.array(numbers[of], np.float64) for of in (name, f"{name}_error")
+            )  # None is NaN
+            title = {"log_likelihood": "log p(x)", "elbo": "ELBO"}[name]
+            axes[0].errorbar(values, place + shift, xerr=2 * errors, fmt="o", label=title)
+    axes[0].legend()
+    axes[0].set(xlabel="nats, test set, with two standard errors")
+    axes[0].set_yticks(place, [_written(name, i) for i, name in enumerate(names)])
+    axes[0].invert_yaxis()
+    axes[0].grid(alpha=0.3)
+    axes[1].barh(place, np.nan_to_num(np.array(numbers.get("minutes", place * 0), np.float64)))
+    axes[1].set(xlabel="minutes")
+    figure.tight_layout()
+    partial = path.with_name(f".{path.name}.partial.png")
+    figure.savefig(partial, dpi=100)
+    partial.replace(path)
     plt.close(figure)

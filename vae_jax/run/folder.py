@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +267,12 @@ def kind_in(folder: Path) -> kinds.Kind | None:
         return None
 
 
+def kind_among(arguments: Sequence[str]) -> kinds.Kind | None:
+    """The kind of the first run that a command's arguments name; None where it is on images."""
+    found = (kind_in(Path(a)) for a in arguments if not a.startswith("-"))
+    return next((kind for kind in found if kind is not None), None)
+
+
 def read_config_of(kind: kinds.Kind, folder: Path) -> dict[str, Any]:
     """The config.json of a run on data of a kind.
 
@@ -332,9 +338,15 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
       RunError: it cannot be written.
     """
+    text = json.dumps(_strict(value), indent=2, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Likewise bytes."""
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
-        partial.write_text(json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
+        partial.write_bytes(content)
         os.replace(partial, path)
 
 
@@ -344,8 +356,7 @@ def check_picture(path: Path) -> None:
 
     if path.suffix.lower() not in Image.registered_extensions():
         raise UsageError(f"--output={path} has no ending of a picture: name it, say, grid.png")
-    if not path.absolute().parent.is_dir():
-        raise RunError(f"cannot write {path}: make the folder {path.absolute().parent} first")
+    check_place(path)
 
 
 def check_output(path: Path, kind: kinds.Kind) -> None:
@@ -354,6 +365,11 @@ def check_output(path: Path, kind: kinds.Kind) -> None:
         raise UsageError(
             f"--output={path} has no ending of {kind.what}: name it, say, {kind.output}"
         )
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raises RunError for a file or folder in a folder that is not there."""
     if not path.absolute().parent.is_dir():
         raise RunError(f"cannot write {path}: make the folder {path.absolute().parent} first")
 
@@ -364,8 +380,10 @@ def save_picture(picture: Any, path: Path) -> None:
     Raises:
       RunError: it cannot be written.
     """
+    partial = path.with_name(f".{path.name}.partial{path.suffix}")
     with writing(path):
-        picture.save(path)
+        picture.save(partial)
+        os.replace(partial, path)
 
 
 def read_metrics(folder: Path, step: int) -> list[dict[str, Any]]:

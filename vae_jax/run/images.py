@@ -31,6 +31,7 @@ from vae_jax.run import (
     processes,
     training,
 )
+from vae_jax.run.data.dataset import spread
 from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.job import Job, open_job, streamed
 from vae_jax.run.model import make_optimizer, num_levels
@@ -327,7 +328,7 @@ def _draw(
         drawn = pictures.of_classes(class_key, job.model, params, test_x, test_label, num_classes)
         for name, picture in drawn.items():
             picture.save(job.output / name)
-    shown = batched.take((test_x, test_label), pictures.spread(len(test_x), 64))
+    shown = batched.take((test_x, test_label), spread(len(test_x), 64))
     drawn = pictures.of_images(picture_key, job.model, params, *shown)
     for name, picture in drawn.items():
         picture.save(job.output / name)

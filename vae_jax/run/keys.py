@@ -11,6 +11,7 @@ _NAMES = (
     "pictures",
     "evaluate again",
     "generate",
+    "codes",
     "impute",
     "validation pixels",
     "test pixels",

@@ -5,7 +5,6 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +23,8 @@ from vae_jax.run import (
     objective,
     training,
 )
-from vae_jax.run.errors import DataError, Diverged, Interrupted, UsageError
-from vae_jax.run.examples import Examples, Trained, restore
+from vae_jax.run.errors import Diverged, Interrupted, UsageError
+from vae_jax.run.examples import Examples, Trained, check_same, own, restore
 from vae_jax.run.options import Objective
 from vae_jax.run.plan import Plan
 
@@ -75,7 +74,7 @@ def _open(kind: kinds.Kind, chosen: Any, examples: Examples, prog: str, start: f
     chosen = _settled(kind, chosen, examples)
     output = chosen.run.output
     if chosen.run.resume and output is not None:
-        _check_same(kind, examples, folder.read_config_of(kind, output))
+        check_same(kind, examples, folder.read_config_of(kind, output))
         folder.lock(output)
     else:
         output = folder.create(output, examples.name, overwrite=chosen.run.overwrite)
@@ -127,16 +126,6 @@ def _settled(kind: kinds.Kind, chosen: Any, examples: Examples) -> Any:
         patience=math.ceil(kind.patience / steps) if of.patience is None else of.patience,
     )
     return dataclasses.replace(chosen, training=filled)
-
-
-def _check_same(kind: kinds.Kind, examples: Examples, config: Mapping[str, Any]) -> None:
-    """Raises DataError where the data are not those that the run saw."""
-    if examples.digest != config["digest"]:
-        raise DataError(
-            f"the {kind.noun} in {examples.source} are not those of the run: {examples.num:,} "
-            f"where it saw {config[f'num_{kind.noun}']:,}, or others. Name the place where those "
-            "are, or start a new run"
-        )
 
 
 def _train(job: _Job) -> training.Fitted:
@@ -239,11 +228,7 @@ def _conclude(job: _Job, fitted: training.Fitted) -> None:
 def evaluate(run: Path, where: str | None, num_samples: int, seed: int) -> None:
     """Measures a trained run on its test set again; writes evaluation.json."""
     trained = restore(run)
-    kind, chosen = trained.kind, trained.options
-    if where is not None:
-        chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, dataset=where))
-    examples = kind.parts.load(chosen)
-    _check_same(kind, examples, trained.config)
+    examples = own(trained, where)
     key = keys.of_run(seed)["evaluate again"]
     x, label = examples.test
     model, params = trained.model, trained.params

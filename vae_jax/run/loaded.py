@@ -1,51 +1,20 @@
 """A trained run in Python: NumPy arrays in and out, without its training data."""
 
-import functools
 import json
-import os
-from collections.abc import Callable, Iterator
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-import vae_jax
-from vae_jax.distributions.location import location
-from vae_jax.evaluation import batched
-from vae_jax.run import keys, measure, options
-from vae_jax.run.model import expected, num_levels
+from vae_jax.run import given, keys, measure, options
+from vae_jax.run.data import examples
+from vae_jax.run.model import expected
+from vae_jax.run.programs import Programs
 from vae_jax.run.restore import Trained, restore
-
-_BATCH = 512  # at most; of fewer examples the next power of two, so that few programs are compiled
-
-
-class Codes(NamedTuple):
-    """q(z|x) of images.
-
-    Attributes:
-      mean: [N, Z]; of a posterior without one, of flows, the point that its base's mean goes to.
-      scale: standard deviations [N, Z], of Gaussian posteriors of independent latents; else None.
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray | None
-
-
-class Scores(NamedTuple):
-    """How likely images are, in nats, each [N].
-
-    Attributes:
-      log_likelihood: log p(x), or log p(x|c), by importance sampling.
-      standard_error: of it, by the draws.
-      elbo: the bound.
-      reconstruction: log p(x|z), the mean over draws of q(z|x).
-    """
-
-    log_likelihood: np.ndarray
-    standard_error: np.ndarray
-    elbo: np.ndarray
-    reconstruction: np.ndarray
+from vae_jax.run.scores import Codes, Scores, Traversal
 
 
 class TrainedRun:
@@ -54,7 +23,10 @@ class TrainedRun:
     Images are bytes [N, H, W, C], or floats in [0, 1]; of one channel, [N, H, W] too. They are
     binarised or dequantised as in the run, by noise that `seed` and the image's place in the array
     decide. Of a conditional run every method takes labels: a class by its name or number for all,
-    or one for each. Each program is compiled once for a size of batch.
+    or one for each. Each program is compiled once for a size of batch. Images may be anything with
+    `shape` and `dtype` that is read by `images[rows]`; they are read while the device is at those
+    before. Pictures, of which there may be too many to hold, go into `out`, where that is given, by
+    `out[rows] = pictures`, such as np.lib.format.open_memmap(...). `progress` shows a bar.
 
     Attributes:
       model: the `vae_jax.VAE`.
@@ -64,6 +36,7 @@ class TrainedRun:
       results: what results.json says; None while the run trains.
       classes: their names; empty of data without.
       image_shape: (H, W, C).
+      config: what config.json says.
       step: of the checkpoint.
     """
 
@@ -72,29 +45,60 @@ class TrainedRun:
         self.options, self.results = trained.options, results
         self.classes: tuple[str, ...] = tuple(trained.classes)
         self.image_shape: tuple[int, ...] = tuple(trained.config["image_shape"])
+        self.config = trained.config
         self._observe, self._likelihood = trained.observe, trained.likelihood
-        self._measures: dict[tuple[int, int], Callable[..., Any]] = {}
+        self._programs = Programs(trained.model, trained.params, picture)
 
-    def encode(self, images: Any, label: Any = None, *, seed: int = 0) -> Codes:
-        """The codes of images.
+    def data(self, split: str = "test", where: str | None = None) -> examples.Examples:
+        """A split of the run's own data, which are read now: images, their labels and places.
+
+        Args:
+          split: train, validation or test.
+          where: they lie, if they have moved.
+
+        Raises:
+          DataError: they are not there, or are others.
+        """
+        return examples.own(self.config, split, options.UsedData(data=where))
+
+    def encode(
+        self,
+        images: Any,
+        label: Any = None,
+        *,
+        num_draws: int = 0,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> Codes:
+        """The codes of images, and `num_draws` draws of each one's posterior.
 
         Raises:
           TypeError: images of another type than the run's; labels of a run without, or none.
           ValueError: another shape, values outside [0, 1], or a label that there is not.
         """
+        if num_draws < 0:
+            raise ValueError(f"num_draws is {num_draws}: give 0 or more")
         x, label = self._checked(images, seed), self._labels(label, len(images))
-        mean, scale = self._in_batches(self._codes, (x, label), len(x))
-        return Codes(mean, scale)
+        name = "codes" if progress else ""
+        return self._programs.codes(x, label, num_draws=num_draws, seed=seed, name=name)
 
-    def reconstruct(self, images: Any, label: Any = None, *, seed: int = 0) -> np.ndarray:
+    def reconstruct(
+        self,
+        images: Any,
+        label: Any = None,
+        *,
+        seed: int = 0,
+        out: Any = None,
+        progress: bool = False,
+    ) -> Any:
         """What is left of images after encoding and decoding, [N, H, W, C] in [0, 1].
 
         Raises:
           TypeError, ValueError: as `encode`.
         """
         x, label = self._checked(images, seed), self._labels(label, len(images))
-        pictures: np.ndarray = self._in_batches(self._reconstructed, (x, label), len(x))
-        return pictures
+        name = "reconstructions" if progress else ""
+        return self._programs.reconstructions(x, label, name=name, out=out)
 
     def decode(self, z: Any, label: Any = None) -> np.ndarray:
         """The pictures that codes [N, Z] stand for, [N, H, W, C] in [0, 1].
@@ -105,130 +109,131 @@ class TrainedRun:
         """
         z = np.asarray(z, np.float32)
         size = self.options.model.latent_dim
-        if z.ndim != 2 or z.shape[1] != size:
+        if z.ndim != 2 or z.shape[1] != size or not len(z):
             raise ValueError(f"z has shape {z.shape}: give codes [N, {size}]")
-        label = self._labels(label, len(z))
-        pictures: np.ndarray = self._in_batches(self._decoded, (z, label), len(z))
-        return pictures
+        return self._programs.decoded(z, self._labels(label, len(z)))
 
-    def generate(self, num: int = 1, label: Any = None, *, seed: int = 0) -> np.ndarray:
-        """Pictures of draws from the prior, [num, H, W, C] in [0, 1].
+    def interpolate(
+        self, start: Any, end: Any, steps: int = 9, label: Any = None, *, seed: int = 0
+    ) -> np.ndarray:
+        """Pictures along the straight line from one image's code to another's, both included.
+
+        Args:
+          start: [H, W, C].
+          end: likewise.
+          steps: pictures, 2 at least.
+          label: of a conditional run, one for all, or one for each picture.
+          seed: of the noise.
+
+        Returns:
+          [steps, H, W, C] in [0, 1].
 
         Raises:
-          TypeError: labels of a run without, or none.
-          ValueError: num is less than 1, or a label that there is not.
+          TypeError, ValueError: as `encode`; or steps is less than 2.
+        """
+        if steps < 2:
+            raise ValueError(f"steps is {steps}: a line with both its ends has 2 pictures at least")
+        label = self._labels(label, steps)
+        ends = None if label is None else label[[0, -1]]
+        first, last = self.encode(np.stack([start, end]), ends, seed=seed).mean
+        z = np.linspace(first, last, steps)
+        if self.options.model.posterior == "power_spherical":  # along the sphere's great circle
+            z /= np.linalg.norm(z, axis=1, keepdims=True)
+        return self.decode(z, label)
+
+    def traverse(
+        self, images: Any, label: Any = None, *, steps: int = 9, of: int = 0, seed: int = 0
+    ) -> Traversal:
+        """Pictures of an image whose latents are changed, one at a time.
+
+        A latent is used where its mean varies by more than 0.01 over the images (active units of
+        Burda et al. 2016). Each goes from the 1 % to the 99 % quantile of these means; the others
+        stay as the image has them.
+
+        Args:
+          images: [N, H, W, C] of the data, a hundred or more.
+          label: of a conditional run, one for all, or one for each image.
+          steps: pictures of each latent, 2 at least.
+          of: row of the image to change.
+          seed: of the noise.
+
+        Raises:
+          TypeError, ValueError: as `encode`; steps is less than 2, or there is no such row.
+        """
+        if steps < 2 or not 0 <= of < len(images):
+            raise ValueError(
+                f"steps is {steps} and of is {of}: give 2 or more, and one of {len(images)} rows"
+            )
+        label = self._labels(label, len(images))
+        mean = self.encode(images, label, seed=seed).mean
+        variance = mean.var(axis=0)
+        latents = np.argsort(-variance)[: (variance > 0.01).sum()]
+        low, high = np.quantile(mean[:, latents], [0.01, 0.99], axis=0)
+        values = np.linspace(low, high, steps, axis=1)
+        if not len(latents):
+            return Traversal(latents, values, np.zeros((0, steps, *self.image_shape), np.float32))
+        z = np.tile(mean[of], (len(latents), steps, 1))
+        np.put_along_axis(z, latents[:, None, None], values[..., None], axis=2)
+        own = None if label is None else label[of]
+        pictures = self.decode(z.reshape(-1, z.shape[-1]), own)
+        return Traversal(latents, values, pictures.reshape(*values.shape, *self.image_shape))
+
+    def generate(
+        self,
+        num: int = 1,
+        label: Any = None,
+        *,
+        temperature: float = 1.0,
+        seed: int = 0,
+        out: Any = None,
+        progress: bool = False,
+    ) -> Any:
+        """Pictures of draws from the prior, [num, H, W, C] in [0, 1].
+
+        Args:
+          num: of pictures.
+          label: of a conditional run.
+          temperature: what the prior's standard deviation is multiplied by, below 1 for pictures
+            that are more alike and less odd; of Gaussian priors, their mixtures and flows.
+          seed: of the draws. The first of many are those of few.
+          out: see above.
+          progress: likewise.
+
+        Raises:
+          TypeError: labels of a run without, or none; a temperature of a prior that has none.
+          ValueError: num is less than 1, the temperature not positive, or a label that there is
+            not.
         """
         if num < 1:
             raise ValueError(f"num is {num}: give 1 or more")
-        label, key = self._labels(label, num), keys.of_run(seed)["generate"]
-        # A draw's key is that of its place: the first of many are those of few.
-        place = np.arange(num, dtype=np.int32)
-        drawn = functools.partial(self._drawn, key)
-        pictures: np.ndarray = self._in_batches(drawn, (place, label), num)
-        return pictures
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}: give a positive number")
+        name = "pictures" if progress else ""
+        how: dict[str, Any] = {"temperature": temperature, "seed": seed, "name": name, "out": out}
+        return self._programs.drawn(num, self._labels(label, num), **how)
 
     def score(
-        self, images: Any, label: Any = None, *, num_samples: int = 500, seed: int = 0
+        self,
+        images: Any,
+        label: Any = None,
+        *,
+        num_samples: int = 500,
+        seed: int = 0,
+        progress: bool = False,
     ) -> Scores:
-        """How likely images are, each by `num_samples` draws: the odd ones are those of the least.
+        """How likely images are, each by `num_samples` draws; see `typicality` for which are odd.
 
         Raises:
           TypeError, ValueError: as `encode`; or num_samples is less than 2.
         """
         x, label = self._checked(images, seed), self._labels(label, len(images))
-        key = keys.of_run(seed)["evaluation"]
-        batch_size, chunk_size = batched.split(
-            key, self.model, self.params, x, label, num_samples=num_samples
-        )
-        of = num_samples, chunk_size
-        if of not in self._measures:
-            self._measures[of] = measure.measure_batch(self.model, *of)
-        parts = []
-        for i, rows in enumerate(batched.rows_of(len(x), batch_size)):
-            batch = batched.take((x, label), rows)
-            bound, estimate, *_ = self._measures[of](
-                self.params, jax.random.fold_in(key, i), *batch
-            )
-            parts.append(
-                jax.device_get(
-                    Scores(
-                        estimate.value, estimate.standard_error, bound.value, bound.log_likelihood
-                    )
-                )
-            )
-        scores: Scores = batched.joined(parts, len(x))
-        return scores
-
-    @functools.cached_property
-    def _codes(self) -> Callable[..., Any]:
-        @jax.jit
-        def codes(params: Any, x: jax.Array, label: Any) -> tuple[jax.Array, Any]:
-            posterior = self.model.encode(params, x, label)
-            gaussian = isinstance(posterior, vae_jax.Normal)
-            return location(posterior), posterior.scale if gaussian else None
-
-        return codes
-
-    @functools.cached_property
-    def _reconstructed(self) -> Callable[..., Any]:
-        return jax.jit(
-            lambda params, x, label: expected(vae_jax.reconstruct(self.model, params, x, label))
-        )
-
-    @functools.cached_property
-    def _decoded(self) -> Callable[..., Any]:
-        return jax.jit(lambda params, z, label: expected(self.model.decode(params, z, label)))
-
-    @functools.cached_property
-    def _drawn_of_places(self) -> Callable[..., Any]:
-        @jax.jit
-        def drawn(params: Any, key: jax.Array, place: jax.Array, label: Any) -> jax.Array:
-            def one(place: jax.Array, label: Any) -> jax.Array:
-                own = jax.random.fold_in(key, place)
-                return expected(vae_jax.generate(own, self.model, params, (), label))
-
-            return jax.vmap(one)(place, label)
-
-        return drawn
-
-    def _drawn(self, key: jax.Array, params: Any, place: jax.Array, label: Any) -> jax.Array:
-        pictures: jax.Array = self._drawn_of_places(params, key, place, label)
-        return pictures
-
-    def _in_batches(self, of_batch: Callable[..., Any], arrays: Any, num: int) -> Any:
-        size = min(_BATCH, 1 << (num - 1).bit_length())
-        parts = [
-            jax.device_get(of_batch(self.params, *batched.take(arrays, rows)))
-            for rows in batched.rows_of(num, size)
-        ]
-        return batched.joined(parts, num)
+        name = f"log p(x), {num_samples} draws" if progress else ""
+        return self._programs.scores(x, label, num_samples=num_samples, seed=seed, name=name)
 
     def _checked(self, images: Any, seed: int) -> measure.Observed:
         """The images as the model sees them, when they are asked for."""
         options.check_seed(seed)
-        if not hasattr(images, "shape"):
-            images = np.asarray(images)
-        if images.ndim == 3 and self.image_shape[-1] == 1:
-            images = images[..., None]
-        if len(images.shape) != 4 or tuple(images.shape[1:]) != self.image_shape or not len(images):
-            sizes = ", ".join(map(str, self.image_shape))
-            raise ValueError(f"images have shape {tuple(images.shape)}: give [N, {sizes}]")
-        if images.dtype != np.uint8:
-            if not np.issubdtype(images.dtype, np.floating):
-                raise TypeError(
-                    f"images have dtype {images.dtype}: give bytes, uint8, or floats in [0, 1]"
-                )
-            if num_levels(self._likelihood) == 256:
-                raise TypeError(
-                    f"images have dtype {images.dtype} but the run's likelihood, "
-                    f"{self._likelihood}, is of bytes: give uint8"
-                )
-            for piece in _pieces(images):
-                if not ((piece >= 0) & (piece <= 1)).all():  # NaN too
-                    raise ValueError(
-                        f"images have values from {piece.min()} to {piece.max()}: give floats in "
-                        "[0, 1], or bytes"
-                    )
+        images = given.checked(images, self.image_shape, self._likelihood)
         key = keys.of_run(seed)["pictures"]
         return measure.Observed(self._observe, images, key)
 
@@ -238,47 +243,23 @@ class TrainedRun:
             if label is not None:
                 raise TypeError("a label was given but the run is unconditional: leave it out")
             return None
-        names = f"one of {', '.join(self.classes[:20])}{', ...' * (len(self.classes) > 20)}"
-        if label is None:
-            raise TypeError(f"the run is conditional: give a label, {names}")
-        each = [label] if isinstance(label, str) or np.ndim(label) == 0 else list(label)
-        numbers = [
-            self.classes.index(one) if isinstance(one, str) and one in self.classes else one
-            for one in each
-        ]
-        for one in numbers:
-            if not isinstance(one, int | np.integer) or not 0 <= one < len(self.classes):
-                raise ValueError(f"label {one!r} is no class of the run: give {names}")
-        if len(numbers) not in (1, num):
-            raise ValueError(f"{len(numbers)} labels of {num}: give one for all, or one for each")
-        return np.broadcast_to(np.asarray(numbers, np.int32), num)
+        return given.numbered(label, num, self.classes)
 
 
-def _pieces(images: Any) -> Iterator[np.ndarray]:
-    for start in range(0, len(images), 1000):
-        yield np.asarray(images[start : start + 1000])
+def picture(likelihood: Any) -> jax.Array:
+    """What a likelihood expects, [*b, H, W, C], within [0, 1], which a density's mean may leave."""
+    return jnp.clip(expected(likelihood), 0.0, 1.0)
 
 
-def load(run: str | os.PathLike[str]) -> TrainedRun:
-    """A run by its folder: its newest checkpoint, to encode, decode, generate and score with.
+def load_images(folder: Path) -> TrainedRun:
+    """A run on images by its folder; see `load`."""
+    return TrainedRun(restore(folder), results_of(folder))
 
-    The training data are not read, and a run that is still training can be looked at.
 
-    Args:
-      run: folder of the run.
-
-    Returns:
-      A `TrainedRun`.
-
-    Raises:
-      UsageError: the folder holds no run.
-      RunError: its checkpoint is of other data.
-      CheckpointError: it holds no checkpoint that can be read.
-    """
-    folder = Path(run)
-    trained = restore(folder)
+def results_of(folder: Path) -> dict[str, Any] | None:
+    """What results.json of a run says; None where it is not there yet."""
     try:
-        results = json.loads((folder / "results.json").read_text())
+        results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     except (OSError, ValueError):  # not yet, or half written
-        results = None
-    return TrainedRun(trained, results)
+        return None
+    return results

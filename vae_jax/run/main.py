@@ -11,6 +11,13 @@ COMMANDS = {
     "mnist": "a VAE on MNIST, Fashion-MNIST, binarized MNIST or scikit-learn's digits",
     "generate": "images, rows or cells from a trained run: draws, of a class, images as another",
     "evaluate": "log p(x) of a trained run's test set, with as many draws as asked for",
+    "embed": "the codes of images or rows by a trained run, as a file",
+    "score": "how likely images or rows are to a trained run, and which are odd",
+    "reconstruct": "images after encoding and decoding, as files or one picture",
+    "interpolate": "the pictures between two, along a line between their codes",
+    "traverse": "what each latent of a trained run does to a picture",
+    "compare": "several runs: the settings that differ, numbers with errors, minutes",
+    "export": "encoder and decoder as StableHLO, for where only jax is, or safetensors",
     "impute": "a table or sequences whose holes are filled by a run on such",
 }
 
@@ -37,7 +44,7 @@ def run(name: str, prog: str) -> None:
 
 def _choose(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        lines = (f"  {name:10s}{what}" for name, what in COMMANDS.items())
+        lines = (f"  {name:12s}{what}" for name, what in COMMANDS.items())
         print(_HELP.format(commands="\n".join(lines)), end="")
     elif arguments[0] == "--version":
         import vae_jax

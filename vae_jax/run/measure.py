@@ -1,5 +1,6 @@
 """What a run measures: on its validation set after each epoch, on its test set at the end."""
 
+import functools
 import hashlib
 import importlib.metadata
 import math
@@ -47,12 +48,7 @@ class Observed:
     """
 
     def __init__(self, observe: Any, images: Any, key: jax.Array) -> None:
-        def of_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
-            keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
-            x: jax.Array = jax.vmap(observe)(keys, images)
-            return x
-
-        self._images, self._of_rows = images, jax.jit(of_rows)
+        self._images, self._key, self._of_rows = images, key, _of_rows(observe)
         self.shape: tuple[int, ...] = tuple(images.shape)
         one = jax.ShapeDtypeStruct(self.shape[1:], jax.dtypes.canonicalize_dtype(images.dtype))
         self.dtype = np.dtype(jax.eval_shape(observe, key, one).dtype)
@@ -62,8 +58,23 @@ class Observed:
 
     def __getitem__(self, index: Any) -> jax.Array:
         rows = np.arange(len(self))[index]
-        x: jax.Array = self._of_rows(jnp.asarray(self._images[rows]), jnp.asarray(rows, jnp.int32))
+        x: jax.Array = self._of_rows(
+            self._key, jnp.asarray(self._images[rows]), jnp.asarray(rows, jnp.int32)
+        )
         return x
+
+
+@functools.lru_cache
+def _of_rows(observe: Any) -> Any:
+    """(key, images, rows) -> x, compiled once for all images that are observed so."""
+
+    @jax.jit
+    def of_rows(key: jax.Array, images: jax.Array, rows: jax.Array) -> jax.Array:
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+        x: jax.Array = jax.vmap(observe)(keys, images)
+        return x
+
+    return of_rows
 
 
 def measure(

@@ -12,11 +12,6 @@ from vae_jax.run import classifier, conditional, figures
 from vae_jax.run.model import expected
 
 
-def spread(num: int, most: int) -> np.ndarray:
-    """Rows of a set of `num` to show, `most` at most, evenly spaced: folders lie class by class."""
-    return np.arange(min(num, most)) * num // min(num, most)
-
-
 def of_images(
     key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, label: jax.Array | None
 ) -> dict[str, Image.Image]:

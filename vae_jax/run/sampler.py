@@ -1,5 +1,6 @@
 """A prior for a trained model that fits where its codes lie."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -80,3 +81,31 @@ def with_fitted_prior(
     """
     mixture = fit_mixture(codes(key, model, params, x), seed)
     return model._replace(prior=lambda params, label=None: mixture)
+
+
+def tempered(model: vae_jax.VAE, temperature: float) -> vae_jax.VAE:
+    """The model, whose prior's standard deviation is multiplied by a temperature.
+
+    Of a mixture that of each component, of a flow that of its base.
+
+    Args:
+      model: the VAE.
+      temperature: below 1 for draws that are less odd.
+
+    Raises:
+      TypeError: when the prior is asked for, if it has no standard deviation.
+    """
+
+    def scaled(prior: Any) -> Any:
+        match prior:
+            case vae_jax.Normal():
+                return dataclasses.replace(prior, scale=temperature * prior.scale)
+            case vae_jax.MultivariateNormal():
+                return dataclasses.replace(prior, scale_tril=temperature * prior.scale_tril)
+            case vae_jax.Mixture():
+                return dataclasses.replace(prior, components=scaled(prior.components))
+            case vae_jax.Flow():
+                return dataclasses.replace(prior, base=scaled(prior.base))
+        raise TypeError(f"a prior of {type(prior).__name__} has no temperature: leave it out")
+
+    return model._replace(prior=lambda params, label=None: scaled(model.prior(params, label)))

@@ -36,6 +36,7 @@ def load(chosen: table_options.Options) -> examples.Examples:
         said={"columns": {column.name: column.kind for column in table.columns}},
         lines=tuple(lines),
         notes=table.notes,
+        places=table.places,
     )
 
 
@@ -89,6 +90,16 @@ def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: 
     figures.marginals(output / "marginals.png", real, made, tables.learned(columns))
 
 
+def with_classes(values: np.ndarray, draws: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Rows [N, D] whose classes are the most frequent ones of draws [M, N, D]."""
+    found = values.copy()
+    for i, column in enumerate(tables.learned(tables.from_json(config["columns"]))):
+        if column.num_classes:
+            counts = np.stack([(draws[..., i] == k).sum(0) for k in range(column.num_classes)])
+            found[:, i] = counts.argmax(0)
+    return found
+
+
 def fill(
     key: jax.Array, trained: examples.Trained, path: Path, num_samples: int
 ) -> tuple[Any, list[str]]:
@@ -107,12 +118,7 @@ def fill(
         quantiles=(0.5,),
         num_draws=_DRAWS,
     )
-    values = found.quantiles[0].copy()
-    for i, column in enumerate(tables.learned(columns)):
-        if column.num_classes:
-            codes = found.draws[..., i].astype(np.int64)
-            counts = np.stack([(codes == k).sum(0) for k in range(column.num_classes)])
-            values[:, i] = counts.argmax(0)
+    values = with_classes(found.quantiles[0], found.draws, trained.config)
     guess = tables.decode(np.where(np.isnan(x), values, x), columns)
     for column in columns:
         if column.kind != "left out" and column.name in frame.columns:

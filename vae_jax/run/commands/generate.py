@@ -1,5 +1,6 @@
 """Images from a trained run: draws from the prior, of a class, or test images in another class."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vae_jax.run import command, folder, kinds, options
+from vae_jax.run import command, folder, kinds, options, output
 from vae_jax.run.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Draws images from a trained run and writes them as one picture."""
+    """Draws images from a trained run and writes them as one picture, as files, or as an array.
+
+    A picture, such as .png, is a grid. A folder gets a PNG file for each image, 00000.png and so
+    on, as measures of samples read them; a .npz file bytes `images` [N, H, W, C], and `label` of a
+    conditional run; a .npy file the bytes alone. These are drawn batch by batch, each by a key of
+    its own: the first of many are those of few.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
@@ -32,8 +39,11 @@ class Options:
     """Where the codes of new images are drawn from: the model's prior, or a mixture of up to ten
     Gaussians, fitted to the codes of the run's own training images, up to 10,000, which it reads
     again. Draws of N(0, I) may fall where no code lies; those of the mixture do not."""
+    temperature: float = 1.0
+    """What the standard deviation of codes is multiplied by: below 1 images are more alike and less
+    odd. Of a mixture it is that of each part, of a flow that of what it bends."""
     output: Path = Path("grid.png")
-    """The picture; PNG, or what else its name's ending says."""
+    """A picture, PNG or what else its name's ending says; a new folder, or a .npz or .npy file."""
     data: str | None = None
     """With --reconstruct-as or --sampler=mixture: where the run's own data lie, if they have
     moved."""
@@ -43,7 +53,7 @@ class Options:
 
 @dataclass(frozen=True)
 class ExampleOptions:
-    """Draws rows from a run on a table, or cells from a run on counts, and writes them as one."""
+    """Draws rows of a table, cells or sequences from a run on such, and writes them as one file."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
@@ -53,23 +63,23 @@ class ExampleOptions:
     """Of a run with a --condition: the one to draw; each as often as in training when not given."""
     output: Path | None = None
     """A table with the columns of the run's, .csv, .parquet or .feather; synthetic.csv when not
-    given. Of counts .h5ad, .npz, .mtx or .mtx.gz, with the genes of the run's; cells.h5ad."""
+    given. Of counts .h5ad, .npz, .mtx or .mtx.gz, with the genes of the run's; cells.h5ad. Of
+    sequences .jsonl; sequences.jsonl."""
     seed: int = 0
     """Of the draws."""
 
 
 def main(arguments: Sequence[str], prog: str) -> None:
-    named = (folder.kind_in(Path(a)) for a in arguments if not a.startswith("-"))
-    kind = next((found for found in named if found is not None), None)
-    if kind is not None:
+    if (kind := folder.kind_among(arguments)) is not None:
         generate_examples(kind, command.parse(ExampleOptions, arguments, prog=prog))
         return
     chosen = command.parse(Options, arguments, prog=prog)
     options.check_at_least(1, num=1 if chosen.num is None else chosen.num)
-    folder.check_picture(chosen.output)
+    output.check_pictures(chosen.output)
     config = folder.read_config(chosen.run)
     check_sampler(chosen, config)
     check_label(chosen, config)
+    check_temperature(chosen, config)
     options.check_seed(chosen.seed)
     every = chosen.label == "all" and "all" not in folder.classes(config)
     if chosen.label == "all" and not every:
@@ -78,7 +88,11 @@ def main(arguments: Sequence[str], prog: str) -> None:
 
     from vae_jax.run.restore import restore  # after the options, as it brings JAX
 
-    picture = draw(chosen, num, restore(chosen.run), every=every)
+    trained = restore(chosen.run)
+    if not output.is_picture(chosen.output):
+        draw_files(chosen, num, trained, every=every)
+        return
+    picture = draw(chosen, num, trained, every=every)
     folder.save_picture(picture, chosen.output)
     print(f"picture: {chosen.output}")
 
@@ -87,8 +101,8 @@ def generate_examples(kind: kinds.Kind, chosen: ExampleOptions) -> None:
     """Writes examples from a run on data that are no images."""
     options.check_at_least(1, num=1 if chosen.num is None else chosen.num)
     options.check_seed(chosen.seed)
-    output = Path(kind.output) if chosen.output is None else chosen.output
-    folder.check_output(output, kind)
+    path = Path(kind.output) if chosen.output is None else chosen.output
+    folder.check_output(path, kind)
     config = folder.read_config_of(kind, chosen.run)
     num = config[f"num_{kind.noun}"] if chosen.num is None else chosen.num
 
@@ -96,10 +110,10 @@ def generate_examples(kind: kinds.Kind, chosen: ExampleOptions) -> None:
 
     key, trained = keys.of_run(chosen.seed)["generate"], examples.restore(chosen.run)
     made, notes = examples.generate(key, trained, num, chosen.label, chosen.seed)
-    kind.parts.write(made, output)
+    kind.parts.write(made, path)
     for note in notes:
         print(f"note: {note}")
-    print(f"{kind.noun}: {output}, {num:,}")
+    print(f"{kind.noun}: {path}, {num:,}")
 
 
 def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
@@ -110,9 +124,8 @@ def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
     from vae_jax.run import conditional, figures, keys
     from vae_jax.run.model import expected
 
-    key, model, params = keys.of_run(chosen.seed)["generate"], trained.model, trained.params
-    if chosen.sampler == "mixture":
-        model = with_fitted_prior(chosen, trained)
+    key, params = keys.of_run(chosen.seed)["generate"], trained.params
+    model = with_prior(chosen, trained)
     if chosen.reconstruct_as is not None:
         return reconstructed_as(chosen, num, trained)
     if every:
@@ -121,6 +134,33 @@ def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
     label = None if chosen.label is None else jnp.int32(trained.classes.index(chosen.label))
     likelihood = vae_jax.generate(key, model, params, num, label)
     return figures.grid(expected(likelihood), min(num, round(num**0.5)))
+
+
+def draw_files(chosen: Options, num: int, trained: "Trained", *, every: bool) -> None:
+    """Writes the images that the options ask for as files or an array; of `every` class `num`."""
+    import numpy as np
+
+    from vae_jax.run.loaded import TrainedRun
+
+    run = TrainedRun(trained._replace(model=with_prior(chosen, trained)), None)
+    label: Any = chosen.label
+    if every:
+        label, num = np.repeat(trained.classes, num).tolist(), num * len(trained.classes)
+    columns = {} if label is None else {"label": np.broadcast_to(np.array(label), num)}
+    shape = (num, *run.image_shape)
+    with output.pictures(chosen.output, shape, columns=columns) as out:
+        run.generate(num, label, seed=chosen.seed, out=out, progress=True)
+    print(f"images: {chosen.output}, {num:,}")
+
+
+def with_prior(chosen: Options, trained: "Trained") -> Any:
+    """The run's model with the prior that the options draw from."""
+    from vae_jax.run import sampler
+
+    model = trained.model
+    if chosen.sampler == "mixture":
+        model = with_fitted_prior(chosen, trained)
+    return model if chosen.temperature == 1 else sampler.tempered(model, chosen.temperature)
 
 
 def with_fitted_prior(chosen: Options, trained: "Trained") -> Any:
@@ -155,6 +195,24 @@ def check_sampler(chosen: Options, config: dict[str, Any]) -> None:
         )
 
 
+def check_temperature(chosen: Options, config: dict[str, Any]) -> None:
+    """Raises UsageError for a temperature that is none, or of what has no standard deviation."""
+    if not 0 < chosen.temperature < math.inf:
+        raise UsageError(f"--temperature is {chosen.temperature}: it must be positive, and finite")
+    if chosen.temperature == 1:
+        return
+    if chosen.reconstruct_as is not None:
+        raise UsageError(
+            f"--temperature is of draws and --reconstruct-as={chosen.reconstruct_as} draws no "
+            "codes: leave it out"
+        )
+    if config["options"]["model"].get("posterior") == "power_spherical":
+        raise UsageError(
+            f"--temperature is {chosen.temperature} but the codes of {chosen.run} are unit "
+            "vectors, which have none: leave it out"
+        )
+
+
 def check_label(chosen: Options, config: dict[str, Any]) -> None:
     """Raises UsageError for a label that the run cannot use, before anything is compiled."""
     asked = {"--label": chosen.label, "--reconstruct-as": chosen.reconstruct_as}
@@ -172,6 +230,11 @@ def check_label(chosen: Options, config: dict[str, Any]) -> None:
             f"{chosen.run} is a conditional run: give --label or --reconstruct-as, {classes}, or "
             "--label=all"
         )
+    if chosen.reconstruct_as is not None and not output.is_picture(chosen.output):
+        raise UsageError(
+            f"--reconstruct-as makes one picture but --output is {chosen.output}: name it, say, "
+            "grid.png"
+        )
     if len(given) == 2:
         raise UsageError(
             "--label draws new images and --reconstruct-as changes those of the test set: give one "
@@ -188,13 +251,14 @@ def reconstructed_as(chosen: Options, num: int, trained: "Trained") -> Any:
     import jax.numpy as jnp
 
     import vae_jax
-    from vae_jax.run import classifier, conditional, data, figures, measure, pictures
+    from vae_jax.run import classifier, conditional, data, figures, measure
+    from vae_jax.run.data.dataset import spread
     from vae_jax.run.model import expected
 
     assert chosen.reconstruct_as is not None
     where = options.moved(trained.options.data, chosen.data)
     dataset = conditional.labelled(data.load_of_run(trained.config, where))
-    rows = pictures.spread(len(dataset.test.images), num)
+    rows = spread(len(dataset.test.images), num)
     # All are binarised, so that each is as the run's results have it.
     x = measure.observed(trained.observe, dataset.test.images, "test")[rows]
     label_now = jnp.asarray(dataset.test.labels[rows])

@@ -9,7 +9,7 @@ from vae_jax.run.data import named, remote
 from vae_jax.run.data.dataset import Dataset, Found, Split, assemble
 from vae_jax.run.errors import DataError, UsageError
 
-__all__ = ["Dataset", "Split", "load", "load_of_run"]
+__all__ = ["Dataset", "Split", "load", "load_of_run", "read"]
 
 
 def load_of_run(
@@ -59,16 +59,39 @@ def load(
     if chosen.dataset.startswith("tfds:"):
         from vae_jax.run.data import tfds
 
-        unused = ("test", "labels", "images_key", "labels_key")
-        _check_unused(chosen, chosen.dataset, "prepared by TFDS", *unused)
-        name = chosen.dataset.removeprefix("tfds:")
+        name = _of_tfds(chosen)
         return tfds.load(name, chosen, stream=stream, by_position=by_position)
     path = Path(remote.local(chosen.dataset))
     parts = _parts(path, chosen.test, chosen)
     return assemble(path.absolute().stem, str(path), parts, by_position=by_position)
 
 
-def _parts(path: Path, test: Path | None, chosen: options.OwnData) -> dict[str, Found]:
+def read(chosen: options.OwnData, *, channels: int = 1) -> dict[str, Found]:
+    """What is there, by the split it is of, unassembled: `all`, or `train` and the others.
+
+    Args:
+      chosen: the options.
+      channels: of pictures, so many at least.
+
+    Raises:
+      DataError, UsageError: as `load`.
+    """
+    if chosen.dataset.startswith("tfds:"):
+        from vae_jax.run.data import tfds
+
+        return tfds.read(_of_tfds(chosen), chosen, stream=False)[0]
+    return _parts(Path(chosen.dataset), chosen.test, chosen, channels)
+
+
+def _of_tfds(chosen: options.OwnData) -> str:
+    unused = ("test", "labels", "images_key", "labels_key")
+    _check_unused(chosen, chosen.dataset, "prepared by TFDS", *unused)
+    return chosen.dataset.removeprefix("tfds:")
+
+
+def _parts(
+    path: Path, test: Path | None, chosen: options.OwnData, channels: int = 1
+) -> dict[str, Found]:
     """What is found, by the split it is of: `all`, or `train` and the others."""
     from vae_jax.run.data import arrays, pictures
 
@@ -79,7 +102,7 @@ def _parts(path: Path, test: Path | None, chosen: options.OwnData) -> dict[str, 
         )
     if of_pictures:
         _check_unused(chosen, path, "a folder", "images_key", "labels_key", "labels", "data_dir")
-        reading = pictures.Reading(chosen.image_size, chosen.background)
+        reading = pictures.Reading(chosen.image_size, chosen.background, channels)
         return pictures.read_folder(path, reading, test)
     _check_unused(chosen, path, "an array", "image_size", "background", "data_dir")
 

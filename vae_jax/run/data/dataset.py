@@ -1,9 +1,11 @@
 """What every source of images becomes: three splits, whose members follow from their content."""
 
+import functools
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +47,8 @@ class Dataset(NamedTuple):
       num_images: of all that was found.
       binary: whether every value is 0 or 255.
       notes: lines for the user: what was read how, what was left out.
+      places: of each split, where its images are from: files' paths in their folder, or rows of
+        their array; empty where that is not known.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Dataset(NamedTuple):
     num_images: int = 0
     binary: bool = False
     notes: tuple[str, ...] = ()
+    places: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -82,6 +87,7 @@ class Found(NamedTuple):
       hashes: uint64 [N], of each image's content.
       binary: as in `Dataset`.
       notes: as in `Dataset`.
+      places: [N], the files' paths in their folder; None of an array's rows.
     """
 
     images: Any
@@ -89,13 +95,20 @@ class Found(NamedTuple):
     hashes: np.ndarray
     binary: bool = False
     notes: tuple[str, ...] = ()
+    places: np.ndarray | None = None
 
 
 def content_hash(item: np.ndarray) -> int:
     """64 bits of an image's shape, type and values."""
-    header = f"{item.shape}{item.dtype.str}".encode()
-    content = hashlib.blake2b(item.tobytes(), digest_size=8, key=header[:64])
+    content = _keyed(item.shape, item.dtype).copy()
+    content.update(item.tobytes())
     return int.from_bytes(content.digest(), "big")
+
+
+@functools.lru_cache
+def _keyed(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    header = f"{shape}{dtype.str}".encode()
+    return hashlib.blake2b(digest_size=8, key=header[:64])
 
 
 def digest_of(*arrays: np.ndarray) -> str:
@@ -105,6 +118,11 @@ def digest_of(*arrays: np.ndarray) -> str:
         content.update(f"{array.shape}{array.dtype.str}".encode())
         content.update(np.ascontiguousarray(array).data)
     return content.hexdigest()
+
+
+def spread(num: int, most: int) -> np.ndarray:
+    """Rows of a set of `num` to show, `most` at most, evenly spaced: folders lie class by class."""
+    return np.arange(min(num, most)) * num // min(num, most)
 
 
 def take(images: Any, rows: np.ndarray) -> Any:
@@ -220,6 +238,10 @@ def assemble(
         num_images=sum(len(part.hashes) for part in parts.values()),
         binary=all(part.binary for part in parts.values()),
         notes=tuple(notes),
+        places={
+            part: rows if found.places is None else found.places[rows]
+            for part, (found, rows) in chosen.items()
+        },
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from vae_jax.run import extras
 from vae_jax.run.data.arrays import brief
-from vae_jax.run.errors import DataError, UsageError
+from vae_jax.run.errors import DataError, RunError, UsageError
 
 _MOST = 2**24
 _BARCODE = re.compile(r"[ACGTN]{10,}([-_:].*)?")
@@ -295,6 +295,22 @@ def _checked(counts: Any, genes: tuple[str, ...], what: str, advice: str) -> Any
     counts.data = values.astype(np.min_scalar_type(int(values.max())))
     counts.eliminate_zeros()
     return counts
+
+
+def write_codes(source: Path, means: np.ndarray, path: Path) -> None:
+    """Writes a .h5ad file with codes [N, Z] beside its cells, as obsm["X_vae"].
+
+    Raises:
+      RunError: it cannot be written, or anndata is not installed.
+    """
+    data = extras.require("anndata").read_h5ad(source)
+    data.obsm["X_vae"] = means
+    partial = path.with_name(f".{path.name}.partial.h5ad")
+    try:
+        data.write_h5ad(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error}; name another place") from error
 
 
 def write(cells: Matrix, path: Path, condition: str | None = None) -> None:

@@ -35,10 +35,12 @@ class Reading(NamedTuple):
     Attributes:
       size: crop to a square in the middle and resize to so many pixels a side; None for as it is.
       background: what transparent pictures are laid on, a colour that Pillow knows by this name.
+      channels: so many at least: 3 for greys to become colours, as they do among such.
     """
 
     size: int | None = None
     background: str = "white"
+    channels: int = 1
 
 
 def check(reading: Reading) -> None:
@@ -216,8 +218,24 @@ def read_folder(folder: Path, reading: Reading, test: Path | None = None) -> dic
         if looked.values is not None:
             images = looked.values[rows]
         notes = of.notes + (looked.notes if rows[0] == 0 else ())
-        result[part] = Found(images, of.labels, looked.hashes[rows], looked.binary, notes)
+        places = np.array([path.relative_to(of.folder).as_posix() for path in of.paths])
+        hashes = looked.hashes[rows]
+        result[part] = Found(images, of.labels, hashes, looked.binary, notes, places)
     return result
+
+
+def read_file(path: Path, reading: Reading) -> np.ndarray:
+    """A picture of its own, as a folder's are read, [1, H, W, C].
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    check(reading)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: name a picture")
+    images = _look(path, [path], reading).values
+    assert images is not None  # but of more than a gigabyte
+    return images
 
 
 def _listed_parts(folder: Path, test: Path | None) -> dict[str, "_Listed"]:
@@ -319,7 +337,7 @@ def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
     hashes = np.empty(len(paths), np.uint64)
     sizes: dict[Any, Path] = {}
     kinds: dict[str, Path] = {}
-    high, low, channels, total, two = 0.0, 0.0, 1, 0, True
+    high, low, channels, total, two = 0.0, 0.0, reading.channels, 0, True
     for i, path in enumerate(tqdm(paths, "reading", unit="image", delay=1, disable=None)):
         values = decode(path, reading)
         if values.dtype.kind == "f" and not np.isfinite(values).all():

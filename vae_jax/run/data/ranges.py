@@ -21,7 +21,7 @@ class Scale(NamedTuple):
     def __call__(self, values: np.ndarray) -> np.ndarray:
         if self.dtype == np.uint8:
             if self.factor == 1:
-                return values.astype(np.uint8)
+                return values.astype(np.uint8, copy=False)
             return np.round(values * np.float32(self.factor)).astype(np.uint8)
         return (values * np.float64(self.factor)).astype(np.float32)
 
@@ -62,10 +62,12 @@ class Seen:
                     f"{self.what} has {kind} in {wrong.sum()} of its images from number "
                     f"{self._rows + int(wrong.argmax())} on: leave them out"
                 )
-        self.two = self.two and bool(((values == 0) | (values == 1)).all())
         self._rows += len(values)
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
+        self.two = self.two and self.low >= 0 and self.high <= 1
+        if self.two and self.dtype.kind == "f":
+            self.two = bool(((values == 0) | (values == 1)).all())
         if self.dtype.kind == "f" and self.steps:
             self.steps = self.high <= 1 and _are_steps(values)
 

@@ -27,6 +27,7 @@ class Table(NamedTuple):
       digest: of all rows, in their order.
       num_rows: of all.
       notes: lines for the user.
+      places: of each split, its rows' numbers in the file.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Table(NamedTuple):
     digest: str
     num_rows: int
     notes: tuple[str, ...]
+    places: Mapping[str, np.ndarray]
 
 
 def read(path: Path, missing: Sequence[str] = ()) -> Any:
@@ -172,6 +174,7 @@ def split(table: Any, name: str, source: str, asked: Mapping[str, str]) -> Table
         digest=digest_of(hashes),
         num_rows=len(frame),
         notes=tuple(notes),
+        places={"train": train, "validation": validation, "test": test},
     )
 
 

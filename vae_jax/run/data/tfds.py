@@ -90,6 +90,18 @@ def load(name: str, chosen: OwnData, *, stream: bool, by_position: bool = False)
     Raises:
       DataError: it is not there, or is none of images.
     """
+    parts, source = read(name, chosen, stream=stream)
+    dataset = assemble(name, source, parts, by_position=by_position)
+    held_out = dataset.validation
+    return dataset._replace(validation=held_out._replace(images=np.asarray(held_out.images)))
+
+
+def read(name: str, chosen: OwnData, *, stream: bool) -> tuple[dict[str, Found], str]:
+    """Its splits, `train` and `test`, or `all` where it has none for testing; and where it is.
+
+    Raises:
+      DataError: as `load`.
+    """
     reading = Reading(chosen.image_size, chosen.background)
     check(reading)
     builder, sources, root = _prepared(name, chosen)
@@ -111,10 +123,7 @@ def load(name: str, chosen: OwnData, *, stream: bool, by_position: bool = False)
     parts = {part: found(part) for part in ("train", "test") if part in sources}
     if "test" not in parts:
         parts = {"all": parts["train"]}
-    source = f"TensorFlow Datasets {name}, prepared in {root}"
-    dataset = assemble(name, source, parts, by_position=by_position)
-    held_out = dataset.validation
-    return dataset._replace(validation=held_out._replace(images=np.asarray(held_out.images)))
+    return parts, f"TensorFlow Datasets {name}, prepared in {root}"
 
 
 def _prepared(name: str, chosen: OwnData) -> tuple[Any, Any, Any]:

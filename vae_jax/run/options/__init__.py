@@ -26,6 +26,7 @@ from vae_jax.run.options.groups import (
     OwnOptions,
     Run,
     Training,
+    UsedData,
 )
 from vae_jax.run.options.stored import from_json, moved, to_json
 
@@ -47,6 +48,7 @@ __all__ = [
     "OwnOptions",
     "Run",
     "Training",
+    "UsedData",
     "check",
     "check_at_least",
     "check_learning_rate",

@@ -58,6 +58,31 @@ class OwnData:
 
 
 @dataclass(frozen=True)
+class UsedData:
+    """What a trained run is used on."""
+
+    dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
+    """A folder of pictures, a .npy or .npz array, or tfds:NAME, as train takes them; or mnist,
+    fashion_mnist, binarized_mnist or digits, where a folder of that name is ./mnist. All of it, but
+    the test split alone where there are splits. The run's own test set when not given."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Of data that have splits, the run's own among them; test when not given."""
+    data: str | None = None
+    """Where the run's own data lie, if they have moved and are read."""
+    resize: bool = False
+    """Crop pictures to a square in the middle and resize it to the size of the run's, as a run that
+    was given an --image-size does in any case."""
+    labels: Path | None = None
+    """A .npy file with the labels of a .npy DATA."""
+    images_key: str | None = None
+    """Of the images in a .npz file whose arrays have other names than images, x, x_train, ..."""
+    labels_key: str | None = None
+    """Of the labels in a .npz file whose arrays have other names than labels, y, y_train, ..."""
+    data_dir: Path | None = None
+    """TensorFlow Datasets' folder of prepared data; the run's own when not given."""
+
+
+@dataclass(frozen=True)
 class Model:
     """The networks."""
 

@@ -1,0 +1,495 @@
+"""What a trained model is for, from a shell: each file is read back by a program not ours."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from vae_jax import run
+from vae_jax.run import folder, loaded, options, output
+from vae_jax.run.commands import (
+    compare,
+    embed,
+    export,
+    generate,
+    interpolate,
+    reconstruct,
+    score,
+    train,
+    traverse,
+)
+from vae_jax.run.data import examples, pictures
+from vae_jax.run.errors import DataError, RunError, UsageError
+
+SHAPE = (6, 5, 1)
+
+
+def write_pictures(place, images, prefix=""):
+    for i, image in enumerate(images):
+        path = place / ("cat", "dog")[i % 2] / f"{prefix}{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run on sixty pictures, black and white, and their folder."""
+    place = tmp_path_factory.mktemp("after")
+    # Two kinds, so that there is something to learn.
+    on = np.arange(60)[:, None, None] % 2 == (np.arange(30).reshape(6, 5) < 15)
+    noise = np.random.default_rng(0).random((60, 6, 5)) < 0.1
+    write_pictures(place / "pictures", np.where(on ^ noise, 255, 0).astype(np.uint8))
+    small = ("--hidden=8", "--latent-dim=2", "--epochs=40", "--num-importance-samples=2")
+    with contextlib.redirect_stdout(io.StringIO()), jax.numpy_dtype_promotion("standard"):
+        train.main([str(place / "pictures"), *small, f"--output={place / 'run'}"], "train")
+    folder.unlock(place / "run")
+    return place / "run", place / "pictures"
+
+
+@pytest.fixture(scope="session")
+def of(trained):
+    """The run, loaded once."""
+    return run.load(trained[0])
+
+
+@pytest.fixture(autouse=True)
+def one_program_for_all(of, monkeypatch):
+    """Commands and Python calls share what is compiled."""
+    monkeypatch.setattr(loaded, "load_images", lambda _: of)
+
+
+def of_command(module, *arguments):
+    """What a command says."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        module.main(list(map(str, arguments)), module.__name__.rpartition(".")[2])
+    return said.getvalue()
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_codes_are_the_same_in_every_kind_of_file(trained, of, tmp_path):
+    of_run, pictures = trained
+    said = of_command(embed, of_run, pictures, f"--output={tmp_path / 'a.npz'}", "--num-draws=3")
+    assert f"60 images: {pictures}\n" in said
+    names = sorted(p.relative_to(pictures).as_posix() for p in pictures.rglob("*.png"))
+    with np.load(tmp_path / "a.npz") as arrays:
+        codes = dict(arrays)
+    assert codes["name"].tolist() == names
+    assert codes["label"].tolist() == [name[:3] for name in names]
+    assert codes["draws"].shape == (60, 3, 2)
+    images = np.stack([np.asarray(Image.open(pictures / name)) for name in names])
+    expected = of.encode(images, num_draws=3)
+    for name, values in expected._asdict().items():
+        np.testing.assert_array_equal(codes[name], values)
+    draws = (expected.draws - expected.mean[:, None]) / expected.scale[:, None]
+    assert abs(draws.mean()) < 4 / np.sqrt(draws.size)
+    assert abs(draws.std() - 1) < 4 / np.sqrt(2 * draws.size)
+
+    of_command(embed, of_run, pictures, f"--output={tmp_path / 'a.npy'}")
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), codes["mean"])
+    of_command(embed, of_run, pictures, f"--output={tmp_path / 'a.csv'}", "--num-draws=3")
+    rows = read_csv(tmp_path / "a.csv")
+    assert [row["name"] for row in rows] == names
+    assert [row["row"] for row in rows] == list(map(str, range(60)))
+    for i in range(2):
+        written = np.array([row[f"scale_{i}"] for row in rows]).astype(np.float32)
+        np.testing.assert_array_equal(written, codes["scale"][:, i])
+        written = np.array([row[f"draws_2_{i}"] for row in rows]).astype(np.float32)
+        np.testing.assert_array_equal(written, codes["draws"][:, 2, i])
+
+
+def test_codes_in_a_frame(trained, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    for name in "codes.csv", "codes.parquet":
+        of_command(embed, trained[0], trained[1], f"--output={tmp_path / name}")
+    found = pandas.read_parquet(tmp_path / "codes.parquet")
+    names = ["row", "name", "label", "mean_0", "mean_1", "scale_0", "scale_1"]
+    assert list(found.columns) == names
+    of_text = pandas.read_csv(tmp_path / "codes.csv", dtype=dict(found.dtypes[3:]))
+    pandas.testing.assert_frame_equal(of_text, found, check_dtype=False)
+
+
+def test_what_is_left_out_is_the_runs_own_test_set(trained, of, tmp_path):
+    """By its names the codes are those of the pictures themselves."""
+    of_run, pictures = trained
+    of_command(embed, of_run, f"--output={tmp_path / 'test.npz'}")
+    of_command(embed, of_run, pictures, f"--output={tmp_path / 'all.npz'}")
+    with np.load(tmp_path / "test.npz") as test, np.load(tmp_path / "all.npz") as every:
+        rows = [every["name"].tolist().index(name) for name in test["name"].tolist()]
+        assert len(rows) == json.loads((of_run / "results.json").read_text())["num_test"]
+        np.testing.assert_allclose(test["mean"], every["mean"][rows], rtol=1e-5)
+    data = of.data("train")
+    assert len(data.images) == len(data.places) == len(data.labels)
+    assert not set(data.places.tolist()) & set(map(str, np.array(every_name(pictures))[rows]))
+
+
+def every_name(pictures):
+    return sorted(p.relative_to(pictures).as_posix() for p in pictures.rglob("*.png"))
+
+
+def test_scores_and_which_are_odd(trained, of, tmp_path):
+    of_run, pictures = trained
+    odd = np.zeros((3, 6, 5), np.uint8)
+    odd[:, ::2, ::2] = 255
+    images = np.concatenate([read(pictures), odd])
+    np.save(tmp_path / "images.npy", images)
+    how = ("--num-samples=50", f"--output={tmp_path / 'scores.csv'}")
+    said = of_command(score, of_run, tmp_path / "images.npy", *how)
+    rows = read_csv(tmp_path / "scores.csv")
+    column = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    scores = of.score(images, num_samples=50)
+    for name, values in scores._asdict().items():
+        np.testing.assert_array_equal(column[name].astype(np.float32), values)
+    usual = of.score(of.data("validation").images, num_samples=50).log_likelihood
+    distance = np.abs(scores.log_likelihood.astype(np.float64) - usual.mean(dtype=np.float64))
+    np.testing.assert_allclose(column["typicality"], distance)
+    as_far = np.abs(usual - usual.mean(dtype=np.float64))[:, None] >= distance
+    np.testing.assert_allclose(column["p_value"], (1 + as_far.sum(0)) / (1 + len(usual)))
+    assert set(np.argsort(-distance)[:3]) == {60, 61, 62}
+    assert f"{len(usual)} images of the validation set" in said
+    together = run.typicality(scores.log_likelihood, usual).of_all
+    assert f"{together:.1f} standard errors" in said
+    with Image.open(tmp_path / "scores_oddest.png") as picture:
+        first = np.asarray(picture)[9:63:9, 9:54:9]  # each pixel is nine wide, behind a border
+        np.testing.assert_array_equal(first, odd[0])
+
+    of_command(score, of_run, tmp_path / "images.npy", *how, "--num-reference=0")
+    assert "typicality" not in read_csv(tmp_path / "scores.csv")[0]
+
+
+def read(pictures):
+    return np.stack([np.asarray(Image.open(pictures / name)) for name in every_name(pictures)])
+
+
+def test_reconstructions_are_files_of_their_names_an_array_or_a_picture(trained, of, tmp_path):
+    of_run, pictures = trained
+    expected = of.reconstruct(read(pictures))
+    as_bytes = np.round(255 * expected).astype(np.uint8)
+    of_command(reconstruct, of_run, pictures, f"--output={tmp_path / 'made'}")
+    assert every_name(tmp_path / "made") == every_name(pictures)
+    np.testing.assert_array_equal(read(tmp_path / "made"), as_bytes[..., 0])
+    of_command(reconstruct, of_run, pictures, f"--output={tmp_path / 'made.npz'}")
+    with np.load(tmp_path / "made.npz") as arrays:
+        np.testing.assert_array_equal(arrays["images"], as_bytes)
+        assert arrays["name"].tolist() == every_name(pictures)
+    of_command(reconstruct, of_run, f"--output={tmp_path / 'made.png'}")
+    with Image.open(tmp_path / "made.png") as picture:
+        assert picture.mode == "L"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["made", "made.npz", "made.png"]
+
+
+def test_generated_images_are_files_or_an_array(trained, of, tmp_path):
+    of_run, _ = trained
+    arguments = (of_run, "--num=7", "--seed=3", "--temperature=0.5")
+    of_command(generate, *arguments, f"--output={tmp_path / 'made'}")
+    expected = of.generate(7, seed=3, temperature=0.5)
+    names = [f"{i:05d}.png" for i in range(7)]
+    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == names
+    found = np.stack([np.asarray(Image.open(tmp_path / "made" / name)) for name in names])
+    np.testing.assert_array_equal(found, np.round(255 * expected[..., 0]).astype(np.uint8))
+    for name in "made.npy", "made.npz":
+        of_command(generate, *arguments, f"--output={tmp_path / name}")
+    np.testing.assert_array_equal(np.load(tmp_path / "made.npy")[..., 0], found)
+    with np.load(tmp_path / "made.npz") as arrays:
+        np.testing.assert_array_equal(arrays["images"][..., 0], found)
+    # Codes that are nearer to the middle make pictures that are more alike.
+    warm, cold = (of.generate(200, temperature=t).std(0).mean() for t in (1, 0.1))
+    assert cold < 0.5 * warm
+
+
+def test_a_line_between_two_test_images(trained, of, tmp_path):
+    of_run, pictures = trained
+    test = of.data("test")
+    path = pictures / test.places[1]
+    of_command(interpolate, of_run, 0, path, "--steps=3", f"--output={tmp_path / 'line.npy'}")
+    ends = of.reconstruct(test.images[:2])
+    middle = of.decode(of.encode(test.images[:2]).mean.mean(axis=0, keepdims=True))
+    expected = np.stack([ends[0], middle[0], ends[1]])
+    found = np.load(tmp_path / "line.npy")
+    np.testing.assert_allclose(found, 255 * expected, atol=0.51)
+    of_command(interpolate, of_run, 0, 1, f"--output={tmp_path / 'line.png'}")
+    with Image.open(tmp_path / "line.png") as picture:
+        assert picture.size == (9 * 6 * 11, 9 * 7)
+
+
+def test_what_each_latent_does(trained, of, tmp_path):
+    of_run, pictures = trained
+    arguments = (of_run, pictures, "--of=2", "--steps=5")
+    of_command(traverse, *arguments, f"--output={tmp_path / 'a.npz'}")
+    images = read(pictures)
+    mean = of.encode(images).mean
+    with np.load(tmp_path / "a.npz") as arrays:
+        latents, values, made = arrays["latents"], arrays["values"], arrays["images"]
+    assert latents.tolist() == [i for i in np.argsort(-mean.var(0)) if mean[:, i].var() > 0.01]
+    for latent, along, of_latent in zip(latents, values, made, strict=True):
+        changed = np.tile(mean[2], (5, 1))
+        changed[:, latent] = along
+        np.testing.assert_allclose(of_latent, 255 * of.decode(changed), atol=0.51)
+        inner = np.quantile(np.r_[mean[2, latent], mean[:, latent]], [0.01, 0.99])
+        np.testing.assert_allclose(along[[0, -1]], inner, rtol=1e-5)
+    of_command(traverse, *arguments, f"--output={tmp_path / 'a.png'}")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.height == len(latents) * 9 * 7
+
+
+def test_runs_side_by_side(trained, tmp_path):
+    of_run, _ = trained
+    other = tmp_path / "other"
+    other.mkdir()
+    config = json.loads((of_run / "config.json").read_text())
+    results = json.loads((of_run / "results.json").read_text())
+    config["options"]["training"]["learning_rate"] = 0.5
+    folder.write_json(other / "config.json", config)
+    folder.write_json(other / "results.json", {**results, "test_log_likelihood": -1.5})
+    said = of_command(compare, of_run, other, f"--output={tmp_path / 'both.csv'}")
+    first, second = read_csv(tmp_path / "both.csv")
+    assert (first["run"], second["run"]) == (str(of_run), str(other))
+    assert float(second["learning_rate"]) == 0.5
+    assert "latent_dim" not in first
+    assert float(first["log_likelihood"]) == results["test_log_likelihood"]
+    error = results["test_log_likelihood_standard_error_over_images"]
+    assert float(second["log_likelihood_error"]) == error
+    assert float(first["minutes"]) == pytest.approx(results["total_seconds"] / 60)
+    (line,) = (line for line in said.splitlines() if line.startswith("log_likelihood"))
+    assert line.split()[1:] == [
+        *(f"{results['test_log_likelihood']:.2f} +- {error:.2f}").split(),
+        *(f"-1.50 +- {error:.2f}").split(),
+    ]
+    assert "note" not in said
+    with Image.open(tmp_path / "both.png") as picture:
+        assert picture.width > 500
+    folder.write_json(other / "config.json", {**config, "digest": "another"})
+    (other / "results.json").unlink()
+    found = run.compare([of_run, other])
+    assert found.numbers["elbo"] == [results["test_elbo"], None]
+    assert "no results.json yet" in found.notes[0]
+    assert found.notes[1] == "the data are not the same, so nats do not compare"
+
+
+ALONE = """
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+given = np.load("given.npz")
+made = {}
+for name, x in ("encoder", given["x"]), ("decoder", given["z"]):
+    file = Path(f"model.{name}.stablehlo")
+    for num in 1, len(x):  # any number of examples
+        made |= jax.export.deserialize(bytearray(file.read_bytes())).call(x[:num])
+np.savez("made.npz", **made)
+assert not {"vae_jax", "flax", "optax"} & set(sys.modules)
+"""
+
+
+def test_encoder_and_decoder_run_where_jax_is_alone(trained, of, tmp_path):
+    pytest.importorskip("flatbuffers")
+    of_run, pictures = trained
+    of_command(export, of_run, f"--output={tmp_path / 'model.stablehlo'}")
+    x = read(pictures)[:5, ..., None]
+    codes = of.encode(x)
+    np.savez(tmp_path / "given.npz", x=(x / 255).astype(np.float32), z=codes.mean)
+    program = [sys.executable, "-c", ALONE]
+    kept = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if "site" in p)}
+    process = subprocess.run(program, cwd=tmp_path, env=kept, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    with np.load(tmp_path / "made.npz") as made:
+        np.testing.assert_allclose(made["mean"], codes.mean, atol=1e-5)
+        np.testing.assert_allclose(made["scale"], codes.scale, atol=1e-5)
+        np.testing.assert_allclose(made["image"], of.decode(codes.mean), atol=1e-5)
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert about["encoder"]["takes"] == [
+        {"name": "x", "shape": ["n", *SHAPE], "dtype": "float32"},
+    ]
+    assert about["decoder"]["gives"]["image"]["shape"] == ["n", *SHAPE]
+
+
+def test_parameters_are_a_file_of_safetensors(trained, of, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    of_run, _ = trained
+    of_command(export, of_run, f"--output={tmp_path / 'params.safetensors'}")
+    found = safetensors.load_file(tmp_path / "params.safetensors")
+    params = of.params
+    num = 0
+    for name, values in found.items():
+        leaf = params
+        for part in name.split("."):
+            leaf = leaf[part]
+        np.testing.assert_array_equal(values, leaf)
+        num += 1
+    assert num == len(jax.tree.leaves(params))
+
+
+def test_pictures_of_another_size_and_kind_become_the_runs(trained, tmp_path):
+    of_run, _ = trained
+    config = json.loads((of_run / "config.json").read_text())
+    square = {**config, "image_shape": [4, 4, 3]}
+    greys = np.random.default_rng(0).integers(0, 256, (3, 8, 10), np.uint8)
+    write_pictures(tmp_path / "greys", greys)
+    chosen = options.UsedData(str(tmp_path / "greys"), resize=True)
+    found = examples.read(square, chosen)
+    assert found.images.shape == (3, 4, 4, 3)
+    np.testing.assert_array_equal(found.images[..., 0], found.images[..., 2])
+    one = examples.picture(tmp_path / "greys" / "cat" / "00.png", square, resize=True)
+    np.testing.assert_array_equal(one, found.images[0])
+    with pytest.raises(UsageError, match="but the run's pictures are 6 x 5: leave"):
+        examples.read(config, chosen)
+
+
+def test_splits_of_ones_own(trained, tmp_path):
+    of_run, pictures = trained
+    config = json.loads((of_run / "config.json").read_text())
+    images = read(pictures)
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=images[:50],
+        x_test=images[50:],
+        y_test=np.arange(10),
+        y_train=np.arange(50),
+    )
+    path = str(tmp_path / "a.npz")
+    np.testing.assert_array_equal(
+        np.asarray(examples.read(config, options.UsedData(path)).images)[..., 0], images[50:]
+    )
+    of_train = examples.read(config, options.UsedData(path, split="train"))
+    assert len(of_train.images) == 50
+    assert of_train.labels.tolist() == list(map(str, range(50)))
+    with pytest.raises(UsageError, match=r"--split is validation but .* has train and test"):
+        examples.read(config, options.UsedData(path, split="validation"))
+
+
+def test_of_a_conditional_run_classes_are_the_images_own_or_given(trained, tmp_path):
+    config = json.loads((trained[0] / "config.json").read_text())
+    config["options"]["model"]["conditional"] = True
+    names = ["cat", "dog"]
+    images = np.zeros((4, *SHAPE), np.uint8)
+    found = examples.Examples(images, np.array(["cat", "", "dog", "cat"]), None, "here")
+    kept, labels = examples.with_classes(found, config, names, None)
+    assert labels == ["cat", "dog", "cat"]
+    assert kept.places.tolist() == [0, 2, 3]
+    assert kept.notes == ("1 images without a label are left out",)
+    assert examples.with_classes(found, config, names, "dog") == (found, "dog")
+    for labels, label, error, said in (
+        (None, None, UsageError, "here has no labels: give --label, one of the classes cat, dog"),
+        (["cow"] * 4, None, DataError, "here has the class cow, which the run does not know"),
+        ([""] * 4, None, UsageError, "no image of here has a label"),
+        (["cat"] * 4, "cow", UsageError, "--label is cow: give one of the classes cat, dog"),
+    ):
+        others = found._replace(labels=None if labels is None else np.array(labels))
+        with pytest.raises(error, match=said):
+            examples.with_classes(others, config, names, label)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "error", "said"),
+    [
+        (embed, ["RUN", "--output=a.txt"], UsageError, "has none of the endings .npz, .csv, .parq"),
+        (embed, ["RUN", "--output=no/a.npz"], RunError, "make the folder .*no first"),
+        (embed, ["RUN", "--num-draws=-1"], UsageError, "--num-draws is -1: it must be 0 or more"),
+        (embed, ["RUN", "--num-draws=1", "--output=a.npy"], UsageError, "holds the means alone"),
+        (embed, ["RUN", "--label=cat"], UsageError, "--label is cat but the run is unconditional"),
+        (embed, ["nothing"], UsageError, "nothing holds no run"),
+        (embed, ["RUN", "nothing"], DataError, "nothing does not exist: name an array, a folder"),
+        (embed, ["RUN", "other.npy"], DataError, "has images of 3 x 3 x 1 and the run of 6"),
+        (embed, ["RUN", "other.npy", "--resize"], UsageError, "--resize is given but other.npy is"),
+        (embed, ["RUN", "other.npy", "--split=test"], UsageError, "other.npy has no splits: leave"),
+        (embed, ["RUN", "digits"], DataError, "has images of 8 x 8 x 1 and the run of 6"),
+        (
+            embed,
+            ["RUN", "other.npy", "--data=a.npy"],
+            UsageError,
+            "--data is given but it is of the",
+        ),
+        (embed, ["RUN", "--labels=a.npy"], UsageError, "--labels is given but the run's own data"),
+        (embed, ["RUN", "--data=other.npy"], DataError, "other.npy has 9 images: 20 are the least"),
+        (score, ["RUN", "--num-samples=1"], UsageError, "--num-samples is 1: it must be 2 or more"),
+        (score, ["RUN", "--num-reference=1"], UsageError, "--num-reference is 1: it must be 2"),
+        (score, ["RUN", "--seed=-1"], UsageError, "--seed is -1"),
+        (score, ["RUN", "--output=a.npy"], UsageError, "none of the endings .npz, .csv, .pa"),
+        (reconstruct, ["RUN", "--output=full"], UsageError, "full is there and not empty"),
+        (reconstruct, ["RUN", "--output=."], UsageError, "is there and not empty: name a new"),
+        (reconstruct, ["RUN", "--output=a.csv"], UsageError, "has no ending of a picture"),
+        (interpolate, ["RUN", "0", "999"], UsageError, "row 999 is not in the test set: give"),
+        (interpolate, ["RUN", "0", "no.png"], DataError, "no.png does not exist: name a picture"),
+        (interpolate, ["RUN", "0", "1", "--steps=1"], UsageError, "--steps is 1: it must be 2"),
+        (interpolate, ["RUN", "0"], UsageError, "Missing from PROG: B"),
+        (traverse, ["RUN", "--of=999"], UsageError, "--of is 999: give a row from 0 to"),
+        (traverse, ["RUN", "--output=a.npy"], UsageError, "has no ending of a picture"),
+        (generate, ["RUN", "--temperature=0"], UsageError, "--temperature is 0.0: it must"),
+        (generate, ["RUN", "--output=full"], UsageError, "full is there and not empty"),
+        (compare, ["RUN"], UsageError, "nothing to compare: name two runs or more"),
+        (compare, ["RUN", "RUN"], UsageError, "is given twice: name it once"),
+        (compare, ["RUN", "full"], UsageError, "full holds no run"),
+        (export, ["RUN", "--output=model.onnx"], UsageError, "none of the endings .stablehlo"),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_anything_is_loaded(
+    trained, tmp_path, monkeypatch, module, arguments, error, said
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("other.npy", np.random.default_rng(0).integers(0, 256, (9, 3, 3), np.uint8))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "digits").mkdir()  # the named set is meant nevertheless
+    monkeypatch.setattr(loaded, "load_images", None)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(error, match=said) as raised:
+        module.main([str(trained[0]) if a == "RUN" else a for a in arguments], "PROG")
+    assert "\n" not in str(raised.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "images.npy"
+    path.write_text("before")
+
+    def fail(place):
+        with output.pictures(place, (2, *SHAPE)) as out:
+            out[0:1] = np.zeros((1, *SHAPE))
+            raise KeyError
+
+    for place in path, tmp_path / "new":
+        with pytest.raises(KeyError):
+            fail(place)
+    assert [p.name for p in tmp_path.iterdir()] == ["images.npy"]
+    assert path.read_text() == "before"
+    # What one that was killed has left is no hindrance.
+    (tmp_path / ".new.partial").mkdir()
+    with output.pictures(tmp_path / "new", (1, *SHAPE)) as out:
+        out[0:1] = np.ones((1, *SHAPE))
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["00000.png"]
+    with pytest.raises(RunError, match="cannot write"):
+        output.write_columns({}, {"a": np.zeros(2)}, path / "a.npy")
+
+
+def test_files_whose_names_would_fall_together_keep_their_endings():
+    assert output._file_names(2, np.array(["a.jpg", "b.png"])) == ["a.png", "b.png"]
+    assert output._file_names(2, np.array(["a.jpg", "a.png"])) == ["a.jpg.png", "a.png.png"]
+    assert output._file_names(2, np.array([7, 9])) == ["00000.png", "00001.png"]
+
+
+def test_a_folder_that_does_not_fit_is_read_batch_by_batch(trained, of, monkeypatch):
+    """None of its pictures is kept, and the codes are the same."""
+    config = json.loads((trained[0] / "config.json").read_text())
+    chosen = options.UsedData(str(trained[1]))
+    kept = examples.read(config, chosen).images
+    monkeypatch.setattr(pictures, "STREAM_BYTES", 0)
+    streamed = examples.read(config, chosen).images
+    assert isinstance(kept, np.ndarray)
+    assert isinstance(streamed, pictures.Pictures)
+    np.testing.assert_array_equal(of.encode(streamed).mean, of.encode(kept).mean)

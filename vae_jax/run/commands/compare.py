@@ -1,0 +1,46 @@
+"""Several runs side by side, as a table and a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vae_jax.run import command, comparison, extras, output
+from vae_jax.run.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Shows runs side by side: the settings that differ, numbers with errors, minutes.
+
+    Errors are standard errors over the test examples. The file has a row for each run; beside it is
+    NAME.png, log p(x) and the ELBO with two standard errors, and minutes.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folders of runs, two or more."""
+    output: Path = Path("compare.csv")
+    """The table; .csv."""
+
+
+def main(arguments: Sequence[str], prog: str) -> None:
+    chosen = command.parse(Options, arguments, prog=prog)
+    if len(chosen.runs) < 2:
+        raise UsageError("there is nothing to compare: name two runs or more")
+    output.check(chosen.output, (".csv",))
+    found = comparison.compare(chosen.runs)
+    for line in comparison.lines(found):
+        print(line)
+    for note in found.notes:
+        print(f"note: {note}")
+    extras.check("matplotlib")
+    rows = {"run": found.runs, **found.settings, **found.numbers}
+    output.write_rows(rows, chosen.output)
+
+    from vae_jax.run import figures  # here, as matplotlib takes a second
+
+    picture = chosen.output.with_suffix(".png")
+    figures.comparison(picture, [Path(run).name for run in found.runs], found.numbers)
+    print(f"table: {chosen.output}   picture: {picture}")
