@@ -141,7 +141,7 @@ def test_codes_and_scores_of_a_matrix_are_those_of_the_model():
     expected = vae_jax.evaluate(
         jax.random.key(1), model, params, x, CellLabel(x.sum(-1)), num_samples=5000
     )
-    np.testing.assert_allclose(scored, expected.estimate.value, atol=0.3)
+    np.testing.assert_allclose(scored, expected.estimate.value, atol=1)
 
 
 SMALL = ("--hidden", "8", "--latent-dim=2", "--num-importance-samples=5", "--batch-size=50")
