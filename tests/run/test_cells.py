@@ -189,6 +189,7 @@ def test_a_run_leaves_numbers_pictures_and_cells(trained, monkeypatch, capsys):
     for output, read in zip(("c.npz", "c.mtx.gz"), readers, strict=True):
         generate.main(["run", "--num=20", f"--output={output}"], "vae-jax generate")
         assert read(output).shape == (20, G)
+    assert "note: c.npz has no place for each cell's batch" in capsys.readouterr().out
     assert Path("c.genes.tsv").read_text().split() == list(GENES)
 
     evaluate.main(["run", "--num-samples=5"], "vae-jax evaluate")
