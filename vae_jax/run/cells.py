@@ -227,6 +227,8 @@ def returned(
 
 def write(made: tuple[matrices.Matrix, str | None], path: Path) -> None:
     matrix, condition = made
+    if condition is not None and path.suffix.lower() != ".h5ad":
+        print(f"note: {path} has no place for each cell's {condition}: a .h5ad has")
     matrices.write(matrix, path, condition)
 
 

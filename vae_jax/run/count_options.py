@@ -62,7 +62,7 @@ class Training:
 class Evaluation:
     """What is measured at the end, on the test set."""
 
-    num_importance_samples: int = 100
+    num_importance_samples: int = 500
     """Draws for each test cell's log p(x)."""
 
 

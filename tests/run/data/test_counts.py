@@ -14,6 +14,9 @@ from vae_jax.run.commands import train
 from vae_jax.run.data import counts, matrices, stream
 from vae_jax.run.errors import DataError, UsageError
 
+# Of anndata's, about what pandas has become.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'future.infer_string' option is deprecated")
+
 N, G = 60, 7
 RNG = np.random.default_rng(0)
 COUNTS = RNG.poisson(RNG.gamma(1.0, 2.0, (N, G))).astype(np.int64)
@@ -83,7 +86,7 @@ def test_what_is_written_is_read_by_scipy_and_anndata(name, tmp_path):
     elif name == "out.npz":
         found = scipy.sparse.load_npz(path).toarray()
     else:
-        found = scipy.io.mmread(path).toarray()
+        found = scipy.io.mmread(path, spmatrix=False).toarray()
     np.testing.assert_array_equal(found, COUNTS)
     again = matrices.read(path)
     assert again.genes == tuple(GENES)

@@ -125,7 +125,8 @@ def of_anndata(
     Raises:
       DataError: as `read`.
     """
-    layers = sorted(map(str, data.layers.keys()))
+    # Of anndata 0.13 X is a layer too, without a name.
+    layers = sorted(str(name) for name in data.layers if name is not None)
     if layer is not None and layer not in layers:
         has = f"its layers are {', '.join(layers)}" if layers else "it has none"
         raise DataError(f"{source} has no layer {layer!r}: {has}")
@@ -212,7 +213,7 @@ def _read_mtx(path: Path) -> Matrix:
         if header[3] not in ("integer", "real", "unsigned-integer"):
             raise DataError(f"{path} is of {header[3]} values: save counts, whole numbers")
     with _opened(path) as file:
-        counts = scipy.io.mmread(file)
+        counts = scipy.io.mmread(file, spmatrix=False)
     own = _first_column(path.parent, f"{stem}.genes.tsv")
     if own is not None:
         return _named(counts, own, path)
@@ -334,7 +335,9 @@ def write(cells: Matrix, path: Path, condition: str | None = None) -> None:
         if condition is not None and cells.categories is not None:
             obs[condition] = pd.Categorical(cells.categories)
         var = pd.DataFrame(index=list(cells.genes))
-        anndata.AnnData(cells.counts, obs=obs, var=var).write_h5ad(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of anndata's about what pandas has become
+            anndata.AnnData(cells.counts, obs=obs, var=var).write_h5ad(path)
     elif name.endswith(".npz"):
         of = cells.counts
         np.savez_compressed(
