@@ -5,9 +5,9 @@
 Scikit-learn's breast-cancer set, standardised, half of its entries missing at random. Published: a
 mean squared error of 0.28 (missForest 0.29). The bound is that of K = 20 draws over the observed
 entries, the networks are the paper's. Unlike there the encoder is told which entries are missing,
-and a part of the others is kept from it while it is trained. 569 rows are soon learned by heart, and
-one network is then too sure: several are trained on each mask, and what is missing is drawn from
-all of them. Beside it scikit-learn's imputers on the same masks.
+and a part of the others is kept from it while it is trained. 569 rows are soon learned by heart,
+and one network is then too sure: several are trained on each mask, and what is missing is drawn
+from all of them. Beside it scikit-learn's imputers on the same masks.
 """
 
 import sys
