@@ -76,6 +76,15 @@ def test_numbers_are_seen_standardised_and_come_back_as_they_were():
     np.testing.assert_allclose(sequences._as_given(x, config)[0, :2], found[0], rtol=1e-6)
 
 
+def test_numbers_of_any_size_are_told_apart():
+    """Seconds since 1970 and 1e30, whose squares are none of float32's."""
+    found = [np.array([[1.7e9 + i, i * 1e30] for i in range(5)])]
+    scaled = sequences._scaled(found[0], "student_t", "here")
+    x = sequences.given(found, config_of("recurrent", "student_t", length=5, **scaled))[0].image
+    of_both = (np.arange(5) - 2) / np.sqrt(2)
+    np.testing.assert_allclose(x[0], np.stack([of_both, of_both], axis=1), rtol=1e-6)
+
+
 def test_the_likelihood_follows_from_the_numbers():
     ones, other = np.float32([[0, 1], [1, np.nan]]), np.float32([[0.5, 1]])
     assert sequences._likelihood("auto", [ones])[0] == "bernoulli"

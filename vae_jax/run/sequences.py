@@ -24,7 +24,7 @@ def load(chosen: sequence_options.Options) -> examples.Examples:
     """A file's sequences in splits, padded to the longest with NaN; numbers are standardised."""
     path = Path(remote.local(chosen.data.dataset))
     found = sequences.read(path)
-    hashes = np.array([content_hash(one) for one in found], np.uint64)
+    hashes = np.array([content_hash(one.astype(np.float32)) for one in found], np.uint64)
     test, validation, train = splits_of(hashes, str(path), "sequences")
     learned = np.concatenate([found[i] for i in train])
     likelihood, why = _likelihood(chosen.model.likelihood, found)
@@ -105,8 +105,8 @@ def _scaled(learned: np.ndarray, likelihood: str, source: str) -> dict[str, list
             f"number {int(empty.argmax()) + 1} of every step in {source} is missing wherever it is "
             "to be learned: leave it out"
         )
-    centre = np.nanmean(learned, axis=0, dtype=np.float64)
-    spread = np.nanstd(learned, axis=0, dtype=np.float64)
+    centre = np.nanmean(learned, axis=0)
+    spread = np.nanstd(learned, axis=0)
     if likelihood == "bernoulli":
         spread = np.ones_like(spread)
     return {"centre": centre.tolist(), "spread": np.where(spread > 0, spread, 1.0).tolist()}
@@ -114,10 +114,10 @@ def _scaled(learned: np.ndarray, likelihood: str, source: str) -> dict[str, list
 
 def _seen(found: list[np.ndarray], config: Mapping[str, Any]) -> vae_jax.Batch:
     """Sequences as the model sees them, [N, T, D]."""
-    x = sequences.pad(found, config["length"])
     if config["likelihood"] != "bernoulli":
-        x = ((x - np.array(config["centre"])) / np.array(config["spread"])).astype(np.float32)
-    return vae_jax.Batch(x)
+        centre, spread = np.array(config["centre"]), np.array(config["spread"])
+        found = [(one - centre) / spread for one in found]
+    return vae_jax.Batch(sequences.pad(found, config["length"]))
 
 
 def _as_given(x: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
@@ -243,8 +243,9 @@ def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: 
 
     key = keys.of_run(trained.options.training.seed)["pictures"]
     x = _as_given(np.asarray(of.test.image[:_SHOWN]), trained.config)
-    real = [one[: np.flatnonzero(~np.isnan(one).all(axis=1))[-1] + 1] for one in x]
-    made, _ = examples.generate(key, trained, _SHOWN)
+    there = [np.flatnonzero(~np.isnan(one).all(axis=1)) for one in x]
+    real = [one[: steps[-1] + 1] for one, steps in zip(x, there, strict=True) if steps.size]
+    made, _ = examples.generate(key, trained, len(real))
     figures.sequences(output / "sequences.png", real, made)
 
 

@@ -20,7 +20,7 @@ def test_steps_of_numbers_and_single_numbers_are_read_with_holes(tmp_path):
     np.testing.assert_array_equal(two[0], np.float32([[1, 2.5], [np.nan, -300]]))
     np.testing.assert_array_equal(two[1], np.float32([[1, 0]]))
     (one,) = sequences.read(written(tmp_path, "[0.1, NaN, 7]"))
-    np.testing.assert_array_equal(one, np.float32([[0.1], [np.nan], [7]]))
+    np.testing.assert_array_equal(one, [[0.1], [np.nan], [7]])
 
 
 def test_what_is_written_is_read_by_json_alone(tmp_path):
@@ -32,7 +32,7 @@ def test_what_is_written_is_read_by_json_alone(tmp_path):
     assert lines[0][1][2] is None
     assert str(lines[2]) == "[[1, 0, 1]]"
     for back, one in zip(sequences.read(path), given, strict=False):
-        np.testing.assert_array_equal(back, one)  # float32 to the last bit
+        np.testing.assert_array_equal(back.astype(np.float32), one)  # to the last bit
     sequences.write([np.float32([[0.5], [2]])], path)
     assert json.loads(path.read_text()) == [0.5, 2]
 
@@ -70,3 +70,17 @@ def test_what_would_not_fit_is_refused():
     one = np.zeros((1, 1000), np.float32)
     with pytest.raises(DataError, match="3 sequences padded to the 1,000,000 steps of the longest"):
         sequences.pad([one] * 3, 1_000_000)
+
+
+def test_a_mark_at_the_start_is_no_part_of_a_sequence_and_large_numbers_are_refused(tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf[1, 2]\r\n[3]\r\n")
+    np.testing.assert_array_equal(sequences.read(path)[0], [[1], [2]])
+    with pytest.raises(DataError, match=r"sequence 2 of .* holds 1e\+300, more than a float32"):
+        sequences.read(written(tmp_path, "[1, null]", "[2, 1e300]"))
+
+
+def test_numbers_that_no_float32_is_are_written_as_they_were(tmp_path):
+    path = written(tmp_path, "[[1700000001, 123456789.25], [0.1, null]]")
+    sequences.write(sequences.read(path), tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_text() == path.read_text()

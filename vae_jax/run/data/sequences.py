@@ -13,13 +13,13 @@ _MOST_BYTES = 4 * 10**9
 
 
 def read(path: Path) -> list[np.ndarray]:
-    """The sequences of a file, a line each, [T_i, D] float32 with NaN for what is missing.
+    """The sequences of a file, a line each, [T_i, D] with NaN for what is missing.
 
     Raises:
       DataError: it cannot be read; one line that says why, and names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}): name a .jsonl file in UTF-8") from None
     found = []
@@ -55,7 +55,7 @@ def _steps(values: Any) -> np.ndarray:
 
 
 def checked(sequences: Sequence[Any], source: str) -> list[np.ndarray]:
-    """Sequences of any kind of numbers as float32 [T_i, D].
+    """Sequences of any kind of numbers as float64 [T_i, D], as a float32 has no day in seconds.
 
     Raises:
       DataError: one is none, or they differ in what a step is.
@@ -75,9 +75,14 @@ def checked(sequences: Sequence[Any], source: str) -> list[np.ndarray]:
             )
         if np.isinf(sequence).any():
             raise DataError(f"sequence {row} of {source} holds an infinity: write null for it")
+        if (large := sequence[np.abs(sequence) > np.finfo(np.float32).max]).size:
+            raise DataError(
+                f"sequence {row} of {source} holds {large[0]:g}, more than a float32 does: write "
+                "it in another unit"
+            )
     if not found:
         raise DataError(f"{source} has no sequences: write one a line")
-    return [sequence.astype(np.float32) for sequence in found]
+    return [sequence.astype(np.float64) for sequence in found]
 
 
 def pad(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
@@ -119,7 +124,9 @@ def write(sequences: Sequence[np.ndarray], path: Path) -> None:
 
 
 def _number(value: Any) -> float | int | None:
-    """The fewest digits that are this float32; whole numbers without a point."""
+    """The fewest digits that are this number, or this float32; whole ones without a point."""
     if np.isnan(value):
         return None
-    return int(value) if value == round(float(value)) else float(str(np.float32(value)))
+    if value == round(float(value)):
+        return int(value)
+    return float(str(np.float32(value))) if value == np.float32(value) else float(value)
