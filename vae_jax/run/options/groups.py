@@ -332,3 +332,4 @@ class OwnOptions(Options):
     """A variational autoencoder on one's own images, from one command to numbers and pictures."""
 
     data: OwnData  # type: ignore[assignment]  # where Options has Data
+    """What is learned."""  # or --help shows the comment above
