@@ -94,6 +94,11 @@ def test_what_is_not_there_or_not_allowed_is_one_line(server, monkeypatch):
         remote.local("s3://a/b.csv")
 
 
+def test_a_server_that_cannot_be_reached_is_not_taken_for_one_without_the_file(server):
+    with pytest.raises(DataError, match=r"a.csv cannot be read, tried 3 times \(ClientConnector"):
+        remote.local("http://127.0.0.1:9/a.csv")
+
+
 def test_a_folder_keeps_its_names_and_nothing_lies_outside_of_it(server):
     memory = fsspec.filesystem("memory")
     for name in "cats/1.png", "dogs/deep/2.png":

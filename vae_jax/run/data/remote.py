@@ -74,6 +74,7 @@ def _listed(data: str, system: Any, place: str) -> list[tuple[str, str, int, Any
     of_file = system.isfile(place)
     infos = {place: system.info(place)} if of_file else system.find(place, detail=True)
     if not infos:
+        system.info(place)  # of HTTP this alone says why
         raise FileNotFoundError(place)
     found = []
     for key, info in sorted(infos.items()):
@@ -113,13 +114,17 @@ def _tried(data: str, read: Callable[..., Any], *arguments: Any) -> Any:
     while True:
         try:
             return read(*arguments)
-        except FileNotFoundError:
-            raise DataError(f"{data} does not exist") from None
         except ImportError as error:
             raise RunError(f"{data} cannot be read: {_brief(error)}") from None
         except DataError:
             raise
-        except Exception as error:  # of each protocol's own types
+        except Exception as raised:  # of each protocol's own types
+            error: BaseException = raised
+            if isinstance(raised, FileNotFoundError):
+                cause = raised.__cause__  # HTTP raises this for a closed port and a status 500 too
+                if not isinstance(cause, OSError) and getattr(cause, "status", 404) in (404, 410):
+                    raise DataError(f"{data} does not exist") from None
+                error = cause or raised
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
             if isinstance(error, PermissionError) or getattr(error, "status", 0) in (401, 403):
