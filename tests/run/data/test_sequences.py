@@ -81,6 +81,6 @@ def test_a_mark_at_the_start_is_no_part_of_a_sequence_and_large_numbers_are_refu
 
 
 def test_numbers_that_no_float32_is_are_written_as_they_were(tmp_path):
-    path = written(tmp_path, "[[1700000001, 123456789.25], [0.1, null]]")
+    path = written(tmp_path, "[[1700000001, 123456789.25], [0.1, null], [3e+30, 2]]")
     sequences.write(sequences.read(path), tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_text() == path.read_text()

@@ -127,6 +127,6 @@ def _number(value: Any) -> float | int | None:
     """The fewest digits that are this number, or this float32; whole ones without a point."""
     if np.isnan(value):
         return None
-    if value == round(float(value)):
+    if abs(value) < 2**53 and value == round(float(value)):
         return int(value)
     return float(str(np.float32(value))) if value == np.float32(value) else float(value)
