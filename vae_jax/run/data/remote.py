@@ -119,22 +119,23 @@ def _tried(data: str, read: Callable[..., Any], *arguments: Any) -> Any:
         except DataError:
             raise
         except Exception as raised:  # of each protocol's own types
-            error: BaseException = raised
+            why: BaseException = raised
             if isinstance(raised, FileNotFoundError):
-                cause = raised.__cause__  # HTTP raises this for a closed port and a status 500 too
+                # HTTP raises this for a closed port and a status 500 too
+                cause = raised.__cause__ if data.startswith("http") else None
                 if not isinstance(cause, OSError) and getattr(cause, "status", 404) in (404, 410):
                     raise DataError(f"{data} does not exist") from None
-                error = cause or raised
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                why = cause or raised
+            if getattr(why, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
-            if isinstance(error, PermissionError) or getattr(error, "status", 0) in (401, 403):
+            if isinstance(why, PermissionError) or getattr(why, "status", 0) in (401, 403):
                 raise DataError(
-                    f"{data} may not be read ({_brief(error)}): is this machine logged in?"
+                    f"{data} may not be read ({_brief(why)}): is this machine logged in?"
                 ) from None
             if (wait := waits.pop(0)) is None:
                 tries = len(_WAITS) + 1
                 raise DataError(
-                    f"{data} cannot be read, tried {tries} times ({_brief(error)})"
+                    f"{data} cannot be read, tried {tries} times ({_brief(why)})"
                 ) from None
             time.sleep(wait)
 
