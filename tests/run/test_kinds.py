@@ -41,10 +41,10 @@ def test_a_folder_of_another_kind_or_of_none_is_one_line(kind, said, tmp_path):
 
 def test_what_a_kind_cannot_do_is_one_line(tmp_path):
     folder.write_json(tmp_path / "config.json", {**folder.stamp(), "kind": "counts"})
-    with pytest.raises(UsageError, match="holds a run on counts, and impute is for runs on a tab"):
+    with pytest.raises(UsageError, match="holds a run on counts, and impute is for tables"):
         impute.main([str(tmp_path), "a.csv"], "vae-jax impute")
     with pytest.raises(UsageError, match=r"--output=a\.csv has no ending of counts: name it, say,"):
         generate.main([str(tmp_path), "--output=a.csv"], "vae-jax generate")
     folder.write_json(tmp_path / "config.json", folder.stamp())
-    with pytest.raises(UsageError, match="holds a run on images, and impute is for runs on a tab"):
+    with pytest.raises(UsageError, match="holds a run on images, and impute is for tables"):
         impute.main([str(tmp_path), "a.csv"], "vae-jax impute")

@@ -93,6 +93,18 @@ def test_what_is_written_is_read_by_scipy_and_anndata(name, tmp_path):
     np.testing.assert_array_equal(again.counts.toarray(), COUNTS)
 
 
+def test_codes_are_written_beside_the_cells(tmp_path):
+    anndata_of().write_h5ad(tmp_path / "cells.h5ad")
+    codes = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
+    matrices.write_codes(tmp_path / "cells.h5ad", codes, tmp_path / "coded.h5ad")
+    import anndata
+
+    read = anndata.read_h5ad(tmp_path / "coded.h5ad")
+    np.testing.assert_array_equal(read.obsm["X_vae"], codes)
+    np.testing.assert_array_equal(read.X, COUNTS)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_sequencers_files_are_turned(tmp_path):
     write_mtx(tmp_path / "matrix.mtx.gz", COUNTS.T)
     with gzip.open(tmp_path / "features.tsv.gz", "wt") as file:
