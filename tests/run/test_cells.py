@@ -116,6 +116,13 @@ def test_genes_are_found_by_their_names_and_cells_by_their_category():
         cells.given(data, config)
 
 
+def test_a_file_of_other_genes_without_names_is_refused(tmp_path):
+    config = {**config_of(found()), "genes": [str(i) for i in range(G)]}
+    scipy.sparse.save_npz(tmp_path / "more.npz", scipy.sparse.csr_matrix(np.hstack([COUNTS] * 2)))
+    with pytest.raises(DataError, match=f"has {2 * G} genes without names and the run {G}: give"):
+        cells.given(tmp_path / "more.npz", config)
+
+
 def test_a_matrix_without_names_is_of_the_runs_genes_in_order():
     config = config_of(found())
     empty = COUNTS[:3].copy()

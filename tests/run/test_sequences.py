@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vae_jax
-from vae_jax.run import folder, sequence_options, sequences
+from vae_jax.run import folder, loaded_examples, scores, sequence_options, sequences
 from vae_jax.run.commands import evaluate, generate, impute, train
 from vae_jax.run.errors import DataError, UsageError
 
@@ -154,3 +154,12 @@ def test_a_run_leaves_numbers_pictures_and_sequences(tmp_path, monkeypatch, caps
     train.main(["--output=run", "--resume", "--epochs=3"], "vae-jax train")
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_codes_of_steps_end_with_their_sequence():
+    x = np.full((2, 4, 1), np.nan, np.float32)
+    x[0], x[1, 1] = 0, 0  # of 4 steps, and of 2 whose first is missing
+    codes = scores.Codes(np.zeros((2, 4, 3)), None, np.zeros((2, 5, 4, 3)))
+    found = loaded_examples._within(codes, x)
+    for values in found.mean, found.draws[:, 0]:
+        assert np.isnan(values).all(axis=-1).tolist() == [[False] * 4, [False, False, True, True]]

@@ -159,6 +159,12 @@ def given(cells: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[st
         matrix = matrices.of_anndata(cells, "the AnnData", of["condition"], of["layer"])
     else:
         matrix = matrices.of_matrix(cells, config["genes"])
+    unnamed = matrix.genes == tuple(map(str, range(len(matrix.genes))))
+    if unnamed and len(matrix.genes) != len(config["genes"]):
+        raise DataError(
+            f"{matrix.source} has {len(matrix.genes):,} genes without names and the run "
+            f"{len(config['genes']):,}: give counts of the same genes, or their names"
+        )
     place = {name: i for i, name in enumerate(matrix.genes)}
     wanted = [config["genes"][i] for i in config["kept"]]
     if missing := [name for name in wanted if name not in place]:

@@ -75,7 +75,7 @@ class TrainedExamples:
     ) -> Codes:
         """The codes of examples, and `num_draws` draws of each one's posterior.
 
-        Those of sequences by a deep Markov model have an axis more, of steps.
+        Those of sequences by a deep Markov model have an axis more, of steps; NaN after the end.
 
         Raises:
           DataError: the data are not such as the run's.
@@ -84,7 +84,8 @@ class TrainedExamples:
             raise ValueError(f"num_draws is {num_draws}: give 0 or more")
         name = "codes" if progress else ""
         batch = self._batch(data, seed)
-        return self._programs.codes(*batch, num_draws=num_draws, seed=seed, name=name)
+        codes = self._programs.codes(*batch, num_draws=num_draws, seed=seed, name=name)
+        return codes if codes.mean.ndim == 2 else _within(codes, np.asarray(batch.image))
 
     def score(
         self, data: Any, *, num_samples: int = 500, seed: int = 0, progress: bool = False
@@ -141,6 +142,15 @@ class TrainedExamples:
         if not len(batch.image):
             raise DataError(f"there are no {self._trained.kind.noun}: give 1 or more")
         return batch
+
+
+def _within(codes: Codes, x: np.ndarray) -> Codes:
+    """Codes of steps [N, T, Z] without those after the end of a sequence [T, D]."""
+    there = ~np.isnan(x).all(axis=2)
+    past = ~np.logical_or.accumulate(there[:, ::-1], axis=1)[:, ::-1]
+    mean = np.where(past[..., None], np.nan, codes.mean)
+    draws = None if codes.draws is None else np.where(past[:, None, :, None], np.nan, codes.draws)
+    return codes._replace(mean=mean, draws=draws)
 
 
 def _drawn(likelihood: Any) -> jax.Array:

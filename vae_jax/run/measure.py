@@ -290,10 +290,15 @@ def untrusted(estimate: vae_jax.Estimate, num_samples: int) -> list[str]:
     effective = float(np.median(estimate.effective_sample_size))
     if heavy <= _HEAVY and effective >= _EFFECTIVE:
         return []
+    carried = (
+        f", and for {heavy:.0%} of them a few draws carry all (Pareto k above {threshold:.2f})"
+    )
+    if threshold <= 0:  # too few for the shape of their tail
+        carried = ""
     return [
         f"log p(x) may be too low by more than its standard error: of {num_samples} draws an "
-        f"example {effective:.1f} are effective (median), and for {heavy:.0%} of them a few "
-        f"draws carry all (Pareto k above {threshold:.2f}); take more --num-importance-samples"
+        f"example {effective:.1f} are effective (median){carried}; take more "
+        "--num-importance-samples"
     ]
 
 

@@ -45,9 +45,11 @@ def load(chosen: sequence_options.Options) -> examples.Examples:
         f"{median} or fewer",
         f"{likelihood}: {why}; {chosen.model.latents} of {chosen.model.latent_dim} latents",
     ]
+    notes = []
+    if same := int((np.nanmax(learned, axis=0) == np.nanmin(learned, axis=0)).sum()):
+        notes.append(f"{same} of the numbers of a step never change: leave them out")
     if missing := np.isnan(learned).mean():
         lines.append(f"missing: {missing:.1%} of the numbers")
-    notes = []
     if (padding := 1 - lengths.mean() / high) > _MOSTLY_PADDING:
         notes.append(
             f"{padding:.0%} of the steps that are computed are padding to the longest sequence: "

@@ -33,6 +33,8 @@ def test_what_is_written_is_read_by_json_alone(tmp_path):
     assert str(lines[2]) == "[[1, 0, 1]]"
     for back, one in zip(sequences.read(path), given, strict=False):
         np.testing.assert_array_equal(back.astype(np.float32), one)  # to the last bit
+    sequences.write([np.float32([[np.inf], [2]])], path)
+    assert json.loads(path.read_text()) == [None, 2]
     sequences.write([np.float32([[0.5], [2]])], path)
     assert json.loads(path.read_text()) == [0.5, 2]
 

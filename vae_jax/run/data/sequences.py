@@ -108,24 +108,26 @@ def pad(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 def write(sequences: Sequence[np.ndarray], path: Path) -> None:
-    """Writes sequences [T_i, D], a line each; numbers in a step of one stand alone.
+    """Writes sequences [T_i, D], a line each, whole or not at all; of one number a step, numbers.
 
     Raises:
       RunError: it cannot be written.
     """
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        with path.open("w", encoding="utf-8") as file:
+        with partial.open("w", encoding="utf-8") as file:
             for sequence in sequences:
                 steps = [[_number(value) for value in step] for step in sequence]
                 line = [step[0] for step in steps] if sequence.shape[1] == 1 else steps
                 file.write(json.dumps(line, allow_nan=False) + "\n")
+        partial.replace(path)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}; name another place") from error
 
 
 def _number(value: Any) -> float | int | None:
     """The fewest digits that are this number, or this float32; whole ones without a point."""
-    if np.isnan(value):
+    if not np.isfinite(value):
         return None
     if abs(value) < 2**53 and value == round(float(value)):
         return int(value)
