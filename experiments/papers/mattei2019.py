@@ -10,8 +10,10 @@ and one network is then too sure: several are trained on each mask, and what is 
 from all of them. Beside it scikit-learn's imputers on the same masks.
 """
 
+import itertools
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -116,17 +118,14 @@ def masked(masks: int) -> tuple[np.ndarray, np.ndarray]:
     return whole, np.stack([np.where(of, np.nan, whole) for of in hidden], axis=1)
 
 
-def rivals(whole: np.ndarray, x: np.ndarray) -> dict[str, list[float]]:
+def rivals(whole: np.ndarray, x: np.ndarray) -> Iterator[tuple[str, list[float]]]:
     """The errors of scikit-learn's imputers, for each mask."""
     import sklearn.experimental.enable_iterative_imputer  # noqa: F401 - it is hidden behind this
     from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
-    found: dict[str, list[float]] = {}
     for imputer in SimpleImputer(), KNNImputer(), IterativeImputer(random_state=0):
-        name = type(imputer).__name__
         filled = [imputer.fit_transform(of.astype(np.float64)) for of in x.swapaxes(0, 1)]
-        found[name] = [error(whole, of, x[:, i]) for i, of in enumerate(filled)]
-    return found
+        yield type(imputer).__name__, [error(whole, of, x[:, i]) for i, of in enumerate(filled)]
 
 
 def error(whole: np.ndarray, filled: np.ndarray, x: np.ndarray) -> float:
@@ -201,9 +200,9 @@ def main() -> None:
     found = measured(impute_key, model, params, whole, x, chosen.num_samples)
     minutes = (time.perf_counter() - start) / 60
     of_all = {"published": PUBLISHED, "training": what, "minutes": minutes}
-    rows: list[dict[str, Any]] = [{"name": name, **of, **of_all} for name, of in found.items()]
-    rows += [{"name": n, "published": None, "values": of} for n, of in rivals(whole, x).items()]
-    for row in rows:
+    ours: list[dict[str, Any]] = [{"name": name, **of, **of_all} for name, of in found.items()]
+    theirs = ({"name": n, "published": None, "values": of} for n, of in rivals(whole, x))
+    for row in itertools.chain(ours, theirs):  # ours are written before theirs are made
         values = row["values"]
         row["error"] = float(np.mean(values))
         row["deviation_over_seeds"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
