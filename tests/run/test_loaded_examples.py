@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from vae_jax.checkpoint import CheckpointError
-from vae_jax.run import examples, folder, kinds, loaded_examples, rows, table_options
+from vae_jax.run import comparison, examples, folder, kinds, loaded_examples, rows, table_options
 from vae_jax.run.commands import embed, score
 from vae_jax.run.data import tables
 from vae_jax.run.errors import DataError
@@ -149,3 +150,17 @@ def test_a_run_on_a_table_without_a_checkpoint_is_one_line(people):
     with pytest.raises(CheckpointError) as raised:
         loaded_examples.load(people.parent / "run")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_errors_of_rows_are_compared(people, tmp_path):
+    """Of a run on what is no image they have another name."""
+    config = (people.parent / "run" / "config.json").read_text()
+    for name, error in ("a", 0.5), ("b", 0.25):
+        (tmp_path / name).mkdir()
+        stored = {**json.loads(config), "dataset": "people"}
+        folder.write_json(tmp_path / name / "config.json", stored)
+        numbers = {"test_elbo": -3.0, "test_elbo_standard_error_over_examples": error}
+        folder.write_json(tmp_path / name / "results.json", numbers)
+    found = comparison.compare([tmp_path / "a", tmp_path / "b"])
+    assert found.numbers["elbo_error"] == [0.5, 0.25]

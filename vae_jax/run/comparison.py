@@ -64,7 +64,7 @@ def compare(runs: Sequence[str | os.PathLike[str]]) -> Comparison:
         for name, values in of_each.items()
         if any(value != values[0] for value in values)
     }
-    numbers = {name: [of.get(key) for of in results] for name, key in _NUMBERS.items()}
+    numbers = {name: [_number(of, key) for of in results] for name, key in _NUMBERS.items()}
     numbers["minutes"] = [_minutes(of) for of in results]
     numbers = {n: values for n, values in numbers.items() if any(v is not None for v in values)}
     missing = [str(path) for path, of in zip(paths, results, strict=True) if not of]
@@ -84,6 +84,11 @@ def _results(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):  # not yet, or half written
         return {}
     return results
+
+
+def _number(results: dict[str, Any], key: str) -> Any:
+    """By its name in a run on images, or on what is none."""
+    return results.get(key, results.get(key.replace("_over_images", "_over_examples")))
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 
 from vae_jax.run import count_options, sequence_options, table_options
 from vae_jax.run.errors import UsageError
-from vae_jax.run.options import check_at_least, check_learning_rate, check_run, check_seed
+from vae_jax.run.options import (
+    check_at_least,
+    check_learning_rate,
+    check_run,
+    check_seed,
+    check_unchanged,
+)
 
 
 class Kind(NamedTuple):
@@ -184,14 +190,7 @@ def check(options: Any) -> None:
 def check_resumed(options: Any, stored: Any) -> None:
     """Raises UsageError where a resumed run was asked to become another one."""
     changeable = {"dataset", "epochs", "patience", "learning_rate"}
-    for group in ("data", "model", "training"):
-        for item in dataclasses.fields(getattr(options, group)):
-            now, then = (getattr(getattr(o, group), item.name) for o in (options, stored))
-            if now != then and item.name not in changeable:
-                raise UsageError(
-                    f"--{item.name.replace('_', '-')} is {now} but the run in "
-                    f"{options.run.output} has {then}: leave it out, or start a new run"
-                )
+    check_unchanged(options, stored, ("data", "model", "training"), changeable)
 
 
 def to_json(options: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from vae_jax.run.errors import UsageError
 from vae_jax.run.options.groups import (
@@ -262,7 +264,15 @@ def check_resumed(options: Options, stored: Options) -> None:
         and len(clips) > 1
     ):
         changeable -= {"clip_norm"}  # auto has a state, which a fixed norm has not
-    for group in ("data", "model", "training", "objective"):  # devices may be others
+    groups = "data", "model", "training", "objective"  # devices may be others
+    check_unchanged(options, stored, groups, changeable)
+
+
+def check_unchanged(
+    options: Any, stored: Any, groups: Sequence[str], changeable: Collection[str]
+) -> None:
+    """Raises UsageError for the first option of some groups that is another, but the changeable."""
+    for group in groups:
         for item in dataclasses.fields(getattr(options, group)):
             now, then = (getattr(getattr(o, group), item.name) for o in (options, stored))
             if now != then and item.name not in changeable:
