@@ -11,7 +11,7 @@ from vae_jax import networks
 from vae_jax.run import options
 from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.errors import UsageError
-from vae_jax.run.model import HIDDEN, check_pictures
+from vae_jax.run.model import HIDDEN, LADDER, check_pictures
 
 
 def binarization(chosen: options.Options, dataset: Dataset) -> str:
@@ -164,8 +164,9 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
         chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, dataset=name))
     batch_size = _batch_size(chosen.training, dataset, mesh)
     steps = len(dataset.train.images) // batch_size
-    model = _filled(chosen.model, latent_dim=default.latent_dim, likelihood=of_pixels)
-    model = _with_network(model, default.network, dataset)
+    model = _with_network(chosen.model, default.network, dataset)
+    latent_dim = _OF_A_PLACE if model.network == "top_down" else default.latent_dim
+    model = _filled(model, latent_dim=latent_dim, likelihood=of_pixels)
     if own:
         slow = of_pixels in _SLOW or model.network in options.CONVOLUTIONS
         budget = _FEWER if slow else _BUDGET
@@ -196,6 +197,8 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
 # Steps of a run on one's own images, unless the validation set ends it before; and of what takes
 # several times as long a step, convolutions among it: minutes on two cores in either case.
 _BUDGET, _FEWER, _SLOW = 10_000, 4_000, ("mixture_of_logistics", "categorical")
+# Latents of top_down at each place.
+_OF_A_PLACE = 16
 
 
 def _with_network(model: options.Model, default: str, dataset: Dataset) -> options.Model:
@@ -214,7 +217,7 @@ def _with_network(model: options.Model, default: str, dataset: Dataset) -> optio
     check_pictures(model.network, dataset.image_shape)
     if model.network in options.CONVOLUTIONS:
         return model
-    filled: options.Model = _filled(model, hidden=HIDDEN)
+    filled: options.Model = _filled(model, hidden=LADDER if model.network == "ladder" else HIDDEN)
     return filled
 
 

@@ -13,6 +13,7 @@ from jax import export as jax_export
 import vae_jax
 from vae_jax.distributions.location import location
 from vae_jax.run import extras, folder
+from vae_jax.run.latents import as_layers, as_vectors
 from vae_jax.run.loaded import TrainedRun, picture
 from vae_jax.run.options import OF_BYTES
 
@@ -58,20 +59,21 @@ def _write_functions(trained: TrainedRun, path: Path) -> list[Path]:
     bytes_seen = trained.options.model.likelihood in OF_BYTES
     shapes = {
         "x": (trained.image_shape, jnp.uint8 if bytes_seen else jnp.float32),
-        "z": ((trained.options.model.latent_dim,), jnp.float32),
+        "z": ((trained.latent_dim,), jnp.float32),
     }
     (num,) = jax_export.symbolic_shape("n")
     label = (jax.ShapeDtypeStruct((num,), jnp.int32),) if conditional else ()
 
     def encode(x: jax.Array, *label: jax.Array) -> dict[str, jax.Array]:
         posterior = trained.model.encode(trained.params, x, *label)
-        found = {"mean": location(posterior)}
+        found = {"mean": as_vectors(location(posterior))}
         if isinstance(posterior, vae_jax.Normal):
             found["scale"] = posterior.scale
         return found
 
     def decode(z: jax.Array, *label: jax.Array) -> dict[str, jax.Array]:
-        return {"image": picture(trained.model.decode(trained.params, z, *label))}
+        code = as_layers(z, trained.layers)
+        return {"image": picture(trained.model.decode(trained.params, code, *label))}
 
     files, said = [], {}
     for name, function, given in ("encoder", encode, "x"), ("decoder", decode, "z"):

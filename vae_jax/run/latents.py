@@ -1,11 +1,18 @@
-"""The posterior and the prior that the options name."""
+"""The posterior and the prior that the options name, and the codes of hierarchies."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 
+import vae_jax
 from vae_jax import networks
-from vae_jax.run.options import Model
+from vae_jax.run.options import HIERARCHIES, Model
+
+Shapes = tuple[tuple[int, ...], ...]
 
 # Of the flows' networks: what they are told of x, and the widths of their hidden layers.
 _CONTEXT, _HIDDEN = 64, (256,)
@@ -53,6 +60,37 @@ def prior(options: Model) -> nn.Module | None:
     if options.posterior == "power_spherical":
         return networks.SphericalPrior(options.latent_dim)
     return None
+
+
+def as_vectors(z: Any) -> jax.Array:
+    """Codes [N, Z]; of a hierarchy's (z_1, ..., z_L), each [N, *event], all in one, in turn."""
+    if not isinstance(z, tuple):
+        return z  # type: ignore[no-any-return]
+    return jnp.concatenate([part.reshape(part.shape[0], -1) for part in z], axis=1)
+
+
+def as_layers(z: jax.Array, shapes: Shapes | None) -> Any:
+    """Codes [N, Z] as the model takes them: `as_vectors` undone."""
+    if shapes is None:
+        return z
+    ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    parts = jnp.split(z, ends, axis=1)
+    return tuple(
+        part.reshape(z.shape[0], *shape) for part, shape in zip(parts, shapes, strict=True)
+    )
+
+
+def layers(options: Model, model: vae_jax.VAE, params: Any) -> Shapes | None:
+    """Of a hierarchy, the shape of each layer's part of a code, the top one first; else None."""
+    if options.network not in HIERARCHIES:
+        return None
+    return tuple(part.shape for part in jax.eval_shape(lambda: model.prior(params).mean))
+
+
+def latent_dim(options: Model, shapes: Shapes | None) -> int:
+    """Of a code [N, Z], all layers together."""
+    assert options.latent_dim is not None
+    return options.latent_dim if shapes is None else sum(map(math.prod, shapes))
 
 
 def _layers(options: Model, kind: str) -> list[nn.Module]:

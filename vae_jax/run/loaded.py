@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.run import given, keys, measure, options
+from vae_jax.run import given, keys, latents, measure, options
 from vae_jax.run.data import examples
 from vae_jax.run.model import expected
 from vae_jax.run.programs import Programs
@@ -36,6 +36,8 @@ class TrainedRun:
       results: what results.json says; None while the run trains.
       classes: their names; empty of data without.
       image_shape: (H, W, C).
+      latent_dim: Z, of a code; of a hierarchy that of all its layers, which a code has in turn.
+      layers: of a hierarchy, the shape of each layer's part of a code, the top one first.
       config: what config.json says.
       step: of the checkpoint.
     """
@@ -47,7 +49,9 @@ class TrainedRun:
         self.image_shape: tuple[int, ...] = tuple(trained.config["image_shape"])
         self.config = trained.config
         self._observe, self._likelihood = trained.observe, trained.likelihood
-        self._programs = Programs(trained.model, trained.params, picture)
+        self.layers = latents.layers(self.options.model, self.model, self.params)
+        self.latent_dim = latents.latent_dim(self.options.model, self.layers)
+        self._programs = Programs(self.model, self.params, picture, layers=self.layers)
 
     def data(self, split: str = "test", where: str | None = None) -> examples.Examples:
         """A split of the run's own data, which are read now: images, their labels and places.
@@ -108,9 +112,8 @@ class TrainedRun:
           ValueError: codes of another size, or a label that there is not.
         """
         z = np.asarray(z, np.float32)
-        size = self.options.model.latent_dim
-        if z.ndim != 2 or z.shape[1] != size or not len(z):
-            raise ValueError(f"z has shape {z.shape}: give codes [N, {size}]")
+        if z.ndim != 2 or z.shape[1] != self.latent_dim or not len(z):
+            raise ValueError(f"z has shape {z.shape}: give codes [N, {self.latent_dim}]")
         return self._programs.decoded(z, self._labels(label, len(z)))
 
     def interpolate(
@@ -194,7 +197,8 @@ class TrainedRun:
           num: of pictures.
           label: of a conditional run.
           temperature: what the prior's standard deviation is multiplied by, below 1 for pictures
-            that are more alike and less odd; of Gaussian priors, their mixtures and flows.
+            that are more alike and less odd; of Gaussian priors, and mixtures, flows and layers of
+            them.
           seed: of the draws. The first of many are those of few.
           out: see above.
           progress: likewise.

@@ -13,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
+from vae_jax.distributions import given
 from vae_jax.distributions.drawn import draw_with_density, with_density
 from vae_jax.distributions.location import location
 from vae_jax.evaluation import batched
+from vae_jax.evaluation.latents import mean_shifts
 from vae_jax.run import keys
 from vae_jax.run.callbacks import counted
+from vae_jax.run.latents import as_vectors
 from vae_jax.run.plan import named_leaves
 
 ELBO_DRAWS = 10
@@ -101,8 +104,8 @@ def measure(
       elbo, log_likelihood and kl of the ELBO (means over N, in nats), the importance-sampled
       log p(x) with the standard error of its draws, that over the examples and the mean effective
       sample size, active units, the mean KL of each dimension where it is a sum over them, else
-      None, warnings, and for each example the posterior mean and the `Estimate` of log p(x). With
-      labels all are of p(x|c).
+      None, and of each layer of a hierarchy, the top one first, warnings, and for each example the
+      posterior mean and the `Estimate` of log p(x). With labels all are of p(x|c).
     """
     batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
     of_batch = measure_batch(model, num_samples, chunk_size)
@@ -113,6 +116,8 @@ def measure(
         measured = of_batch(params, jax.random.fold_in(key, i), *batch)
         parts.append(jax.device_get(measured))
     bound, estimate, kl, means, moved = batched.joined(parts, len(x))
+    kl = {name: [float(k) for k in of.mean(axis=0)] for name, of in kl.items()}
+    unused = _collapsed(kl["kl_per_layer"]) if "kl_per_layer" in kl else []
     evaluation = batched.summarize(estimate)
     active_units = int((moved.reshape(-1, moved.shape[-1]).var(axis=0) > 0.01).sum())
     return {
@@ -129,15 +134,22 @@ def measure(
         "effective_sample_size": float(estimate.effective_sample_size.mean()),
         "latent_dim": means.shape[-1],
         "active_units": active_units,
-        "kl_per_dimension": None if kl is None else [float(k) for k in kl.mean(axis=0)],
-        "warnings": [*untrusted(estimate, num_samples), *_unused(active_units, means.shape[-1])],
+        "kl_per_dimension": None,
+        **kl,
+        "warnings": [
+            *untrusted(estimate, num_samples),
+            *(_unused(active_units, means.shape[-1]) or unused),
+        ],
         "means": means,
         "estimate": estimate,
     }
 
 
 def measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Callable[..., Any]:
-    """(params, key, x, label) -> bound, estimate, KL, means, and these less the prior's; jitted."""
+    """(params, key, x, label) -> bound, estimate, KL, means, how these move in the prior; jitted.
+
+    The KL is of each latent or of each layer, [N, ...] under the name that results.json has for it.
+    """
 
     # The parameters are given, not held: one program in the compilation cache serves all runs.
     @jax.jit
@@ -164,9 +176,15 @@ def measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Call
             num_samples=num_samples,
             chunk_size=chunk_size,
         )
+        if isinstance(posterior, vae_jax.Ancestral):
+            z = jax.tree.map(lambda part: part[0], drawn[0])
+            q, p = given(posterior, z), given(prior, z)
+            moved = as_vectors(tuple(mean_shifts(q, p)))
+            layers = {"kl_per_layer": vae_jax.kl_per_layer(q, p)}
+            return bound, estimate, layers, as_vectors(location(posterior)), moved
         # Of others the KL is no sum over the dimensions.
         diagonal = all(isinstance(d, vae_jax.Normal) for d in (posterior, prior))
-        kl = vae_jax.kl_per_dimension(posterior, prior) if diagonal else None
+        kl = {"kl_per_dimension": vae_jax.kl_per_dimension(posterior, prior)} if diagonal else {}
         # What a label alone tells of z is not the use of a unit: the prior's mean is taken off.
         mean = location(posterior)
         moved = mean - jnp.broadcast_to(location(prior), mean.shape)
@@ -195,10 +213,9 @@ def validation(
     @jax.jit
     def bound_of(params: Any, key: jax.Array, x: jax.Array, label: Any) -> vae_jax.Bound:
         posterior = model.encode(params, x, label)
-        z, posterior = vae_jax.sample_scored(key, posterior)
         prior = model.prior(params, label)
-        likelihood = model.decode(params, z, label)
-        bound = vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=None)
+        drawn = vae_jax.draw(key, posterior, prior, lambda z: model.decode(params, z, label))
+        bound = vae_jax.elbo(x, *drawn, analytic_kl=None)
         means: vae_jax.Bound = jax.tree.map(jnp.mean, bound)
         return means
 
@@ -264,6 +281,21 @@ def _unused(active_units: int, latent_dim: int) -> list[str]:
     ]
 
 
+def _collapsed(kl: list[float]) -> list[str]:
+    """What is to be said where some layers of a hierarchy, the top one first, carry noise alone."""
+    closed = [str(i + 1) for i, of in enumerate(kl) if of < _NO_KL]
+    if not closed:
+        return []
+    which = f"layer {closed[0]}" if len(closed) == 1 else f"layers {', '.join(closed)}"
+    return [
+        f"{which} of {len(kl)}, the top one being 1, collapsed: a KL below {_NO_KL} nats is noise "
+        "alone; train with a --kl-warmup or --free-bits, or with fewer layers"
+    ]
+
+
+_NO_KL = 0.01
+
+
 def uninformed(log_likelihood: float, image_shape: tuple[int, ...], num_levels: int) -> list[str]:
     """What is to be said of a model that codes images worse than one that knows nothing of them.
 
@@ -323,6 +355,7 @@ def reported(test: dict[str, Any]) -> dict[str, Any]:
         "latent_dim",
         "active_units",
         "kl_per_dimension",
+        "kl_per_layer",
         "warnings",
     )
     return {
@@ -350,6 +383,11 @@ def summary(results: dict[str, Any], noun: str = "images") -> str:
             else []
         ),
         f"active units     {results['active_units']:6d} of {results['latent_dim']}",
+        *(
+            [f"KL of each layer   {', '.join(f'{kl:.2f}' for kl in layers)} nats, from the top"]
+            if (layers := results.get("kl_per_layer")) is not None
+            else []
+        ),
         *(f"warning: {text}" for text in results["warnings"]),
     ]
     return "\n".join(lines)

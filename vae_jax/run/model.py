@@ -14,7 +14,7 @@ import vae_jax
 from vae_jax import networks
 from vae_jax.run import latents
 from vae_jax.run.errors import UsageError
-from vae_jax.run.options import BINARY, CONVOLUTIONS, OF_BYTES, Model, Training
+from vae_jax.run.options import BINARY, CONVOLUTIONS, HIERARCHIES, OF_BYTES, Model, Training
 
 Observe = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images) -> x, float32, or bytes where the likelihood is of bytes."""
@@ -148,6 +148,9 @@ def make_model(
     assert options.latent_dim is not None
     bias = _bias(name, pixels.mean)
     bias_init, output_shape = networks.constant_bias(bias), bias.shape
+    check_pictures(options.network, image_shape)
+    if options.network in HIERARCHIES:
+        return _hierarchy(options, bias, name, pixels, standardized=grey)
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
     condition: networks.ClassCondition | None = None
     prior: nn.Module | None = None if options.conditional else latents.prior(options)
@@ -195,7 +198,6 @@ def _networks(
     backwards = hidden[::-1]
     plain: dict[str, Any] = {"matmul": matmul, "condition": condition}
     active: dict[str, Any] = {"activation": nn.silu, **plain}
-    check_pictures(options.network, image_shape)
     match options.network:
         case "mlp" | None:
             return (
@@ -227,6 +229,56 @@ def _networks(
                 ),
             )
     raise ValueError(f"network is {options.network}")
+
+
+def _hierarchy(
+    options: Model, bias: np.ndarray, likelihood: str, pixels: Pixels, *, standardized: bool
+) -> vae_jax.VAE:
+    """The VAE of several layers of latents that the options name.
+
+    Args:
+      options: the networks.
+      bias: where the output's starts, [H, W, what the likelihood needs of each pixel].
+      likelihood: its name.
+      pixels: of the training set.
+      standardized: give the way up greys with mean 0 and standard deviation 1.
+    """
+    assert options.latent_dim is not None
+    channels, bias_init = pixels.mean.shape[-1], networks.constant_bias(bias)
+    if options.network == "ladder":
+        hidden = options.hidden or LADDER
+        dims = tuple(max(1, options.latent_dim >> i) for i in range(len(hidden)))
+        output = networks.MLP(bias.shape, hidden[:1] * 2, activation=nn.silu, bias_init=bias_init)
+        up: nn.Module = networks.LadderEncoder(dims, hidden, event_ndims=3)
+        likely = _head(likelihood, output, channels, pixels)
+        down: nn.Module = networks.LadderDecoder(likely, dims, hidden)
+    else:
+        (width,), blocks = options.channels or (_WIDTH,), options.blocks or blocks_for(bias.shape)
+        up = networks.BottomUp(width, blocks)
+        down = networks.TopDown(
+            bias.shape,
+            width,
+            blocks,
+            options.latent_dim,
+            _head(likelihood, lambda image: image, channels, pixels),  # type: ignore[arg-type]
+            bias_init,
+        )
+    if standardized:
+        up = Standardized(up, pixels.centre, pixels.spread)
+    return vae_jax.make_top_down(up, down)
+
+
+# Widths of a ladder's layers, and channels of top_down, where none are given.
+LADDER, _WIDTH = (400, 200, 100), 32
+
+
+def blocks_for(image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Residual blocks of top_down at each size, from the pictures' own to 7 x 7 or less.
+
+    >>> blocks_for((28, 28, 1)), blocks_for((64, 64, 3))
+    ((0, 1, 2), (0, 1, 1, 1, 2))
+    """
+    return (0, *[1] * (len(networks.channels_for(image_shape)) - 1), 2)
 
 
 def check_pictures(network: str | None, image_shape: tuple[int, ...]) -> None:

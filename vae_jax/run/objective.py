@@ -107,7 +107,9 @@ def _penalty(
         total = vae_jax.weighted_kl(bound.kl, beta)
         if chosen.free_bits:
             # The KL of every latent is beta times what it is, or what is free.
-            each = vae_jax.kl_per_dimension(posterior, prior)
+            layers = isinstance(posterior, vae_jax.Joint)  # of a hierarchy, each layer's
+            kl = vae_jax.kl_per_layer if layers else vae_jax.kl_per_dimension
+            each = kl(posterior, prior)
             total = total + beta * vae_jax.free_bits(each, chosen.free_bits)
         if chosen.penalty != "none":
             total = total + _of_batch(chosen, num_examples)(bound, z, posterior, prior, step)

@@ -12,6 +12,7 @@ from vae_jax.distributions.location import location
 from vae_jax.evaluation import batched
 from vae_jax.run import keys, measure, sampler
 from vae_jax.run.callbacks import counted
+from vae_jax.run.latents import Shapes, as_layers, as_vectors
 from vae_jax.run.scores import Codes, Scores
 
 # At most; of fewer examples the next power of two, so that few programs are compiled. Of large
@@ -29,6 +30,7 @@ class Programs:
       params: its parameters.
       shown: (likelihood) -> what a likelihood is shown as, an array.
       unit: what an example is called.
+      layers: of a hierarchy, the shape of each layer's part of a code.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class Programs:
         params: Any,
         shown: Callable[[Any], jax.Array],
         unit: str = "image",
+        layers: Shapes | None = None,
     ) -> None:
         self._model, self._params, self._shown, self._unit = model, params, shown, unit
+        self._layers = layers
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def codes(
@@ -54,10 +58,11 @@ class Programs:
             def draw(x: jax.Array, label: Any, place: jax.Array) -> Any:
                 # A draw's key is that of its place: the first of many are those of few.
                 own = jax.random.fold_in(key, place)
-                return vae_jax.sample(own, model.encode(params, x, label), num_draws)
+                z = vae_jax.sample(own, model.encode(params, x, label), num_draws)
+                return as_vectors(z)
 
             drawn = jax.vmap(draw)(x, label, place) if num_draws else None
-            mean: Any = location(posterior)
+            mean: Any = as_vectors(location(posterior))
             return Codes(mean, scale, drawn)
 
         place = np.arange(len(x), dtype=np.int32)
@@ -77,7 +82,7 @@ class Programs:
         """What p(x|z) of codes [N, Z] is shown as."""
 
         def decoded(params: Any, key: Any, z: jax.Array, label: Any) -> jax.Array:
-            return self._shown(self._model.decode(params, z, label))
+            return self._shown(self._model.decode(params, as_layers(z, self._layers), label))
 
         found: np.ndarray = self._run(self._jitted("decoded", decoded), None, (z, label))
         return found

@@ -86,7 +86,8 @@ def with_fitted_prior(
 def tempered(model: vae_jax.VAE, temperature: float) -> vae_jax.VAE:
     """The model, whose prior's standard deviation is multiplied by a temperature.
 
-    Of a mixture that of each component, of a flow that of its base.
+    Of a mixture that of each component, of a flow that of its base, of a hierarchy that of each
+    layer.
 
     Args:
       model: the VAE.
@@ -106,6 +107,10 @@ def tempered(model: vae_jax.VAE, temperature: float) -> vae_jax.VAE:
                 return dataclasses.replace(prior, components=scaled(prior.components))
             case vae_jax.Flow():
                 return dataclasses.replace(prior, base=scaled(prior.base))
+            case vae_jax.Ancestral(walk):
+                return dataclasses.replace(
+                    prior, walk=lambda choose: walk(lambda part, *_: choose(scaled(part)))
+                )
         raise TypeError(f"a prior of {type(prior).__name__} has no temperature: leave it out")
 
     return model._replace(prior=lambda params, label=None: scaled(model.prior(params, label)))

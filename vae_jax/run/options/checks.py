@@ -9,6 +9,7 @@ from vae_jax.run.errors import UsageError
 from vae_jax.run.options.groups import (
     CONVOLUTIONS,
     GRADIENTS,
+    HIERARCHIES,
     LEARNED_PRIORS,
     NUMBERS,
     Data,
@@ -95,11 +96,23 @@ def _check_network(model: Model) -> None:
     for name, widths in ("hidden", model.hidden), ("channels", model.channels):
         if widths is not None and (not widths or min(widths) < 1):
             raise UsageError(f"--{name} is {widths}: give one positive width or more")
+    top_down = model.network == "top_down"
+    if top_down and model.channels is not None and len(model.channels) > 1:
+        raise UsageError(
+            f"--channels is {model.channels} but --network=top_down has as many at all sizes: give "
+            "one number"
+        )
+    if model.blocks is not None and not top_down:
+        raise UsageError("--blocks is of --network=top_down: leave it out")
+    if model.blocks is not None and (min(model.blocks, default=0) < 0 or not sum(model.blocks)):
+        raise UsageError(f"--blocks is {model.blocks}: give one for each size, not all of them 0")
 
 
 def _check_latents(options: Options) -> None:
     model = options.model
     posterior, prior = f"--posterior={model.posterior}", f"--prior={model.prior}"
+    if model.network in HIERARCHIES:
+        _check_hierarchy(options)
     if model.conditional and model.prior in LEARNED_PRIORS:
         raise UsageError(f"{prior} knows no classes: leave it or --conditional out")
     if model.posterior == "power_spherical" and model.conditional:
@@ -120,6 +133,26 @@ def _check_latents(options: Options) -> None:
             "--free-bits is of each latent's own KL, which only --posterior=normal beside a "
             f"Gaussian prior has: leave it out, or {posterior} and {prior}"
         )
+
+
+def _check_hierarchy(options: Options) -> None:
+    """What only a posterior of one layer of latents has."""
+    model, chosen = options.model, options.objective
+    unfit = {
+        "--conditional": model.conditional,
+        f"--posterior={model.posterior}": model.posterior != "normal",
+        f"--prior={model.prior}": model.prior in LEARNED_PRIORS,
+        f"--precision={model.precision}": model.precision != "float32",
+        f"--gradient={chosen.gradient}": chosen.gradient not in ("reparameterized", "estimated_kl"),
+        f"--penalty={chosen.penalty}": chosen.penalty != "none",
+        "--remat": options.devices.remat,
+    }
+    for option, given in unfit.items():
+        if given:
+            raise UsageError(
+                f"--network={model.network} has layers of latents, for which there is no {option}: "
+                "leave it out, or choose another --network"
+            )
 
 
 def _check_objective(options: Options) -> None:

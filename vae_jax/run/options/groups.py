@@ -86,12 +86,16 @@ class UsedData:
 class Model:
     """The networks."""
 
-    network: Literal["mlp", "gated", "residual", "conv", "residual_conv"] | None = None
+    network: (
+        Literal["mlp", "gated", "residual", "conv", "residual_conv", "ladder", "top_down"] | None
+    ) = None
     """mlp is the fastest on a CPU. gated lets each layer's linear part through a gate, as the
     VampPrior's models do, with twice the parameters of mlp. residual has a way around each pair of
     layers, for many --hidden. conv has the fewest parameters. residual_conv is as deep as the
-    pictures' size needs: for 32 x 32 and more, and an accelerator. When not given: mlp, and conv of
-    your own pictures in colour or larger than 64 x 64."""
+    pictures' size needs: for 32 x 32 and more, and an accelerator. Two have layers of latents, the
+    KL of each of which is told: ladder, dense, one for each of --hidden, which wants a --kl-warmup;
+    top_down, a small very deep VAE, residual convolutions with latents at each place, slow. When
+    not given: mlp, and conv of your own pictures in colour or larger than 64 x 64."""
     likelihood: (
         Literal[
             "bernoulli",
@@ -121,14 +125,19 @@ class Model:
     """Of the dense layers' matrix products; bfloat16 still sums in float32."""
     latent_dim: int | None = None
     """Dimensions that do not pay for their KL switch themselves off. 40 when not given, more than
-    MNIST uses; 128 of your own images in grey or colour."""
+    MNIST uses; 128 of your own images in grey or colour. Of a ladder's layer next to the pictures,
+    and half as many of each above it; of top_down, of each place: 16 when not given."""
     hidden: tuple[int, ...] | None = None
-    """Widths of the hidden layers of mlp, gated and residual; the decoder has them in reverse. 400
-    and 400 when not given."""
+    """Widths of the hidden layers of mlp, gated, residual and ladder; the decoder has them in
+    reverse. 400 and 400 when not given, 400, 200 and 100 of a ladder."""
     channels: tuple[int, ...] | None = None
     """Channels of the convolutions; each halves height and width. When not given: 32 and 64 of
     conv; of residual_conv, and of conv where the pictures had it chosen, as many as end at 7 x 7 or
-    less, from 32 up to 256."""
+    less, from 32 up to 256. Of top_down one number, 32 when not given, for all sizes."""
+    blocks: tuple[int, ...] | None = None
+    """Of top_down: residual blocks, each with a layer of latents, at the pictures' size, at half of
+    it, and so on. When not given none at the first, 2 at the last, where 7 x 7 or less are left,
+    and 1 at those between."""
     conditional: bool = False
     """Learn p(x|c), c the label, whose embedding goes into the encoder and the decoder."""
     posterior: Literal["normal", "full", "planar", "iaf", "coupling", "power_spherical"] = "normal"
@@ -218,8 +227,8 @@ class Objective:
     """Epochs in which the KL's weight rises in a line from 0 to --beta, lest latents close before
     the decoder has learned to use them."""
     free_bits: float = 0.0
-    """Nats of each latent's KL, on average over a batch, that cost nothing: none is worth closing
-    below them; 0.01 to 0.5 is usual."""
+    """Nats of each latent's KL, or of each layer's, on average over a batch, that cost nothing:
+    none is worth closing below them; 0.01 to 0.5 is usual."""
     penalty: Literal[
         "none", "total_correlation", "dip_vae_i", "dip_vae_ii", "mmd", "sliced_wasserstein"
     ] = "none"
@@ -232,7 +241,8 @@ class Objective:
     sliced_wasserstein, 1000 for mmd are usual."""
 
 
-CONVOLUTIONS = ("conv", "residual_conv")
+CONVOLUTIONS = ("conv", "residual_conv", "top_down")
+HIERARCHIES = ("ladder", "top_down")
 # Likelihoods of zeros and ones, of all in [0, 1], and of bytes.
 BINARY = ("bernoulli",)
 DENSITIES = (

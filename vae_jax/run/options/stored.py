@@ -56,6 +56,8 @@ def from_json(config: dict[str, Any]) -> Options:
     for name in "hidden", "channels":
         widths = config["model"][name]
         config["model"][name] = None if widths is None or name == other else tuple(widths)
+    if (blocks := config["model"].get("blocks")) is not None:
+        config["model"]["blocks"] = tuple(blocks)
     if config["training"]["clip_norm"] is None:
         config["training"]["clip_norm"] = math.inf
     own = "image_size" in config["data"]
