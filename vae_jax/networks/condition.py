@@ -56,6 +56,53 @@ class ClassCondition(nn.Module):
         return vector
 
 
+class ColumnsCondition(nn.Module):
+    """Columns of a table, each of numbers or of classes, [*b, C], as one vector [*b, E].
+
+    Numbers go in as they are: standardise them. A class is a number from 0, for which
+    `ClassCondition` holds; each column of classes has an embedding of its own.
+
+    Attributes:
+      num_classes: of each column; 0 of one of numbers.
+      size: of a class's vector.
+
+    >>> condition = ColumnsCondition(num_classes=(0, 3), size=4)  # an age and one of three sites
+    >>> label = jnp.array([[0.7, 2.0], [-1.1, 0.0]])
+    >>> condition.apply(condition.init(jax.random.key(0), label), label).shape
+    (2, 5)
+    """
+
+    num_classes: tuple[int, ...]
+    size: int = 16
+
+    event_ndims = 1
+
+    @nn.compact
+    def __call__(self, label: ArrayLike) -> Array:
+        with jax.ensure_compile_time_eval():
+            label = jnp.asarray(label)
+            if not jnp.issubdtype(label.dtype, jnp.floating):
+                raise TypeError(f"label has dtype {label.dtype}: pass floats")
+            if label.shape[-1:] != (len(self.num_classes),):
+                raise ValueError(
+                    f"label has shape {label.shape} but there are {len(self.num_classes)} columns: "
+                    "let them be its last axis"
+                )
+            columns = [label[..., i] for i in range(label.shape[-1])]
+            # What is no whole number, NaN too, is of no class.
+            classes = [
+                jnp.where(c == jnp.floor(c), c, jnp.full_like(c, -1)).astype(jnp.int32)
+                for c in columns
+            ]
+        parts = [
+            ClassCondition(num, self.size, name=f"column_{i}")(classes[i]).astype(label.dtype)
+            if num
+            else columns[i][..., None]
+            for i, num in enumerate(self.num_classes)
+        ]
+        return jnp.concatenate(parts, axis=-1)
+
+
 class FloatCondition(nn.Module):
     """A condition that goes into the network as it is: a vector, an image, a mask.
 

@@ -76,6 +76,10 @@ def _check_table(config: Mapping[str, Any]) -> None:
     for column in config["columns"]:
         if not isinstance(column["kind"], str):
             raise TypeError(f"kind is {column['kind']!r}")
+    if config["options"]["data"].get("condition") is not None:
+        for name in "conditions", "condition_rows":
+            if not isinstance(config[name], list):
+                raise TypeError(f"{name} is {config[name]!r}")
 
 
 def _check_counts(config: Mapping[str, Any]) -> None:

@@ -238,6 +238,7 @@ def evaluate(run: Path, where: str | None, num_samples: int, seed: int) -> None:
         "num_test": len(examples.test.image),
         "seed": seed,
         "step": trained.step,
+        "conditional": bool(examples.said.get("conditional")),
         "data_digest": examples.digest,
         **measure.reported(test),
         "parameters_sha256": measure.sha256(trained.params),

@@ -1,6 +1,7 @@
 """A trained run on what is no image in Python; and the one way to load any run."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,27 +113,31 @@ class TrainedExamples:
         """
         if self.kind != "table":
             raise TypeError(f"the run is on {self.kind}: rows of a table alone are reconstructed")
-        drawn = self._programs.reconstructions(*self._batch(data, seed)).swapaxes(0, 1)
+        x, label = self._batch(data, seed)
+        drawn = self._programs.reconstructions(x, label).swapaxes(0, 1)
         values = tabular.with_classes(np.median(drawn, axis=0), drawn, self.config)
-        return self._parts.returned(iter([values]), None, self.config, seed)[0]
+        return self._parts.returned(iter([values]), label, self.config, seed)[0]
 
-    def generate(self, num: int = 1, label: str | None = None, *, seed: int = 0) -> Any:
+    def generate(
+        self, num: int = 1, condition: Mapping[str, Any] | None = None, *, seed: int = 0
+    ) -> Any:
         """Examples drawn from the model: a frame of a table, a matrix of counts, or sequences.
 
         Args:
           num: how many.
-          label: of a run with a condition; each as often as in training when not given.
+          condition: of a run with conditions, values by their columns' names, {"age": 40}; what is
+            not given is as it was in training.
           seed: of the draws.
 
         Raises:
           ValueError: num is less than 1.
-          UsageError: the run knows no such label.
+          UsageError: the run has no such condition, or knows no such value.
         """
         if num < 1:
             raise ValueError(f"num is {num}: give 1 or more")
         options.check_seed(seed)
         key = keys.of_run(seed)["generate"]
-        return examples.generate(key, self._trained, num, label, seed)[0]
+        return examples.generate(key, self._trained, num, condition or {}, seed)[0]
 
     def _batch(self, data: Any, seed: int) -> vae_jax.Batch:
         options.check_seed(seed)

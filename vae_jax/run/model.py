@@ -155,9 +155,7 @@ def make_model(
         condition = networks.ClassCondition(num_classes, options.embedding_dim)
         prior = networks.StandardPrior(options.latent_dim)
         if options.prior == "conditional":
-            prior = networks.Encoder(
-                nn.Sequential([condition.clone(), networks.MLP((2 * options.latent_dim,), (100,))])
-            )
+            prior = conditional_prior(condition.clone(), options.latent_dim)
     encoder, decoder = _networks(
         options,
         image_shape,
@@ -178,6 +176,11 @@ def make_model(
         num = options.num_components or latents.NUM_COMPONENTS
         model = vae_jax.with_vamp_prior(model, num)
     return model
+
+
+def conditional_prior(condition: nn.Module, latent_dim: int) -> nn.Module:
+    """p(z|c), a Gaussian that is learned (Sohn et al. 2015, section 4.1)."""
+    return networks.Encoder(nn.Sequential([condition, networks.MLP((2 * latent_dim,), (100,))]))
 
 
 def _networks(

@@ -193,16 +193,6 @@ def _like_the_runs(data: Any, config: Mapping[str, Any]) -> list[np.ndarray]:
     return found
 
 
-def conditions(config: Mapping[str, Any], num: int, label: str | None, seed: int) -> None:
-    """Of sequences none.
-
-    Raises:
-      UsageError: one is asked for.
-    """
-    if label is not None:
-        raise UsageError(f"--label is {label} but a run on sequences has no labels: leave it out")
-
-
 def returned(
     draws: Iterator[np.ndarray], conditions: None, config: Mapping[str, Any], seed: int
 ) -> tuple[list[np.ndarray], list[str]]:
@@ -259,10 +249,9 @@ PARTS = examples.Parts(
     make_model,
     example,
     given,
-    conditions,
     returned,
     sequences.write,
     draw,
     schedule.adam,
-    fill,
+    fill=fill,
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vae_jax.run import command, folder, kinds, options, output
+from vae_jax.run.data import conditions
 from vae_jax.run.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ class ExampleOptions:
     """Folder of the run."""
     num: int | None = None
     """How many; as many as the run's data have when not given."""
-    label: str | None = None
-    """Of a run with a --condition: the one to draw; each as often as in training when not given."""
+    condition: str | None = None
+    """NAME=VALUE or NAME=VALUE,NAME=VALUE, of a run with a --condition; what is not given is as it
+    was in training."""
     output: Path | None = None
     """A table with the columns of the run's, .csv, .parquet or .feather; synthetic.csv when not
     given. Of counts .h5ad, .npz, .mtx or .mtx.gz, with the genes of the run's; cells.h5ad. Of
@@ -104,12 +106,13 @@ def generate_examples(kind: kinds.Kind, chosen: ExampleOptions) -> None:
     path = Path(kind.output) if chosen.output is None else chosen.output
     folder.check_output(path, kind)
     config = folder.read_config_of(kind, chosen.run)
+    asked = conditions.values(chosen.condition)
     num = config[f"num_{kind.noun}"] if chosen.num is None else chosen.num
 
     from vae_jax.run import examples, keys  # after the options, as it brings JAX
 
     key, trained = keys.of_run(chosen.seed)["generate"], examples.restore(chosen.run)
-    made, notes = examples.generate(key, trained, num, chosen.label, chosen.seed)
+    made, notes = examples.generate(key, trained, num, asked, chosen.seed)
     kind.parts.write(made, path)
     for note in notes:
         print(f"note: {note}")

@@ -1,14 +1,15 @@
 """Tables: rows of .csv, .parquet and .feather files, or of a frame, as numbers, and back."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vae_jax.run import extras
-from vae_jax.run.data import kinds
+from vae_jax.run.data import conditions, kinds
 from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
 from vae_jax.run.data.kinds import LEFT_OUT, Column
 from vae_jax.run.errors import DataError, RunError, UsageError
@@ -28,6 +29,8 @@ class Table(NamedTuple):
       num_rows: of all.
       notes: lines for the user.
       places: of each split, its rows' numbers in the file.
+      conditions: those of the columns that the model is told.
+      told: of each split, `conditions.encode`; None where there are none.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Table(NamedTuple):
     num_rows: int
     notes: tuple[str, ...]
     places: Mapping[str, np.ndarray]
+    conditions: tuple[Column, ...]
+    told: Mapping[str, np.ndarray | None]
 
 
 def read(path: Path, missing: Sequence[str] = ()) -> Any:
@@ -138,16 +143,27 @@ def asked_kinds(asked: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def load(path: Path, asked: Mapping[str, str], missing: Sequence[str] = ()) -> Table:
+def load(
+    path: Path,
+    asked: Mapping[str, str],
+    missing: Sequence[str] = (),
+    condition: Mapping[str, str | None] = MappingProxyType({}),
+) -> Table:
     """A file's rows in splits; see `split`.
 
     Raises:
       DataError: it cannot be used; one line that says why, and names the column.
     """
-    return split(read(path, missing), path.stem, str(path), asked)
+    return split(read(path, missing), path.stem, str(path), asked, condition)
 
 
-def split(table: Any, name: str, source: str, asked: Mapping[str, str]) -> Table:
+def split(
+    table: Any,
+    name: str,
+    source: str,
+    asked: Mapping[str, str],
+    condition: Mapping[str, str | None] = MappingProxyType({}),
+) -> Table:
     """A frame's rows as three splits, which follow from their content as pictures' do.
 
     Args:
@@ -155,15 +171,26 @@ def split(table: Any, name: str, source: str, asked: Mapping[str, str]) -> Table
       name: of it.
       source: where it is from.
       asked: kinds of columns, by their names, in place of those that are found.
+      condition: columns that the model is told, each with its kind, None to find it. Rows without
+        a value of one are left out, and so are those of a class that training rows do not have.
 
     Raises:
       DataError: it cannot be used.
     """
     frame = as_frame(table)
     hashes = np.array([content_hash(row) for row in _as_bytes(frame)], np.uint64)
-    test, validation, train = splits_of(hashes, source, "rows")
-    columns = columns_of(frame, asked, train)
+    there = np.flatnonzero(conditions.present(frame, condition, source))
+    splits = [there[rows] for rows in splits_of(hashes[there], source, "rows")]
+    told = conditions.columns_of(frame, condition, splits[2], source)
+    columns = columns_of(frame, asked, splits[2], condition)
     rows, notes = encode(frame, columns)
+    if missing := len(frame) - len(there):
+        notes.append(
+            f"{missing:,} of {len(frame):,} rows lack {' or '.join(condition)}, which the model is "
+            "told: they are left out"
+        )
+    labels, known, lines = conditions.encode_known(frame, told, splits, source)
+    test, validation, train = known
     return Table(
         name=name,
         columns=columns,
@@ -173,18 +200,23 @@ def split(table: Any, name: str, source: str, asked: Mapping[str, str]) -> Table
         source=source,
         digest=digest_of(hashes),
         num_rows=len(frame),
-        notes=tuple(notes),
+        notes=(*notes, *lines),
         places={"train": train, "validation": validation, "test": test},
+        conditions=told,
+        told=dict(zip(("test", "validation", "train"), labels, strict=True)),
     )
 
 
-def columns_of(table: Any, asked: Mapping[str, str], rows: Any = None) -> tuple[Column, ...]:
+def columns_of(
+    table: Any, asked: Mapping[str, str], rows: Any = None, condition: Collection[str] = ()
+) -> tuple[Column, ...]:
     """The columns of a frame: their kinds, by all rows, and their levels and scales, by some.
 
     Args:
       table: of pandas or polars.
       asked: kinds, by the columns' names.
       rows: those to learn from; all when not given.
+      condition: names of columns that are told, not learned: they are left out.
 
     Raises:
       DataError: one cannot be used, or none can.
@@ -197,10 +229,18 @@ def columns_of(table: Any, asked: Mapping[str, str], rows: Any = None) -> tuple[
             f"{', '.join(map(str, frame.columns[:20]))}{', ...' * (len(frame.columns) > 20)}"
         )
     rows = np.arange(len(frame)) if rows is None else rows
-    columns = tuple(kinds.column_of(frame[n], asked.get(n), rows) for n in frame.columns)
+    columns = tuple(
+        Column(n, "left out", _TOLD, str(frame[n].dtype))
+        if n in condition
+        else kinds.column_of(frame[n], asked.get(n), rows)
+        for n in frame.columns
+    )
     if not any(column.kind not in LEFT_OUT for column in columns):
         raise DataError(f"no column can be learned: {'; '.join(map(str, columns[:5]))}")
     return columns
+
+
+_TOLD = "told, by --condition"
 
 
 def learned(columns: Sequence[Column]) -> list[Column]:
