@@ -76,7 +76,7 @@ def test_what_is_no_condition_is_one_line():
     many = FRAME.assign(name=[f"n{i % 300}" for i in range(N)])
     with pytest.raises(DataError, match="has 300 classes: a condition has 255 at most"):
         told("name=category", many)
-    with pytest.raises(DataError, match="holds numbers.* and 10 texts.*--condition age=category"):
+    with pytest.raises(DataError, match=r"holds numbers.* and 10 texts.*--condition age=category"):
         told("age", FRAME.assign(age=FRAME["age"].astype(object).where(EVERY > 9, "x y")))
 
 
@@ -91,7 +91,9 @@ def test_rows_that_a_run_cannot_be_told_are_one_line():
             columns,
             "here",
         )
-    with pytest.raises(DataError, match="has the sex d, which .* not know: give one of [fm], [fm]"):
+    with pytest.raises(
+        DataError, match=r"has the sex d, which .* not know: give one of [fm], [fm]"
+    ):
         conditions.given(FRAME.assign(sex="d"), columns, "here")
 
 

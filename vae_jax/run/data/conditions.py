@@ -98,8 +98,10 @@ def _column(series: Any, asked: str | None, rows: np.ndarray, source: str) -> Co
         if column.kind in ("count", "discrete"):  # what is told has no distribution
             kind = "category" if distinct <= _FEW else "number"
             column = kinds.column_of(series, kind, rows)
-            reason = f"{distinct:,} numbers; --condition {name}=number takes them as such"
-            column = dataclasses.replace(column, reason=reason if kind == "category" else "found")
+            reason = f"from {column.low:g} to {column.high:g}"
+            if kind == "category":
+                reason = f"{distinct:,} numbers; --condition {name}=number takes them as such"
+            column = dataclasses.replace(column, reason=reason)
     except DataError as error:
         raise DataError(str(error).replace("--columns", "--condition")) from None
     if column.kind not in KINDS:
@@ -187,17 +189,14 @@ def stored(columns: Sequence[Column], train: np.ndarray | None) -> dict[str, Any
         return {}
     rows = train[spread(len(train), _KEPT)]
     return {
-        "conditions": [dataclasses.asdict(column) for column in columns],
+        "conditions": kinds.to_json(columns),
         "condition_rows": rows.tolist(),
     }
 
 
 def of_run(config: Mapping[str, Any]) -> tuple[Column, ...]:
     """Those of a run by its config.json; empty of one that is told nothing."""
-    found = config.get("conditions", [])
-    return tuple(
-        Column(**{k: tuple(v) if isinstance(v, list) else v for k, v in of.items()}) for of in found
-    )
+    return kinds.from_json(config.get("conditions", []))
 
 
 def drawn(
@@ -250,10 +249,10 @@ def _number(column: Column, value: Any) -> float:
       UsageError: it is none of the column's.
     """
     if column.kind in _CLASSES:
-        number = {str(level): i for i, level in enumerate(column.levels)}
-        if str(value) not in number:
+        names = list(map(str, column.levels))
+        if str(value) not in names:
             raise UsageError(f"--condition has {column.name}={value}: give {_shown(column)}")
-        return float(number[str(value)])
+        return float(names.index(str(value)))
     pd = extras.require("pandas")
     series = pd.Series([value], name=column.name)
     if isinstance(value, str) and column.kind == "date" and column.dtype.startswith("datetime"):

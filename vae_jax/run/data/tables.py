@@ -1,6 +1,5 @@
 """Tables: rows of .csv, .parquet and .feather files, or of a frame, as numbers, and back."""
 
-import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -287,18 +286,6 @@ def decode(rows: np.ndarray, columns: Sequence[Column], seed: int = 0) -> Any:
         c.name: c.decode(of_column.get(c.name, np.full(len(rows), np.nan)), rng) for c in columns
     }
     return pd.DataFrame(found)
-
-
-def to_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(column) for column in columns]
-
-
-def from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
-    def one(of: Mapping[str, Any]) -> Column:
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in of.items()}
-        return Column(**plain)
-
-    return tuple(map(one, stored))
 
 
 def _as_bytes(frame: Any) -> Iterator[np.ndarray]:
