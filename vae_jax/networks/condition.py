@@ -1,5 +1,6 @@
 """What a network is given beside its input: a class, a vector, an image."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,7 +80,9 @@ class ColumnsCondition(nn.Module):
 
     @nn.compact
     def __call__(self, label: ArrayLike) -> Array:
-        with jax.ensure_compile_time_eval():
+        known = not isinstance(label, jax.core.Tracer)
+        # A constant stays one, whose classes are looked at.
+        with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
             label = jnp.asarray(label)
             if not jnp.issubdtype(label.dtype, jnp.floating):
                 raise TypeError(f"label has dtype {label.dtype}: pass floats")
@@ -89,11 +92,7 @@ class ColumnsCondition(nn.Module):
                     "let them be its last axis"
                 )
             columns = [label[..., i] for i in range(label.shape[-1])]
-            # What is no whole number, NaN too, is of no class.
-            classes = [
-                jnp.where(c == jnp.floor(c), c, jnp.full_like(c, -1)).astype(jnp.int32)
-                for c in columns
-            ]
+            classes = [_whole(column) for column in columns]
         parts = [
             ClassCondition(num, self.size, name=f"column_{i}")(classes[i]).astype(label.dtype)
             if num
@@ -101,6 +100,12 @@ class ColumnsCondition(nn.Module):
             for i, num in enumerate(self.num_classes)
         ]
         return jnp.concatenate(parts, axis=-1)
+
+
+def _whole(values: Array) -> Array:
+    """Numbers of classes; -1, which is none, for what is no whole number, NaN too."""
+    whole = jnp.where(values == jnp.floor(values), values, -jnp.ones_like(values))
+    return whole.astype(jnp.int32)
 
 
 class FloatCondition(nn.Module):

@@ -191,6 +191,9 @@ def _conclude(job: _Job, fitted: training.Fitted) -> None:
     key, samples = keys.of_run(of.seed)["evaluation"], job.chosen.evaluation.num_importance_samples
     x, label = examples.test
     test = measure.measure(key, job.model, fitted.params, x, label, samples, "examples")
+    if "conditions" in job.config:
+        of_model = job.model, fitted.params, x, label
+        test["warnings"] += measure.unused_conditions(keys.of_run(of.seed)["classes"], *of_model)
     results = {
         "dataset": examples.name,
         "source": examples.source,

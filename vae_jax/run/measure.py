@@ -264,6 +264,44 @@ def _unused(active_units: int, latent_dim: int) -> list[str]:
     ]
 
 
+def unused_conditions(
+    key: jax.Array, model: vae_jax.VAE, params: Any, x: Any, label: Any
+) -> list[str]:
+    """What is to be said where ELBOs are no better under the examples' own conditions than others'.
+
+    Args:
+      key: of the draws, the same for both, and of the order of the others'.
+      model: the VAE.
+      params: its parameters.
+      x: [N, *event].
+      label: [N, C], conditions.
+    """
+    rows = np.arange(min(len(x), _COMPARED))
+    x, own = x[rows], jnp.asarray(label)[rows]
+    order_key, draw_key = jax.random.split(key)
+    others = own[jax.random.permutation(order_key, len(rows))]
+
+    @jax.jit
+    def elbo(label: jax.Array) -> jax.Array:
+        posterior, prior = model.encode(params, x, label), model.prior(params, label)
+        z, posterior = vae_jax.sample_scored(draw_key, posterior)
+        likelihood = model.decode(params, z, label)
+        return vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=None).value
+
+    cost = np.asarray(elbo(own), np.float64) - np.asarray(elbo(others), np.float64)
+    error = batched.standard_error(cost)
+    if not cost.mean() <= 2 * error:
+        return []
+    return [
+        f"the conditions change nothing that can be seen: shuffled ones cost {cost.mean():.2f} +- "
+        f"{error:.2f} nats; see that each example has its own, train for longer, or leave "
+        "--condition out"
+    ]
+
+
+_COMPARED = 2_000
+
+
 def uninformed(log_likelihood: float, image_shape: tuple[int, ...], num_levels: int) -> list[str]:
     """What is to be said of a model that codes images worse than one that knows nothing of them.
 

@@ -132,6 +132,7 @@ def make_model(
     num_classes: int,
     *,
     as_before: bool = False,
+    told: tuple[int, ...] = (),
 ) -> vae_jax.VAE:
     """The VAE that the options name.
 
@@ -142,6 +143,8 @@ def make_model(
       pixels: of the training set.
       num_classes: of the labels, for a conditional model.
       as_before: greys as in version 0.1, whose scale starts at 1 and whose encoder sees x itself.
+      told: numbers of classes of the columns that it is conditional on, as
+        `networks.ColumnsCondition` has them.
     """
     grey = binarization == "none"
     name = likelihood_of(options, binarization)
@@ -149,11 +152,14 @@ def make_model(
     bias = _bias(name, pixels.mean)
     bias_init, output_shape = networks.constant_bias(bias), bias.shape
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
-    condition: networks.ClassCondition | None = None
-    prior: nn.Module | None = None if options.conditional else latents.prior(options)
-    if options.conditional:
+    condition: networks.ClassCondition | networks.ColumnsCondition | None = None
+    if told:
+        condition = networks.ColumnsCondition(told, options.embedding_dim)
+    elif options.conditional:
         condition = networks.ClassCondition(num_classes, options.embedding_dim)
-        prior = networks.StandardPrior(options.latent_dim)
+    prior = latents.prior(options) if condition is None else None
+    if condition is not None:
+        prior = networks.StandardPrior(options.latent_dim, condition.event_ndims)
         if options.prior == "conditional":
             prior = conditional_prior(condition.clone(), options.latent_dim)
     encoder, decoder = _networks(
@@ -190,7 +196,7 @@ def _networks(
     *,
     bias_init: Any,
     matmul: Any,
-    condition: networks.ClassCondition | None,
+    condition: nn.Module | None,
 ) -> tuple[nn.Module, nn.Module]:
     """The encoder's network, with the outputs that its posterior takes, and the decoder's."""
     assert options.latent_dim is not None

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from vae_jax.run import data, options
 from vae_jax.run.data import conditions, tables
 from vae_jax.run.errors import DataError, UsageError
 
@@ -161,3 +163,96 @@ def test_rows_of_a_class_that_training_does_not_have_are_left_out():
     with pytest.raises(DataError, match="too few rows with a sex that training rows have too"):
         conditions.encode_known(frame, columns, [splits[0][:3], *splits[1:]], "here")
     assert conditions.encode_known(frame, (), splits, "here")[0] == [None, None, None]
+
+
+# Of images
+
+IMAGES = RNG.integers(256, size=(60, 4, 4), dtype=np.uint8)
+AGES = RNG.integers(20, 90, 60)
+SITES = RNG.choice(["a", "b"], 60)
+
+
+def load(dataset, condition, **more):
+    return data.load(options.OwnData(str(dataset), condition=condition, **more))
+
+
+def check_told(found, ages=AGES, sites=SITES):
+    """Each image has its own age and site."""
+    of_image = {image.tobytes(): (a, s) for image, a, s in zip(IMAGES, ages, sites, strict=True)}
+    for part, told in found.told.items():
+        images = np.asarray(getattr(found, part).images)
+        frame = conditions.frame_of(told, found.conditions)
+        assert len(images) == len(frame) > 0
+        for image, age, site in zip(images, frame["age"], frame["site"], strict=True):
+            assert of_image[image.tobytes()] == (age, site)
+
+
+def test_arrays_of_a_npz_file_are_told(tmp_path):
+    np.savez(tmp_path / "a.npz", images=IMAGES, age=AGES, site=SITES, other=AGES)
+    found = load(tmp_path / "a.npz", "age,site")
+    check_told(found)
+    assert [(c.name, c.kind) for c in found.conditions] == [("age", "number"), ("site", "category")]
+    assert any("not read: other" in note for note in found.notes)
+    np.savez(tmp_path / "b.npz", images=IMAGES, age=AGES + 1, site=SITES)
+    assert load(tmp_path / "b.npz", "age,site").digest != found.digest
+    assert load(tmp_path / "b.npz", None).digest == load(tmp_path / "a.npz", None).digest
+    ages = AGES.astype(float)
+    ages[::6] = np.nan
+    np.savez(tmp_path / "holes.npz", images=IMAGES, age=ages, site=SITES)
+    found = load(tmp_path / "holes.npz", "age,site")
+    check_told(found)
+    assert any("10 of 60 images lack age or site: left out" in note for note in found.notes)
+    of_splits = {"x_train": IMAGES[:40], "x_test": IMAGES[40:]}
+    columns = {"age_train": AGES[:40], "test_age": AGES[40:]}
+    sites = {"site_train": SITES[:40], "site_test": SITES[40:]}
+    np.savez(tmp_path / "splits.npz", **of_splits, **columns, **sites)
+    check_told(load(tmp_path / "splits.npz", "age,site"))
+    with pytest.raises(DataError, match=r"no array 'size_train' to condition on but x_train, x_te"):
+        load(tmp_path / "splits.npz", "size")
+    np.savez(tmp_path / "few.npz", images=IMAGES, age=AGES[:9])
+    with pytest.raises(DataError, match=r"'age', has shape \(9,\) and there are 60 images"):
+        load(tmp_path / "few.npz", "age")
+    np.save(tmp_path / "a.npy", IMAGES)
+    with pytest.raises(UsageError, match=r"--condition is age and .* is a .npy file, which has no"):
+        load(tmp_path / "a.npy", "age")
+
+
+def test_columns_beside_a_folder_are_told(tmp_path):
+    frame = pd.DataFrame({"file": [f"{i}.png" for i in range(60)], "age": AGES, "site": SITES})
+    for name, image in zip(frame["file"], IMAGES, strict=True):
+        Image.fromarray(image).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"has no labels.csv: write one, whose first column has th"):
+        load(tmp_path, "age,site")
+    frame[["age", "file"]].to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(DataError, match=r"labels.csv, 'age', has '.*', which is no picture there"):
+        load(tmp_path, "age")
+    frame.loc[7, "site"] = None
+    frame[::-1].drop(index=9).to_csv(tmp_path / "labels.csv", index=False)
+    found = load(tmp_path, "age,site")
+    check_told(found)
+    assert sum(map(len, found.told.values())) == 58
+    assert any("2 of 60 images lack age or site: left out" in note for note in found.notes)
+    assert not any("passed over" in note for note in found.notes)
+    frame.loc[[0, 0, *range(60)]].to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(DataError, match=r"labels.csv has 0.png twice: leave one line"):
+        load(tmp_path, "age")
+
+
+def test_splits_of_a_folder_share_one_table_or_have_their_own(tmp_path):
+    names = [f"{'train' if i < 40 else 'test'}/{i}.png" for i in range(60)]
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    for name, image in zip(names, IMAGES, strict=True):
+        Image.fromarray(image).save(tmp_path / name)
+    frame = pd.DataFrame({"file": names, "age": AGES, "site": SITES})
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    whole = load(tmp_path, "age,site")
+    check_told(whole)
+    (tmp_path / "labels.csv").unlink()
+    for part in "train", "test":
+        own = frame[frame["file"].str.startswith(part)]
+        own = own.assign(file=own["file"].str.removeprefix(f"{part}/"))
+        own.to_csv(tmp_path / part / "labels.csv", index=False)
+    of_parts = load(tmp_path, "age,site")
+    check_told(of_parts)
+    assert of_parts.digest == whole.digest

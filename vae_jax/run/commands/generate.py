@@ -33,6 +33,9 @@ class Options:
     label: str | None = None
     """Of a conditional run: the class to draw, or all for a row of each class, in which a column
     is a style; where a class is called all, it is that class."""
+    condition: str | None = None
+    """NAME=VALUE or NAME=VALUE,NAME=VALUE, of a run with a --condition; what is not given is as it
+    was in training."""
     reconstruct_as: str | None = None
     """Of a conditional run: take test images, evenly spaced, and change their class to this one, in
     the style that they have; each stands above its change."""
@@ -134,9 +137,20 @@ def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
     if every:
         images = conditional.by_class(key, model, params, trained.num_classes, num)
         return figures.grid(images, num)
-    label = None if chosen.label is None else jnp.int32(trained.classes.index(chosen.label))
-    likelihood = vae_jax.generate(key, model, params, num, label)
+    label: Any = None if chosen.label is None else jnp.int32(trained.classes.index(chosen.label))
+    if (told := drawn_conditions(chosen, num, trained)) is not None:
+        label = jnp.asarray(told)
+    likelihood = vae_jax.generate(key, model, params, num if told is None else (), label)
     return figures.grid(expected(likelihood), min(num, round(num**0.5)))
+
+
+def drawn_conditions(chosen: Options, num: int, trained: "Trained") -> Any:
+    """What each image is of, [num, C]; None of a run without conditions."""
+    asked = conditions.values(chosen.condition)
+    told, notes = conditions.drawn(trained.config, num, asked, chosen.seed)
+    for note in notes:
+        print(f"note: {note}")
+    return told
 
 
 def draw_files(chosen: Options, num: int, trained: "Trained", *, every: bool) -> None:
@@ -150,6 +164,10 @@ def draw_files(chosen: Options, num: int, trained: "Trained", *, every: bool) ->
     if every:
         label, num = np.repeat(trained.classes, num).tolist(), num * len(trained.classes)
     columns = {} if label is None else {"label": np.broadcast_to(np.array(label), num)}
+    if (told := drawn_conditions(chosen, num, trained)) is not None:
+        label, of_run = told, conditions.of_run(trained.config)
+        frame = conditions.frame_of(told, of_run)
+        columns = {name: np.array(frame[name].tolist()) for name in frame}  # no objects
     shape = (num, *run.image_shape)
     with output.pictures(chosen.output, shape, columns=columns) as out:
         run.generate(num, label, seed=chosen.seed, out=out, progress=True)
@@ -186,7 +204,7 @@ def check_sampler(chosen: Options, config: dict[str, Any]) -> None:
     if chosen.sampler == "prior":
         return
     model = config["options"]["model"]
-    if model.get("conditional"):
+    if model.get("conditional") or conditions.of_run(config):
         raise UsageError(
             f"--sampler={chosen.sampler} knows no classes but {chosen.run} is a conditional run: "
             "leave it out"
@@ -222,6 +240,19 @@ def check_label(chosen: Options, config: dict[str, Any]) -> None:
     given = {option: label for option, label in asked.items() if label is not None}
     names = folder.classes(config)
     classes = f"one of the classes {', '.join(names[:20])}{', ...' * (len(names) > 20)}"
+    if columns := conditions.of_run(config):
+        told = ", ".join(column.name for column in columns)
+        for option, label in given.items():
+            raise UsageError(
+                f"{option} is {label} but {chosen.run} is conditional on {told}: ask for these by "
+                "--condition=NAME=VALUE"
+            )
+        return
+    if chosen.condition is not None:
+        raise UsageError(
+            f"--condition is {chosen.condition} but {chosen.run} was trained without --condition: "
+            "leave it out"
+        )
     if not config["options"]["model"].get("conditional"):
         for option, label in given.items():
             raise UsageError(

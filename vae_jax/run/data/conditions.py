@@ -10,7 +10,7 @@ import numpy as np
 
 from vae_jax.run import extras
 from vae_jax.run.data import kinds
-from vae_jax.run.data.dataset import spread
+from vae_jax.run.data.dataset import Dataset, Found, Split, spread, take
 from vae_jax.run.data.kinds import Column
 from vae_jax.run.errors import DataError, UsageError
 
@@ -164,6 +164,54 @@ def encode_known(
     return [found[rows] for rows in kept], kept, lines
 
 
+def complete(part: Found, asked: Mapping[str, Any], source: str) -> Found:
+    """What was found, without images that lack what the model is to be told.
+
+    Raises:
+      DataError: a column is not there.
+    """
+    if part.told is None:
+        return part
+    rows = np.flatnonzero(present(part.told, asked, source))
+    if missing := len(part.told) - len(rows):
+        note = f"{missing:,} of {len(part.told):,} images lack {' or '.join(asked)}: left out"
+        part = part._replace(notes=(*part.notes, note))
+    return part._replace(
+        images=take(part.images, rows),
+        labels=None if part.labels is None else part.labels[rows],
+        hashes=part.hashes[rows],
+        places=rows if part.places is None else part.places[rows],
+        told=part.told[list(asked)].iloc[rows],
+    )
+
+
+def numbered(dataset: Dataset, asked: Mapping[str, str | None]) -> Dataset:
+    """The data set with `told` as numbers, float32 [N, C] of each split, and its columns.
+
+    Raises:
+      DataError: as `columns_of`.
+    """
+    pd, parts = extras.require("pandas"), ("test", "validation", "train")
+    frame = pd.concat([dataset.told[part] for part in parts], ignore_index=True)
+    ends = np.cumsum([0, *(len(dataset.told[part]) for part in parts)])
+    splits = [np.arange(*ends[i : i + 2]) for i in range(3)]
+    columns = columns_of(frame, asked, splits[2], dataset.source)
+    labels, kept, lines = encode_known(frame, columns, splits, dataset.source)
+    changed: dict[str, Any] = {}
+    places = dict(dataset.places)
+    for part, rows, start in zip(parts, kept, ends, strict=False):
+        images, classes = getattr(dataset, part)
+        changed[part] = Split(take(images, rows - start), classes[rows - start])
+        places[part] = places[part][rows - start]
+    return dataset._replace(
+        **changed,
+        places=places,
+        told=dict(zip(parts, labels, strict=True)),
+        conditions=columns,
+        notes=(*dataset.notes, *(f"told {column}" for column in columns), *lines),
+    )
+
+
 def given(frame: Any, columns: Sequence[Column], source: str) -> np.ndarray:
     """Those of rows that a trained model is told, [N, C].
 
@@ -250,6 +298,8 @@ def _number(column: Column, value: Any) -> float:
     """
     if column.kind in _CLASSES:
         names = list(map(str, column.levels))
+        if str(value) not in names:  # 1 is 1.0
+            names = [f"{level:g}" if type(level) is float else "" for level in column.levels]
         if str(value) not in names:
             raise UsageError(f"--condition has {column.name}={value}: give {_shown(column)}")
         return float(names.index(str(value)))

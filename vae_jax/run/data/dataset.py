@@ -49,6 +49,8 @@ class Dataset(NamedTuple):
       notes: lines for the user: what was read how, what was left out.
       places: of each split, where its images are from: files' paths in their folder, or rows of
         their array; empty where that is not known.
+      told: of each split, what the model is told, see `conditions.numbered`; empty without.
+      conditions: the columns of that.
     """
 
     name: str
@@ -64,6 +66,8 @@ class Dataset(NamedTuple):
     binary: bool = False
     notes: tuple[str, ...] = ()
     places: Mapping[str, np.ndarray] = MappingProxyType({})
+    told: Mapping[str, Any] = MappingProxyType({})
+    conditions: tuple[Any, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -88,6 +92,7 @@ class Found(NamedTuple):
       binary: as in `Dataset`.
       notes: as in `Dataset`.
       places: [N], the files' paths in their folder; None of an array's rows.
+      told: a frame of the columns [N] that the model is to be told; None without.
     """
 
     images: Any
@@ -96,6 +101,7 @@ class Found(NamedTuple):
     binary: bool = False
     notes: tuple[str, ...] = ()
     places: np.ndarray | None = None
+    told: Any = None
 
 
 def content_hash(item: np.ndarray) -> int:
@@ -233,7 +239,9 @@ def assemble(
         source=source,
         names=names,
         digest=digest_of(
-            *(part.hashes for part in parts.values()), *(numbered(of) for of in labels)
+            *(part.hashes for part in parts.values()),
+            *(numbered(of) for of in labels),
+            *(_content(part.told) for part in parts.values() if part.told is not None),
         ),
         num_images=sum(len(part.hashes) for part in parts.values()),
         binary=all(part.binary for part in parts.values()),
@@ -242,7 +250,18 @@ def assemble(
             part: rows if found.places is None else found.places[rows]
             for part, (found, rows) in chosen.items()
         },
+        told={
+            part: found.told.iloc[rows]
+            for part, (found, rows) in chosen.items()
+            if found.told is not None
+        },
     )
+
+
+def _content(frame: Any) -> np.ndarray:
+    """Bytes that a frame's values decide."""
+    texts = [name + "\x1e" + "\x1f".join(map(str, frame[name].tolist())) for name in frame]
+    return np.frombuffer("\x1e".join(texts).encode(), np.uint8)
 
 
 def splits_of(hashes: np.ndarray, source: str, noun: str) -> list[np.ndarray]:

@@ -65,7 +65,7 @@ def read(path: Path, missing: Sequence[str] = ()) -> Any:
         raise DataError(f"{path} does not exist: name a .csv, .parquet or .feather file")
     try:
         if suffix == ".csv":
-            frame = _whole(pd.read_csv(path, low_memory=False, na_values=list(missing)))
+            frame = whole(pd.read_csv(path, low_memory=False, na_values=list(missing)))
         else:
             frame = (pd.read_parquet if suffix == ".parquet" else pd.read_feather)(path)
     except Exception as error:  # pandas' and pyarrow's, of every type
@@ -84,7 +84,7 @@ def read(path: Path, missing: Sequence[str] = ()) -> Any:
     return as_frame(frame)
 
 
-def _whole(frame: Any) -> Any:
+def whole(frame: Any) -> Any:
     """Integers where a hole has made floats of them: 4 is not to come back as 4.0."""
     for name in frame.columns[frame.dtypes == np.float64]:
         present = frame[name].dropna()

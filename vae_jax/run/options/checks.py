@@ -100,10 +100,18 @@ def _check_network(model: Model) -> None:
 def _check_latents(options: Options) -> None:
     model = options.model
     posterior, prior = f"--posterior={model.posterior}", f"--prior={model.prior}"
-    if model.conditional and model.prior in LEARNED_PRIORS:
-        raise UsageError(f"{prior} knows no classes: leave it or --conditional out")
-    if model.posterior == "power_spherical" and model.conditional:
-        raise UsageError(f"{posterior} has no conditional prior: leave it or --conditional out")
+    told = isinstance(options.data, OwnData) and options.data.condition is not None
+    if told and model.conditional:
+        raise UsageError(
+            "--conditional is of the folders' names or the labels and --condition of columns: give "
+            "one of them, and the class as a column"
+        )
+    if (told or model.conditional) and model.prior in LEARNED_PRIORS:
+        what = "--condition" if told else "--conditional"
+        raise UsageError(f"{prior} knows no classes: leave it or {what} out")
+    if model.posterior == "power_spherical" and (told or model.conditional):
+        what = "--condition" if told else "--conditional"
+        raise UsageError(f"{posterior} has no conditional prior: leave it or {what} out")
     if model.posterior == "power_spherical" and model.prior in ("mixture", "flow"):
         raise UsageError(
             f"{prior} is of all vectors and {posterior} of unit ones: take --prior=standard or vamp"
