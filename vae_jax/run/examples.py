@@ -39,6 +39,7 @@ class Examples(NamedTuple):
       lines: for the user.
       notes: for the user too, and in results.json.
       places: of each split, its examples' numbers in the file, where they have such.
+      lengths: of sequences that are trained on, [N].
     """
 
     name: str
@@ -53,6 +54,7 @@ class Examples(NamedTuple):
     lines: tuple[str, ...]
     notes: tuple[str, ...]
     places: Mapping[str, np.ndarray] = MappingProxyType({})
+    lengths: np.ndarray | None = None
 
 
 class Trained(NamedTuple):
