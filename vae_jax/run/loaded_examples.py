@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 import vae_jax
-from vae_jax.run import examples, folder, keys, options, tabular
+from vae_jax.run import examples, folder, keys, kinds, options, tabular
+from vae_jax.run.data import remote
 from vae_jax.run.errors import DataError
 from vae_jax.run.loaded import TrainedRun, load_images, results_of
 from vae_jax.run.programs import Programs
@@ -56,7 +57,7 @@ class TrainedExamples:
         return getattr(own, split), own.places.get(split)
 
     def read(
-        self, file: Path | None, where: Path | None = None
+        self, file: str | None, where: str | None = None
     ) -> tuple[vae_jax.Batch, dict[str, np.ndarray]]:
         """A file's examples, or the run's test set, and the columns beside what is made of them.
 
@@ -66,7 +67,7 @@ class TrainedExamples:
         if file is None:
             batch, places = self.data("test", where)
             return batch, {} if places is None else {"name": places}
-        batch, notes = self._parts.given(file, self.config)
+        batch, notes = self._given(file)
         for note in notes:
             print(f"note: {note}")
         return batch, {}
@@ -143,10 +144,18 @@ class TrainedExamples:
         options.check_seed(seed)
         batch: vae_jax.Batch = data
         if not isinstance(data, vae_jax.Batch):
-            batch, _ = self._parts.given(data, self.config)
+            batch, _ = self._given(data)
         if not len(batch.image):
             raise DataError(f"there are no {self._trained.kind.noun}: give 1 or more")
         return batch
+
+    def _given(self, data: Any) -> tuple[vae_jax.Batch, list[str]]:
+        """What the user has of the run's kind, a file or its URL too, as a batch; and notes."""
+        if isinstance(data, str | Path):
+            kinds.check_file(self._trained.kind, str(data))
+            data = Path(remote.local(str(data)))
+        found: tuple[vae_jax.Batch, list[str]] = self._parts.given(data, self.config)
+        return found
 
 
 def _within(codes: Codes, x: np.ndarray) -> Codes:

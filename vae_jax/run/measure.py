@@ -370,15 +370,26 @@ def reported(test: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def over(error: float, num: int, noun: str) -> str:
+    """A standard error over `num` examples in words; of one alone there is none.
+
+    >>> over(0.125, 40, "images"), over(math.nan, 1, "images")
+    ('+- 0.12 over 40 images', 'of 1 images, too few to tell an error')
+    """
+    few = f"of {num} {noun}, too few to tell an error"
+    return f"+- {error:.2f} over {num:,} {noun}" if math.isfinite(error) else few
+
+
 def summary(results: dict[str, Any], noun: str = "images") -> str:
     """The lines that a run ends with."""
     name = "log p(x|c)" if results.get("conditional") else "log p(x)"
-    over = f"over {results['num_test']} {noun}"
+    errors = [
+        over(results[f"test_{of}_standard_error_over_{noun}"], results["num_test"], noun)
+        for of in ("elbo", "log_likelihood")
+    ]
     lines = [
-        f"test ELBO        {results['test_elbo']:9.2f} nats, +- "
-        f"{results[f'test_elbo_standard_error_over_{noun}']:.2f} {over}",
-        f"test {name:12s}{results['test_log_likelihood']:9.2f} nats, +- "
-        f"{results[f'test_log_likelihood_standard_error_over_{noun}']:.2f} {over}, +- "
+        f"test ELBO        {results['test_elbo']:9.2f} nats, {errors[0]}",
+        f"test {name:12s}{results['test_log_likelihood']:9.2f} nats, {errors[1]}, +- "
         f"{results['test_log_likelihood_standard_error']:.3f} of the "
         f"{results['num_importance_samples']} draws, "
         f"{results['test_effective_sample_size']:.0f} effective",

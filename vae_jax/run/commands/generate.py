@@ -23,7 +23,8 @@ class Options:
     A picture, such as .png, is a grid. A folder gets a PNG file for each image, 00000.png and so
     on, as measures of samples read them; a .npz file bytes `images` [N, H, W, C], and `label` of a
     conditional run; a .npy file the bytes alone. These are drawn batch by batch, each by a key of
-    its own: the first of many are those of few.
+    its own: the first of many are those of few. A run on a table, counts or sequences has other
+    options: generate RUN --help.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

@@ -82,7 +82,7 @@ def read(chosen: options.OwnData, *, channels: int = 1) -> dict[str, Found]:
         from vae_jax.run.data import tfds
 
         return tfds.read(_of_tfds(chosen), chosen, stream=False)[0]
-    return _parts(Path(chosen.dataset), chosen.test, chosen, channels)
+    return _parts(Path(remote.local(chosen.dataset)), chosen.test, chosen, channels)
 
 
 def _of_tfds(chosen: options.OwnData) -> str:
@@ -141,7 +141,12 @@ def _is_folder(path: Path) -> bool:
             return False
     except OSError as error:  # of a name that none can have
         what = f"cannot be looked for ({error.strerror})"
-    raise DataError(f"{path} {what}: name an array, a folder of pictures, or tfds:NAME")
+    if path.suffix.lower() in (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz"):
+        raise DataError(f"{path} {what}: unpack it")
+    raise DataError(
+        f"{path} {what}: name an array, a folder of pictures, tfds:NAME, or a .csv, .parquet, "
+        ".feather, .h5ad, .mtx or .jsonl file"
+    )
 
 
 def _check_unused(chosen: options.OwnData, path: Path | str, kind: str, *names: str) -> None:

@@ -16,7 +16,9 @@ STREAM_BYTES = 10**9
 """A larger training set is read while it trains."""
 
 _BOUNDS = (0.1, 0.2)
-_MAX_TEST, _MAX_VALIDATION, _LEAST = 10_000, 5_000, 20
+LEAST = 20
+"""Examples to train and test on."""
+_MAX_TEST, _MAX_VALIDATION = 10_000, 5_000
 _SMALL = 1_000
 """Of fewer images each class has its tenths: by chance alone one could have none."""
 
@@ -275,9 +277,9 @@ def splits_of(hashes: np.ndarray, source: str, noun: str) -> list[np.ndarray]:
     Raises:
       DataError: there are too few of them.
     """
-    if len(hashes) < _LEAST:
+    if len(hashes) < LEAST:
         raise DataError(
-            f"{source} has {len(hashes)} {noun}: {_LEAST} are the least to train and test on"
+            f"{source} has {len(hashes)} {noun}: {LEAST} are the least to train and test on"
         )
     parts = _in_splits(hashes, np.full(len(hashes), -1))
     if not all(map(len, parts)):
@@ -322,9 +324,9 @@ def rows_by_position(num: int, source: str) -> list[np.ndarray]:
 
 
 def _check_enough(num: int, source: str, notes: tuple[str, ...] = ()) -> None:
-    if num < _LEAST:
+    if num < LEAST:
         what = "; ".join((f"{source} has {num} images", *notes))
-        raise DataError(f"{what}: {_LEAST} are the least to train and test on")
+        raise DataError(f"{what}: {LEAST} are the least to train and test on")
 
 
 def _leaks(chosen: dict[str, tuple[Found, np.ndarray]]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_jax.run import data, options
-from vae_jax.run.data import conditions, named, pictures
+from vae_jax.run import data, kinds, options
+from vae_jax.run.data import conditions, named, pictures, remote
 from vae_jax.run.data.dataset import Dataset, Found, spread, take
 from vae_jax.run.data.kinds import Column
 from vae_jax.run.errors import DataError, UsageError
@@ -112,8 +112,10 @@ def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     """A folder, an array or a prepared data set: all of it, or the split that is asked for."""
     assert chosen.dataset is not None
     _check_left_out(chosen, "it is of the run's own data, and DATA is given", "data")
+    kinds.check_file(None, chosen.dataset)
     asked = options.from_json(dict(config["options"])).data
-    pictures_of = chosen.dataset.startswith("tfds:") or Path(chosen.dataset).is_dir()
+    here = remote.local(chosen.dataset)
+    pictures_of = chosen.dataset.startswith("tfds:") or Path(here).is_dir()
     how: dict[str, Any] = {name: getattr(chosen, name) for name in (*_FILES, "data_dir")}
     if isinstance(asked, options.OwnData) and asked.condition is not None:
         how["condition"] = asked.condition
@@ -124,7 +126,7 @@ def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     else:
         _check_left_out(chosen, f"{chosen.dataset} is no folder of pictures", "resize")
     channels = config["image_shape"][-1]
-    parts = data.read(options.OwnData(chosen.dataset, **how), channels=channels)
+    parts = data.read(options.OwnData(here, **how), channels=channels)
     columns = conditions.of_run(config)
     if "all" in parts:
         _check_left_out(chosen, f"{chosen.dataset} has no splits", "split")
