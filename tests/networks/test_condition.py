@@ -153,3 +153,27 @@ def test_bad_float_conditions():
     small = image_model("conv", networks.FloatCondition((3, 3, 1)))
     with pytest.raises(ValueError, match=r"shape \(3, 3, 1\) but the image is 6 x 6"):
         small.init(jax.random.key(0), x, jnp.ones((4, 3, 3, 1)))
+
+
+def test_columns_are_their_numbers_and_an_embedding_of_each_class():
+    condition = networks.ColumnsCondition((0, 3, 0, 2), size=4)
+    label = jnp.array([[0.5, 2.0, -1.0, 0.0], [1.5, 0.0, 7.0, 1.0]])
+    params = condition.init(jax.random.key(0), label)
+    tables = [params["params"][f"column_{i}"]["embedding"] for i in (1, 3)]
+    assert [table.shape for table in tables] == [(3, 4), (2, 4)]
+    expected = [
+        [*[0.5], *tables[0][2], *[-1.0], *tables[1][0]],
+        [*[1.5], *tables[0][0], *[7.0], *tables[1][1]],
+    ]
+    np.testing.assert_allclose(condition.apply(params, label), np.array(expected), rtol=1e-6)
+    wrong = [3.0, -1.0, 0.5, jnp.nan]
+    for value in wrong:
+        of = label.at[0, 1].set(value)
+        with pytest.raises(ValueError, match="pass classes from 0 to 2"):
+            condition.apply(params, of)
+    of = jnp.stack([label[0].at[1].set(value) for value in wrong])
+    assert np.isnan(jax.jit(condition.apply)(params, of)[:, 1:5]).all()
+    with pytest.raises(ValueError, match=r"shape \(2, 3\) but there are 4 columns"):
+        condition.apply(params, label[:, :3])
+    with pytest.raises(TypeError, match="dtype int32: pass floats"):
+        condition.apply(params, label.astype(int))

@@ -71,19 +71,19 @@ def test_what_is_stored_is_of_the_training_cells_and_json():
 
 def test_new_cells_have_the_library_sizes_and_the_categories_of_the_training_cells():
     config = config_of(found(BATCH))
-    label = cells.conditions(config, 4_000, None, 0)
+    label = cells.conditions(config, 4_000, {}, 0)[0]
     library = COUNTS[40:].sum(1)
     assert abs(label.category.mean() - 0.5) < 0.05
     for q in 0.1, 0.5, 0.9:
         np.testing.assert_allclose(
             np.quantile(label.library, q), np.quantile(library, q), rtol=0.05
         )
-    assert (cells.conditions(config, 5, "b1", 0).category == 1).all()
-    with pytest.raises(UsageError, match="--label is b7, which the run does not know: give on"):
-        cells.conditions(config, 5, "b7", 0)
-    with pytest.raises(UsageError, match="it has no --condition"):
-        cells.conditions(config_of(found()), 5, "b7", 0)
-    assert cells.conditions(config_of(found()), 5, None, 0).category is None
+    assert (cells.conditions(config, 5, {"batch": "b1"}, 0)[0].category == 1).all()
+    with pytest.raises(UsageError, match="--condition has batch=b7: give one of b0, b1"):
+        cells.conditions(config, 5, {"batch": "b7"}, 0)
+    with pytest.raises(UsageError, match="--condition has age but the run is conditional on ba"):
+        cells.conditions(config, 5, {"age": "1"}, 0)
+    assert cells.conditions(config_of(found()), 5, {}, 0)[0].category is None
 
 
 def test_draws_come_back_as_sparse_counts_of_all_genes():
@@ -189,7 +189,7 @@ def test_a_run_leaves_numbers_pictures_and_cells(trained, monkeypatch, capsys):
     for name in "genes.png", "latent.png", "curves.png", "metrics.jsonl":
         assert (Path("run") / name).stat().st_size > 0
 
-    generate.main(["run", "--num=50", "--label=b1"], "vae-jax generate")
+    generate.main(["run", "--num=50", "--condition=batch=b1"], "vae-jax generate")
     made = anndata.read_h5ad("cells.h5ad")
     assert (made.shape, tuple(made.var_names)) == ((50, G), GENES)
     assert set(made.obs["batch"]) == {"b1"}

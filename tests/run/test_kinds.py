@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vae_jax.run import folder, kinds
-from vae_jax.run.commands import evaluate, generate, impute, train
-from vae_jax.run.errors import UsageError
+from vae_jax.run.commands import embed, evaluate, generate, impute, score, train
+from vae_jax.run.errors import DataError, UsageError
 
 
 @pytest.mark.parametrize("name", kinds.KINDS)
@@ -37,6 +37,29 @@ def test_a_folder_of_another_kind_or_of_none_is_one_line(kind, said, tmp_path):
         evaluate.main([str(tmp_path)], "vae-jax evaluate")
     with pytest.raises(UsageError, match=said):
         train.main([f"--output={tmp_path}", "--resume"], "vae-jax train")
+
+
+def test_data_of_another_kind_than_the_runs_are_one_line():
+    kinds.check_file(kinds.KINDS["counts"], "a.npz")
+    kinds.check_file(None, "a.npz")
+    kinds.check_file(None, "pictures")
+    with pytest.raises(
+        DataError, match=r"the run is on images and a.csv is a table: give pictures"
+    ):
+        kinds.check_file(None, "a.csv")
+    with pytest.raises(
+        DataError, match=r"run is on sequences and a.csv is a table: give .jsonl or"
+    ):
+        kinds.check_file(kinds.KINDS["sequences"], "a.csv")
+
+
+@pytest.mark.parametrize("command", [embed, score, generate])
+def test_help_without_a_run_says_where_the_other_options_are(command, capsys):
+    name = command.__name__.rpartition(".")[2]
+    with pytest.raises(SystemExit):
+        command.main(["--help"], f"vae-jax {name}")
+    said = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert f"table, counts or sequences has other options: {name} RUN --help" in said
 
 
 def test_what_a_kind_cannot_do_is_one_line(tmp_path):

@@ -9,6 +9,7 @@ from scipy import special, stats
 import vae_jax
 from vae_jax import networks, run
 from vae_jax.run import folder, loaded, options, programs
+from vae_jax.run.data import conditions, kinds
 from vae_jax.run.errors import UsageError
 from vae_jax.run.model import observe
 from vae_jax.run.restore import Trained
@@ -223,3 +224,51 @@ def test_draws_have_the_posteriors_moments(plain):
     # Those of an image are the same whatever stands after it.
     alone = plain.encode(IMAGES[:2], num_draws=4000)
     np.testing.assert_allclose(alone.draws, codes.draws[:2], rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_with_conditions_is_told_names_and_values():
+    """A linear run, whose picture's logits are c's number and class: the oracle is NumPy's."""
+    columns = (
+        kinds.Column("age", "number", "", "float64", centre=50.0, spread=10.0, low=20, high=80),
+        kinds.Column("site", "category", "", "object", levels=("a", "b")),
+    )
+    condition = networks.ColumnsCondition((0, 2), 3)
+    model = vae_jax.make_vae(
+        networks.Encoder(networks.MLP((2 * SIZE,), (), event_ndims=3, condition=condition)),
+        networks.BernoulliDecoder(networks.MLP(SHAPE, (), condition=condition), event_ndims=3),
+        SIZE,
+        networks.StandardPrior(SIZE, label_ndims=1),
+    )
+    params = model.init(jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.zeros((1, 2)))
+    rows = np.array([[-1.0, 0.0], [2.0, 1.0]], np.float32)  # a of 40, b of 70
+    config = {"image_shape": list(SHAPE), **conditions.stored(columns, rows)}
+    chosen = options.Options(model=options.Model(latent_dim=SIZE))
+    see = observe("threshold", "bernoulli")
+    trained = loaded.TrainedRun(
+        Trained(model, see, params, 7, chosen, "mine", "threshold", [], config), None
+    )
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(params["decoder"])]
+    by_shape = {leaf.shape: leaf for leaf in leaves}
+    kernel, table, bias = by_shape[6, 6], by_shape[2, 3], by_shape[SHAPE]
+    z = np.array([[0.5, -1.0], [0.1, 0.2]])
+    given = np.concatenate([z, [[-1.0], [2.0]], table[[0, 1]]], axis=1)
+    expected = special.expit(given @ kernel + bias.ravel()).reshape(2, *SHAPE)
+    label = {"age": [40, 70], "site": ["a", "b"]}
+    np.testing.assert_allclose(trained.decode(z, label), expected, rtol=1e-5)
+    np.testing.assert_allclose(trained.decode(z, rows), expected, rtol=1e-5)
+    codes = [trained.encode(IMAGES, {"age": age, "site": "a"}).mean for age in (40, 70)]
+    assert not np.allclose(*codes)
+    made = trained.generate(6, {"age": 40, "site": "a"})
+    np.testing.assert_array_equal(made, trained.generate(6, np.tile(rows[:1], (6, 1))))
+    assert trained.generate(6).shape == (6, *SHAPE)
+    with pytest.warns(RuntimeWarning, match="age=90 is outside of what the run saw, 20.0 to 80.0"):
+        trained.generate(2, {"age": 90})
+    for wrong, error, message in (
+        (None, TypeError, "conditional on age, site: give a mapping"),
+        ({"age": 40}, ValueError, "'site': the run is conditional on age, site"),
+        ({"age": 40, "site": "c"}, ValueError, "has the site c, which the run does not know"),
+    ):
+        with pytest.raises(error, match=message):
+            trained.encode(IMAGES, wrong)
+    with pytest.raises(UsageError, match="has site=c: give one of a, b"):
+        trained.generate(2, {"site": "c"})

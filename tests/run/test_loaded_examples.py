@@ -14,6 +14,7 @@ from vae_jax.checkpoint import CheckpointError
 from vae_jax.run import comparison, examples, folder, kinds, loaded_examples, rows, table_options
 from vae_jax.run.commands import embed, score
 from vae_jax.run.data import tables
+from vae_jax.run.data.kinds import from_json, to_json
 from vae_jax.run.errors import DataError
 
 pd = pytest.importorskip("pandas")
@@ -44,7 +45,7 @@ def trained(people):
         "kind": "table",
         "options": kinds.to_json(of),
         "num_rows": 200,
-        "columns": tables.to_json(table.columns),
+        "columns": to_json(table.columns),
         "digest": table.digest,
     }
     run = people.parent / "run"
@@ -65,7 +66,7 @@ def frame(trained, people):
 
 
 def columns(trained):
-    return tables.from_json(trained.config["columns"])
+    return from_json(trained.config["columns"])
 
 
 def test_what_is_missing_is_no_part_of_a_code(trained, frame):

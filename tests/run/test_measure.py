@@ -154,3 +154,6 @@ def test_one_image():
     test = measure.measure(jax.random.key(0), model, 1.0, x[:1], None, 500)
     assert np.isfinite(test["log_likelihood"])
     assert np.isnan(test["log_likelihood_standard_error_over_images"])
+    said = measure.summary({**measure.reported(test), "num_test": 1})
+    assert "nan" not in said
+    assert said.count("nats, of 1 images, too few to tell an error") == 2

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -338,3 +339,43 @@ def test_a_conditional_run_is_exported_with_its_label(pets, tmp_path):
     np.testing.assert_allclose(decode(z, label)["image"], trained.decode(z, label), atol=1e-5)
     with pytest.raises(ValueError, match=r"model.onnx has neither ending"):
         exported.export(trained, "model.onnx")
+
+
+@pytest.mark.long
+@pytest.mark.relax("numpy_dtype_promotion", "numpy_rank_promotion", "debug_key_reuse")
+def test_a_run_is_told_columns_and_pictures_are_asked_for_by_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    level, kind = random.integers(20, 240, 60), random.choice(["row", "column"], 60)
+    pictures = np.zeros((60, 4, 4), np.uint8)
+    for picture, bright, of in zip(pictures, level, kind, strict=True):
+        (picture if of == "row" else picture.T)[1] = bright
+    np.savez("bars.npz", images=pictures, level=level, kind=kind)
+    small = ("--hidden=8", "--latent-dim=2", "--epochs=2", "--num-importance-samples=2")
+    train.main(["bars.npz", "--condition=level,kind", "--output=run", *small], "vae-jax train")
+    run_folder.unlock(Path("run"))
+    said = capsys.readouterr().out
+    for line in "told level: number (from 2", "told kind: category (2 texts)", "log p(x|c)":
+        assert line in said
+    results = json.loads(Path("run/results.json").read_text())
+    assert results["conditions"] == {"level": "number", "kind": "category"}
+    assert (results["conditional"], results["prior"]) == (True, "conditional")
+    how = ["run", "--condition=level=200,kind=row"]
+    generate.main([*how, "--num=9", "--output=made.npz"], "generate")
+    with np.load("made.npz") as made:
+        assert made["images"].shape == (9, 4, 4, 1)
+        assert (set(made["level"]), set(made["kind"])) == ({200}, {"row"})
+    generate.main([*how, "--num=9", "--output=made.png"], "generate")
+    embed.main(["run", "bars.npz", "--output=codes.npz"], "embed")
+    embed.main(["run", "--output=own.npz"], "embed")
+    with np.load("codes.npz") as codes, np.load("own.npz") as own:
+        # Each place has its own noise within a byte.
+        np.testing.assert_allclose(codes["mean"][own["name"]], own["mean"], atol=0.02)
+    for arguments, message in (
+        (["run", "--label=row"], "--label is row but run is conditional on level, kind: ask for"),
+        (["run", "--condition=kind=x"], "has kind=x: give one of column, row"),
+        (["run", "--sampler=mixture"], "knows no classes but run is a conditional run"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            generate.main(arguments, "generate")
+    train.main(["--output=run", "--resume", "--epochs=3"], "vae-jax train")

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 import vae_jax
-from vae_jax.run import rows
-from vae_jax.run.data import tables
+from vae_jax.run import examples, kinds, rows, table_options, tabular
+from vae_jax.run.data import conditions, tables
+from vae_jax.run.data.kinds import to_json
 
 
 def test_a_row_with_holes_has_a_bound_and_a_gradient():
@@ -47,6 +48,29 @@ def test_a_row_with_holes_has_a_bound_and_a_gradient():
     assert likelihood.shape == (7, 5)
     alone = [likelihood.parts[i].log_prob(_of(x[i, i], i)) for i in range(5)]
     np.testing.assert_allclose(terms[:5], [part[i] for i, part in enumerate(alone)], rtol=1e-5)
+
+
+def test_rows_under_conditions_and_new_ones_by_them():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=200), "age": rng.integers(20, 90, 200)})
+    table["sex"] = rng.choice(["f", "m"], 200)
+    split = tables.split(table, "t", "here", {}, {"age": None, "sex": None})
+    of = table_options.Options(table_options.Data("t.csv", condition="age,sex"))
+    config = {"columns": to_json(split.columns), "options": kinds.to_json(of)}
+    config |= conditions.stored(split.conditions, split.told["train"])
+    model = tabular.make_model(config)
+    params = jax.jit(model.init)(jax.random.key(0), *tabular.example(config))
+    x, label = (jnp.asarray(a[:2]) for a in (split.train, split.told["train"]))
+    priors = model.prior(params, label)
+    assert priors.shape == (2, 32)
+    means = [model.encode(params, x[:1], label[i : i + 1]).mean for i in range(2)]
+    for one, other in (means, priors.mean):
+        assert not np.allclose(one, other)
+    trained = examples.Trained(kinds.KINDS["table"], model, params, 0, of, config)
+    made, notes = examples.generate(jax.random.key(1), trained, 30, {"age": 33, "sex": "f"})
+    assert (list(made), len(made), notes) == (["x", "age", "sex"], 30, [])
+    assert (set(made["age"]), set(made["sex"])) == ({33}, {"f"})
+    assert made["x"].std() > 0
 
 
 def _of(value, part):

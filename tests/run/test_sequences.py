@@ -1,17 +1,32 @@
 """Runs on sequences: the models that they are of, and their commands from train to impute."""
 
 import json
+import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import vae_jax
-from vae_jax.run import folder, loaded_examples, scores, sequence_options, sequences
+from vae_jax.run import (
+    examples,
+    folder,
+    kinds,
+    learn,
+    loaded_examples,
+    options,
+    scores,
+    sequence_options,
+    sequences,
+    training,
+)
 from vae_jax.run.commands import evaluate, generate, impute, train
+from vae_jax.run.data import stream
 from vae_jax.run.errors import DataError, UsageError
+from vae_jax.run.plan import Plan
 
 relax = pytest.mark.relax("numpy_dtype_promotion", "numpy_rank_promotion", "debug_key_reuse")
 
@@ -163,3 +178,111 @@ def test_codes_of_steps_end_with_their_sequence():
     found = loaded_examples._within(codes, x)
     for values in found.mean, found.draws[:, 0]:
         assert np.isnan(values).all(axis=-1).tolist() == [[False] * 4, [False, False, True, True]]
+
+
+def test_widths_are_few_and_spare_padding():
+    lengths = np.random.default_rng(0).integers(1, 100, 900)
+    lengths[:60], lengths[0] = 41, 800
+    widths = stream.widths_of(lengths, 50)
+    assert set(widths) == {100, 800}  # no batch of 101 to 400 steps is full
+    assert (widths >= lengths).all()
+    assert (widths[lengths <= 100] == 100).all()
+    halves = stream.widths_of(np.repeat([3, 5, 10, 20], 99), 9)
+    np.testing.assert_array_equal(halves, np.repeat([3, 5, 10, 20], 99))
+    assert stream.widths_of(np.full(99, 7), 9) is None
+    assert stream.widths_of(np.array([400] * 90 + [50] * 9), 9) is None  # a twentieth is spared
+
+
+def test_batches_are_of_like_widths_and_of_every_sequence():
+    widths = np.random.default_rng(0).choice([4, 8, 16], 50)
+    order = np.random.default_rng(1).permutation(50).astype(np.int32)[:48].reshape(6, 8)
+    found = stream.by_width(order, widths)
+    assert sorted(found.ravel()) == sorted(order.ravel())
+    assert sum(len(set(widths[rows])) > 1 for rows in found) <= 2
+    x = np.random.default_rng(2).normal(size=(50, 16, 2)).astype(np.float32)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    batch = vae_jax.Batch(x, widths.astype(np.float32))
+
+    def pieces(step):
+        return list(stream.in_buckets(batch, widths, lambda e: (found + e) % 50, mesh, step, 3))
+
+    for i, piece in enumerate(pieces(0)):
+        rows = (found[i % 6] + i // 6) % 50
+        width = widths[rows].max()
+        assert (piece.epoch, piece.start, piece.stop) == (i // 6, i % 6, i % 6 + 1)
+        np.testing.assert_array_equal(piece.dataset.image[0], x[rows, :width])
+        np.testing.assert_array_equal(piece.dataset.label[0], widths[rows])
+    for whole, rest in zip(pieces(0)[8:], pieces(8), strict=True):
+        assert (whole.epoch, whole.start) == (rest.epoch, rest.start)
+        np.testing.assert_array_equal(whole.dataset.image, rest.dataset.image)
+
+
+@pytest.mark.parametrize("latents", ["state_space", "recurrent"])
+def test_a_batch_that_is_cut_has_the_loss_of_one_that_is_padded(latents):
+    x = np.full((4, 9, 2), np.nan, np.float32)
+    for i, length in enumerate((2, 3, 4, 4)):
+        x[i, :length] = np.random.default_rng(i).integers(2, size=(length, 2))
+    config = config_of(latents, "bernoulli", length=9)
+    found = examples.Examples("", "", vae_jax.Batch(x), None, None, "", 4, {}, {}, (), ())
+    of = learn._Job(
+        *(kinds.KINDS["sequences"], None, found, sequences.make_model(config), config),
+        *(None, "", 0.0, np.array([4, 4, 9, 9])),
+    )
+    params = of.model.init(jax.random.key(0), jnp.asarray(x))
+    cut = learn._loss(of, options.Objective(kl_warmup=2), 3)
+    padded = learn._loss(of._replace(widths=None), options.Objective(kl_warmup=2), 3)
+    results = [
+        jax.jit(jax.value_and_grad(loss, has_aux=True))(
+            params, jax.random.key(1), vae_jax.Batch(x[:, :width]), jnp.int32(1)
+        )
+        for loss, width in ((cut, 4), (padded, 9))
+    ]
+    (one, bound), gradient = results[0]
+    (other, of_padded), of_whole = results[1]
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    np.testing.assert_allclose(bound.value, of_padded.value, rtol=1e-5)
+    for a, b in zip(*map(jax.tree.leaves, (gradient, of_whole)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.relax("numpy_dtype_promotion")
+def test_steps_on_batches_of_several_widths_are_those_of_sgd(tmp_path):
+    """Against NumPy: the mean of what is there, one parameter, whole and stopped in an epoch."""
+    rng = np.random.default_rng(0)
+    lengths = rng.choice([2, 4, 8], 24)
+    x = np.full((24, 8, 1), np.nan, np.float32)
+    for row, length in enumerate(lengths):
+        x[row, :length] = rng.normal(size=(length, 1))
+
+    def loss(params, key, batch):
+        there = ~jnp.isnan(batch.image)
+        filled = jnp.where(there, batch.image, params)
+        value = jnp.square(filled - params).sum() / 6
+        return value, {"elbo": -value}
+
+    def trained(**of):
+        state = vae_jax.init_state(jax.random.key(0), jnp.zeros(()), optax.sgd(0.01))
+        mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+        sharding = vae_jax.state_sharding(state, mesh)
+        setup = training.Setup(
+            loss=loss,
+            optimizer=optax.sgd(0.01),
+            data=vae_jax.Batch(x),
+            sharding=sharding,
+            plan=Plan(batch_size=6, folder=tmp_path, mesh=mesh, checkpoint_seconds=0, **of),
+            validate=None,
+            config={},
+            continued_by="",
+            start=time.perf_counter(),
+            widths=lengths,
+        )
+        return training.train(setup, jax.device_put(state, sharding), [])
+
+    trained(steps=6)
+    found = float(trained(steps=12, resume=True).params)
+    value = 0.0
+    for epoch in range(3):
+        order = vae_jax.shuffle(jax.random.key(0), epoch, num_examples=24, batch_size=6)
+        for rows in stream.by_width(np.asarray(order), lengths):
+            value -= 0.01 * np.nansum(2 * (value - x[rows].astype(np.float64))) / 6
+    np.testing.assert_allclose(found, value, rtol=1e-5)

@@ -108,3 +108,26 @@ def test_a_run_goes_on_with_its_own_table_alone(trained, monkeypatch, capsys):
     rows = [json.loads(line) for line in (trained / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert re.search(r"height: number \(from \d", capsys.readouterr().out)
+
+
+@relax
+def test_rows_are_asked_for_by_what_the_run_is_told(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    train.main(["people.csv", "--condition=sex", "--output=told", "--epochs=2", *SMALL], "train")
+    folder.unlock(Path("told"))
+    results = json.loads(Path("told/results.json").read_text())
+    assert (results["conditions"], results["conditional"]) == ({"sex": "category"}, True)
+    said = capsys.readouterr().out
+    assert "told sex: category (2 texts)" in said
+    assert "log p(x|c)" in said
+    generate.main(["told", "--output=m.csv", "--num=50", "--condition=sex=male"], "generate")
+    made = pd.read_csv("m.csv")
+    assert list(made.columns) == ["id", "height", "sex", "country"]
+    assert (set(made["sex"]), made["height"].notna().all()) == ({"male"}, True)
+    people().dropna(subset="sex").to_csv("told.csv", index=False)
+    impute.main(["told", "told.csv", "--output=full.csv", "--num-samples=20"], "impute")
+    assert pd.read_csv("full.csv")["height"].notna().all()
+    with pytest.raises(DataError, match=r"row \d+ of people.csv has no sex, which the run is told"):
+        impute.main(["told", "people.csv", "--output=full.csv", "--num-samples=20"], "impute")
+    with pytest.raises(UsageError, match="asks for sex but the run was trained without"):
+        generate.main(["run", "--output=m.csv", "--condition=sex=male"], "generate")

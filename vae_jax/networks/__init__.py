@@ -8,13 +8,13 @@ and `SphericalPrior` are given nothing. `ZeroFilled`, `MaskedDecoder` and `Colum
 x with NaN; `CountsInput` and `LibraryDecoder` for counts of an
 observed total. Nothing else in vae_jax imports flax.
 
-A network whose `condition` is a `ClassCondition` or a `FloatCondition` takes a label beside its
-input, and joins the two: flattened and concatenated before a dense layer, as channels before a
-convolution. The label's batch axes are the input's, or the last of them: labels [B] stand for all
-draws z [S, B, Z].
+A network whose `condition` is a `ClassCondition`, a `ColumnsCondition` or a `FloatCondition` takes
+a label beside its input, and joins the two: flattened and concatenated before a dense layer, as
+channels before a convolution. The label's batch axes are the input's, or the last of them: labels
+[B] stand for all draws z [S, B, Z].
 """
 
-from vae_jax.networks.condition import ClassCondition, FloatCondition
+from vae_jax.networks.condition import ClassCondition, ColumnsCondition, FloatCondition
 from vae_jax.networks.conv import Conv, ConvDecoder, ConvEncoder, StridedConv, TransposedConv
 from vae_jax.networks.counts import (
     CellLabel,
@@ -80,6 +80,7 @@ __all__ = [
     "CellLabel",
     "ClassCondition",
     "ClassDecoder",
+    "ColumnsCondition",
     "ColumnsDecoder",
     "Combiner",
     "ContinuousBernoulliDecoder",

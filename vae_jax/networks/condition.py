@@ -1,5 +1,6 @@
 """What a network is given beside its input: a class, a vector, an image."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,57 @@ class ClassCondition(nn.Module):
             mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
         )
         return vector
+
+
+class ColumnsCondition(nn.Module):
+    """Columns of a table, each of numbers or of classes, [*b, C], as one vector [*b, E].
+
+    Numbers go in as they are: standardise them. A class is a number from 0, for which
+    `ClassCondition` holds; each column of classes has an embedding of its own.
+
+    Attributes:
+      num_classes: of each column; 0 of one of numbers.
+      size: of a class's vector.
+
+    >>> condition = ColumnsCondition(num_classes=(0, 3), size=4)  # an age and one of three sites
+    >>> label = jnp.array([[0.7, 2.0], [-1.1, 0.0]])
+    >>> condition.apply(condition.init(jax.random.key(0), label), label).shape
+    (2, 5)
+    """
+
+    num_classes: tuple[int, ...]
+    size: int = 16
+
+    event_ndims = 1
+
+    @nn.compact
+    def __call__(self, label: ArrayLike) -> Array:
+        known = not isinstance(label, jax.core.Tracer)
+        # A constant stays one, whose classes are looked at.
+        with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
+            label = jnp.asarray(label)
+            if not jnp.issubdtype(label.dtype, jnp.floating):
+                raise TypeError(f"label has dtype {label.dtype}: pass floats")
+            if label.shape[-1:] != (len(self.num_classes),):
+                raise ValueError(
+                    f"label has shape {label.shape} but there are {len(self.num_classes)} columns: "
+                    "let them be its last axis"
+                )
+            columns = [label[..., i] for i in range(label.shape[-1])]
+            classes = [_whole(column) for column in columns]
+        parts = [
+            ClassCondition(num, self.size, name=f"column_{i}")(classes[i]).astype(label.dtype)
+            if num
+            else columns[i][..., None]
+            for i, num in enumerate(self.num_classes)
+        ]
+        return jnp.concatenate(parts, axis=-1)
+
+
+def _whole(values: Array) -> Array:
+    """Numbers of classes; -1, which is none, for what is no whole number, NaN too."""
+    whole = jnp.where(values == jnp.floor(values), values, -jnp.ones_like(values))
+    return whole.astype(jnp.int32)
 
 
 class FloatCondition(nn.Module):

@@ -193,16 +193,22 @@ def given(cells: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[st
     return vae_jax.Batch(x, CellLabel(np.maximum(library, 1), category)), notes
 
 
-def conditions(config: Mapping[str, Any], num: int, label: str | None, seed: int) -> CellLabel:
+def conditions(
+    config: Mapping[str, Any], num: int, asked: Mapping[str, Any], seed: int
+) -> tuple[CellLabel, list[str]]:
     """Library sizes, and categories, as they are of the training cells.
 
     Raises:
       UsageError: the run knows no such category.
     """
     names, rng = config["categories"], np.random.default_rng(seed)
-    if label is not None and label not in names:
-        has = f"give one of {', '.join(names[:20])}" if names else "it has no --condition"
-        raise UsageError(f"--label is {label}, which the run does not know: {has}")
+    condition = config["options"]["data"]["condition"]
+    for name, value in asked.items():
+        if name != condition:
+            raise UsageError(f"--condition has {name} but the run is conditional on {condition}")
+        if str(value) not in names:
+            raise UsageError(f"--condition has {name}={value}: give one of {', '.join(names[:20])}")
+    label = str(asked[condition]) if asked else None
     frequency = np.array(config["category_shares"], np.float64)
     group = rng.choice(len(frequency), num, p=frequency / frequency.sum())
     if label is not None:
@@ -211,7 +217,7 @@ def conditions(config: Mapping[str, Any], num: int, label: str | None, seed: int
     library = np.empty(num, np.float32)
     for i, quantiles in enumerate(config["library_quantiles"]):
         library[group == i] = np.interp(place[group == i], _QUANTILES, quantiles)
-    return CellLabel(library, group.astype(np.int32) if names else None)
+    return CellLabel(library, group.astype(np.int32) if names else None), []
 
 
 def returned(
@@ -252,5 +258,5 @@ def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: 
 
 
 PARTS = examples.Parts(
-    load, make_model, example, given, conditions, returned, write, draw, schedule.adam
+    load, make_model, example, given, returned, write, draw, schedule.adam, conditions
 )

@@ -123,7 +123,9 @@ def _unlike(configs: list[dict[str, Any]]) -> list[str]:
         "the binarization": [config.get("binarization") for config in configs],
         "the kind of likelihood": [kind(config) for config in configs],
         "what they are conditional on": [
-            bool(config["options"]["model"].get("conditional")) for config in configs
+            config["options"]["data"].get("condition")
+            or bool(config["options"]["model"].get("conditional"))
+            for config in configs
         ],
     }
     return [

@@ -13,6 +13,7 @@ from vae_jax.run import classifier
 from vae_jax.run.callbacks import counted
 from vae_jax.run.data.dataset import Dataset, Split, take
 from vae_jax.run.errors import DataError
+from vae_jax.run.measure import over
 from vae_jax.run.model import expected
 
 NUM_GENERATED = 10_000
@@ -174,7 +175,7 @@ def unused_label(fields: dict[str, Any]) -> list[str]:
     """What is to be said where the model is no better under the images' own labels than others'."""
     cost = fields["conditional_shuffled_labels_cost"]
     error = fields["conditional_shuffled_labels_cost_standard_error"]
-    if cost > _STANDARD_ERRORS * error:
+    if not cost <= _STANDARD_ERRORS * error:  # of one image there is no error
         return []
     return [
         f"the label changes nothing that can be seen: shuffled labels cost {cost:.2f} +- "
@@ -242,17 +243,21 @@ def transferred(
     return jnp.concatenate([classifier.unit(x)[:, None], images], axis=1).reshape(-1, *x.shape[1:])
 
 
+def _plus_minus(error: float, digits: int) -> str:
+    return f" +- {error:.{digits}f}" if np.isfinite(error) else ", of too few images for an error"
+
+
 def summary(results: dict[str, Any]) -> str:
     """The lines that a conditional run adds."""
     name = "conditional_marginal_log_likelihood"
     marginal = (
-        f"\n{'log p(x), labels summed out':32s}{results[name]:9.2f} nats, +- "
-        f"{results[f'{name}_standard_error_over_images']:.2f} over {results['num_test']} images, "
+        f"\n{'log p(x), labels summed out':32s}{results[name]:9.2f} nats, "
+        f"{over(results[f'{name}_standard_error_over_images'], results['num_test'], 'images')}, "
         f"+- {results[f'{name}_standard_error']:.3f} of the draws"
     )
     return marginal + "".join(
-        f"\n{title:32s}{results[name]:9.{digits}f}{unit} +- "
-        f"{results[f'{name}_standard_error']:.{digits + 1}f}"
+        f"\n{title:32s}{results[name]:9.{digits}f}{unit}"
+        + _plus_minus(results[f"{name}_standard_error"], digits + 1)
         for title, name, digits, unit in (
             ("shuffled labels cost", "conditional_shuffled_labels_cost", 2, " nats"),
             ("Bayes' rule, accuracy", "conditional_bayes_accuracy", 4, ""),

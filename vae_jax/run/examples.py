@@ -39,6 +39,7 @@ class Examples(NamedTuple):
       lines: for the user.
       notes: for the user too, and in results.json.
       places: of each split, its examples' numbers in the file, where they have such.
+      lengths: of sequences that are trained on, [N].
     """
 
     name: str
@@ -53,6 +54,7 @@ class Examples(NamedTuple):
     lines: tuple[str, ...]
     notes: tuple[str, ...]
     places: Mapping[str, np.ndarray] = MappingProxyType({})
+    lengths: np.ndarray | None = None
 
 
 class Trained(NamedTuple):
@@ -74,13 +76,13 @@ class Parts(NamedTuple):
       make_model: config.json -> VAE.
       example: config.json -> a batch of one, of any values, from which parameters are made.
       given: file or what Python has, config.json -> a batch, and notes.
-      conditions: config.json, number, what is asked for, seed -> what so many new examples are
-        given beside z; None of a model that is given nothing.
       returned: draws of x in turn [b, *event], their conditions, config.json, seed -> what the user
         gets, and notes.
       write: that, path -> a file.
       draw: folder, `Trained`, `Examples`, means of q(z|x) of the test set -> pictures.
       optimizer: rate, number of steps -> optimizer.
+      conditions: config.json, number, values asked for by their names, seed -> what so many new
+        examples are given beside z, and notes; None of what has no conditions.
       fill: key, `Trained`, file, number of importance samples -> the file's content without holes,
         and lines; None of what has none.
     """
@@ -89,11 +91,13 @@ class Parts(NamedTuple):
     make_model: Callable[[Mapping[str, Any]], vae_jax.VAE]
     example: Callable[[Mapping[str, Any]], vae_jax.Batch]
     given: Callable[[Any, Mapping[str, Any]], tuple[vae_jax.Batch, list[str]]]
-    conditions: Callable[[Mapping[str, Any], int, str | None, int], Any]
     returned: Callable[[Iterator[np.ndarray], Any, Mapping[str, Any], int], tuple[Any, list[str]]]
     write: Callable[[Any, Path], None]
     draw: Callable[[Path, Trained, Examples, np.ndarray], None]
     optimizer: Callable[[float, int], optax.GradientTransformation]
+    conditions: (
+        Callable[[Mapping[str, Any], int, Mapping[str, Any], int], tuple[Any, list[str]]] | None
+    ) = None
     fill: Callable[[jax.Array, Trained, Path, int], tuple[Any, list[str]]] | None = None
 
 
@@ -128,7 +132,11 @@ def restore(run: Path) -> Trained:
 
 
 def generate(
-    key: jax.Array, trained: Trained, num: int, label: str | None = None, seed: int = 0
+    key: jax.Array,
+    trained: Trained,
+    num: int,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    seed: int = 0,
 ) -> tuple[Any, list[str]]:
     """Examples from the model, as the user has them; and notes.
 
@@ -136,21 +144,23 @@ def generate(
       key: of the draws.
       trained: the run.
       num: how many.
-      label: what the kind conditions on, by its name; None as often as it was in training.
+      asked: of a run with conditions, values by the columns' names; the others are as in training.
       seed: of what is drawn beside x.
 
     Raises:
-      UsageError: the run knows no such label.
+      UsageError: the run is not conditional on them, or knows no such value.
     """
     parts, config = trained.kind.parts, trained.config
-    conditions = parts.conditions(config, num, label, seed)
+    conditions, notes = _conditions(trained, num, asked, seed)
     values = math.prod(parts.example(config).image.shape)
     size = max(1, min(_DRAWN, _DRAWN_VALUES // values))
 
     @jax.jit
     def draw(params: Any, key: jax.Array, conditions: Any) -> jax.Array:
         prior_key, row_key = jax.random.split(key)
-        z = vae_jax.sample(prior_key, trained.model.prior(params), size)
+        prior = trained.model.prior(params, conditions)
+        of_each = conditions is not None and len(prior.shape) > 1
+        z = vae_jax.sample(prior_key, prior, () if of_each else size)
         x: jax.Array = vae_jax.sample(row_key, trained.model.decode(params, z, conditions))
         return x
 
@@ -161,8 +171,26 @@ def generate(
             x = np.asarray(draw(trained.params, jax.random.fold_in(key, i), of_rows))
             yield x[: num - i * size]
 
-    made: tuple[Any, list[str]] = parts.returned(drawn(), conditions, config, seed)
-    return made
+    made, more = parts.returned(drawn(), conditions, config, seed)
+    return made, [*notes, *more]
+
+
+def _conditions(
+    trained: Trained, num: int, asked: Mapping[str, Any], seed: int
+) -> tuple[Any, list[str]]:
+    """What new examples are given beside z, and notes.
+
+    Raises:
+      UsageError: as `generate`.
+    """
+    of_kind, config = trained.kind.parts.conditions, trained.config
+    told = config["options"]["data"].get("condition") is not None
+    if asked and not (of_kind and told):
+        name = next(iter(asked))
+        raise UsageError(
+            f"--condition asks for {name} but the run was trained without --condition: leave it out"
+        )
+    return (None, []) if of_kind is None else of_kind(config, num, asked, seed)
 
 
 def own(trained: Trained, where: str | None = None) -> Examples:

@@ -13,6 +13,7 @@ from jax import export as jax_export
 import vae_jax
 from vae_jax.distributions.location import location
 from vae_jax.run import extras, folder
+from vae_jax.run.data import conditions, kinds
 from vae_jax.run.latents import as_layers, as_vectors
 from vae_jax.run.loaded import TrainedRun, picture
 from vae_jax.run.options import OF_BYTES
@@ -55,14 +56,18 @@ def export(trained: TrainedRun, path: str | os.PathLike[str]) -> list[Path]:
 def _write_functions(trained: TrainedRun, path: Path) -> list[Path]:
     """Encoder, decoder, and what is said of them."""
     extras.check("flatbuffers")
-    conditional = trained.options.model.conditional
+    told = conditions.of_run(trained.config)
     bytes_seen = trained.options.model.likelihood in OF_BYTES
     shapes = {
         "x": (trained.image_shape, jnp.uint8 if bytes_seen else jnp.float32),
         "z": ((trained.latent_dim,), jnp.float32),
     }
     (num,) = jax_export.symbolic_shape("n")
-    label = (jax.ShapeDtypeStruct((num,), jnp.int32),) if conditional else ()
+    label: tuple[Any, ...] = ()
+    if trained.options.model.conditional:
+        label = (jax.ShapeDtypeStruct((num,), jnp.int32),)
+    elif told:
+        label = (jax.ShapeDtypeStruct((num, len(told)), jnp.float32),)
 
     def encode(x: jax.Array, *label: jax.Array) -> dict[str, jax.Array]:
         posterior = trained.model.encode(trained.params, x, *label)
@@ -114,6 +119,7 @@ def _described(trained: TrainedRun, *, bytes_seen: bool) -> dict[str, Any]:
         "x": seen,
         "image": "the expected value of p(x|z), within [0, 1]",
         "classes": list(trained.classes),
+        "conditions": kinds.to_json(conditions.of_run(trained.config)),
         "dataset": trained.config["dataset"],
         "binarization": binarization,
         "step": trained.step,

@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from vae_jax.run import extras
+from vae_jax.run.data import conditions
+from vae_jax.run.data.kinds import Column
+from vae_jax.run.errors import DataError
 from vae_jax.run.model import num_levels
 
 
@@ -48,6 +52,26 @@ def checked(images: Any, image_shape: tuple[int, ...], likelihood: str) -> Any:
 def _pieces(images: Any) -> Iterator[np.ndarray]:
     for start in range(0, len(images), 1000):
         yield np.asarray(images[np.arange(start, min(start + 1000, len(images)))])
+
+
+def told(label: Any, num: int, columns: Sequence[Column]) -> np.ndarray:
+    """Conditions float32 [num, C], of a mapping or a frame of names and values, or as they are.
+
+    Raises:
+      TypeError: there are none.
+      ValueError: they are not as many as `num`, or one has no such value.
+    """
+    names = ", ".join(column.name for column in columns)
+    if label is None or isinstance(label, str):
+        raise TypeError(f"the run is conditional on {names}: give a mapping of names and values")
+    if isinstance(label, np.ndarray):
+        return np.broadcast_to(np.asarray(label, np.float32), (num, len(columns)))
+    pd = extras.require("pandas")
+    try:
+        frame = pd.DataFrame({c.name: np.broadcast_to(label[c.name], num) for c in columns})
+        return conditions.given(frame, columns, "what was given")
+    except (KeyError, DataError) as error:
+        raise ValueError(f"{error}: the run is conditional on {names}") from None
 
 
 def numbered(label: Any, num: int, classes: Sequence[str]) -> np.ndarray:

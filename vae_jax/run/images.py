@@ -139,7 +139,8 @@ def _fresh(
     def fresh(init_words: Any, train_words: Any) -> vae_jax.TrainState:
         # The words of keys: a typed key cannot be given to many processes.
         init_key, train_key = map(jax.random.wrap_key_data, (init_words, train_words))
-        first_label = jnp.zeros(1, jnp.int32) if job.chosen.model.conditional else None
+        label = job.labels("train")
+        first_label = None if label is None else jnp.zeros_like(label[:1])
         params = job.model.init(init_key, job.example(), first_label)
         average = job.chosen.training.average_decay > 0
         return vae_jax.init_state(train_key, params, optimizer, average=average)
@@ -239,7 +240,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     levels = num_levels(job.likelihood)
     test = measure.compared(test, job.config, job.dataset.test.images, levels)
     of_classes: dict[str, Any] = {}
-    if test_label is not None:
+    if job.chosen.model.conditional:
         of_classes = conditional.measure(
             job.keys["classes"],
             job.model,
@@ -250,6 +251,10 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
             job.chosen.evaluation.num_class_samples,
         )
         test["warnings"] += conditional.unused_label(of_classes)
+    elif test_label is not None:
+        test["warnings"] += measure.unused_conditions(
+            job.keys["classes"], job.model, params, test_x, test_label
+        )
     results = {
         **_described(job),
         **measure.reported(test),
@@ -289,7 +294,8 @@ def _described(job: Job) -> dict[str, Any]:
         "posterior": job.chosen.model.posterior,
         "prior": job.prior,
         "latent_dim": job.chosen.model.latent_dim,
-        "conditional": job.chosen.model.conditional,
+        "conditional": job.conditional,
+        "conditions": {column.name: column.kind for column in job.dataset.conditions},
         "defaults": job.config.get("defaults"),
         **dataclasses.asdict(job.chosen.objective),
     }
@@ -323,7 +329,7 @@ def _draw(
 
     picture_key, params = job.keys["pictures"], fitted.params
     num_classes = job.dataset.num_classes
-    if test_label is not None:
+    if test_label is not None and job.chosen.model.conditional:
         picture_key, class_key = jax.random.split(picture_key)
         drawn = pictures.of_classes(class_key, job.model, params, test_x, test_label, num_classes)
         for name, picture in drawn.items():

@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 
 import vae_jax
 from vae_jax.run import defaults, folder, keys, latents, objective, options
+from vae_jax.run.data import conditions
 from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.model import (
     likelihood_of,
@@ -67,7 +68,7 @@ class Job(NamedTuple):
         model = self.chosen.model
         if model.posterior == "power_spherical" and model.prior != "vamp":
             return "uniform"
-        unconditional = model.prior == "conditional" and not model.conditional
+        unconditional = model.prior == "conditional" and not self.conditional
         return "standard" if unconditional else model.prior
 
     def example(self) -> jax.Array:
@@ -85,8 +86,16 @@ class Job(NamedTuple):
         labels: Any = self.labels(split)
         return vae_jax.Batch(images, labels)
 
+    @property
+    def conditional(self) -> bool:
+        """Whether the model is told anything, a class or columns."""
+        return self.chosen.model.conditional or bool(self.dataset.conditions)
+
     def labels(self, split: str) -> np.ndarray | None:
         """Of a split's images, for a model that is conditional on them."""
+        if self.dataset.conditions:
+            told: np.ndarray = self.dataset.told[split]
+            return told
         labels: np.ndarray = getattr(self.dataset, split).labels
         return labels if self.chosen.model.conditional else None
 
@@ -136,6 +145,7 @@ def open_job(
         "digest": dataset.digest,
         "pixels": {**pixels._asdict(), "mean": None},
         "defaults": of_data,
+        **conditions.stored(dataset.conditions, dataset.told.get("train")),
     }
     if chosen.run.resume:
         stored = folder.read_config(output)
@@ -166,6 +176,7 @@ def open_job(
             pixels,
             dataset.num_classes,
             as_before="pixels" not in config,
+            told=conditions.num_classes(dataset.conditions),
         ),
         keys=keys.of_run(chosen.training.seed),
         continued_by=f"{prog} --output={output} --resume",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae_jax.run import count_options, sequence_options, table_options
-from vae_jax.run.errors import UsageError
+from vae_jax.run.errors import DataError, UsageError
 from vae_jax.run.options import (
     check_at_least,
     check_learning_rate,
@@ -76,6 +76,10 @@ def _check_table(config: Mapping[str, Any]) -> None:
     for column in config["columns"]:
         if not isinstance(column["kind"], str):
             raise TypeError(f"kind is {column['kind']!r}")
+    if config["options"]["data"].get("condition") is not None:
+        for name in "conditions", "condition_rows":
+            if not isinstance(config[name], list):
+                raise TypeError(f"{name} is {config[name]!r}")
 
 
 def _check_counts(config: Mapping[str, Any]) -> None:
@@ -129,7 +133,7 @@ KINDS = {
         name="sequences",
         what="sequences",
         noun="sequences",
-        suffixes=(".jsonl",),
+        suffixes=(".jsonl", ".jsonl.gz"),
         options=sequence_options.Options,
         output="sequences.jsonl",
         batch_size=64,
@@ -149,6 +153,21 @@ def of_file(name: str) -> Kind | None:
         return None
     found = (kind for kind in KINDS.values() if name.lower().endswith(kind.suffixes))
     return next(found, None)
+
+
+def check_file(kind: Kind | None, name: str) -> None:
+    """Raises DataError for a file of another kind than a run's, by its name.
+
+    Args:
+      kind: of the run; None of one on images.
+      name: of the file.
+    """
+    found = of_file(name)
+    if kind is None and found is not None:
+        raise DataError(f"the run is on images and {name} is {found.what}: give pictures or arrays")
+    if kind is not None and not name.lower().endswith(kind.suffixes):
+        of = f"{name} is {found.what}" if found else f"{name} is none by its name"
+        raise DataError(f"the run is on {kind.what} and {of}: give {' or '.join(kind.suffixes)}")
 
 
 def of_run(config: Mapping[str, Any]) -> Kind | None:

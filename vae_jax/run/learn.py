@@ -1,6 +1,7 @@
 """A VAE on examples that are no images, from options to numbers and pictures."""
 
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -23,6 +24,7 @@ from vae_jax.run import (
     objective,
     training,
 )
+from vae_jax.run.data import stream
 from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.examples import Examples, Trained, check_same, own, restore
 from vae_jax.run.options import Objective
@@ -42,6 +44,7 @@ class _Job(NamedTuple):
     output: Path
     continued_by: str
     start: float
+    widths: np.ndarray | None
 
 
 def run(kind: kinds.Kind, chosen: Any, prog: str) -> None:
@@ -96,11 +99,54 @@ def _open(kind: kinds.Kind, chosen: Any, examples: Examples, prog: str, start: f
         print(f"  {line}")
     for note in examples.notes:
         print(f"note: {note}")
+    widths = _widths(examples, chosen.training.batch_size)
     streamed = ", data streamed" if _streamed(examples) else ""
     print(f"results: {output}   device: {jax.devices()[0].device_kind}{streamed}")
     model = kind.parts.make_model(config)
     continued_by = f"{prog} --output={output} --resume"
-    return _Job(kind, chosen, examples, model, config, output, continued_by, start)
+    return _Job(kind, chosen, examples, model, config, output, continued_by, start, widths)
+
+
+def _widths(examples: Examples, batch_size: int) -> np.ndarray | None:
+    """What training sequences are padded to, which is said; None for all to the longest."""
+    lengths = examples.lengths
+    if lengths is None:
+        return None
+    found = stream.widths_of(lengths, batch_size)
+    longest = int(lengths.max())
+    padding = 1 - lengths.mean() / (longest if found is None else found.mean())
+    if found is not None:
+        print(
+            f"  padded in batches of like lengths, to {', '.join(map(str, np.unique(found)))} "
+            f"steps: {padding:.0%} of what is trained on is padding, and to the longest alone "
+            f"{1 - lengths.mean() / longest:.0%}"
+        )
+    if padding > _MOSTLY_PADDING:
+        print(
+            f"note: {padding:.0%} of the steps that are trained on are padding: cut the long "
+            "sequences into pieces to train faster"
+        )
+    return found
+
+
+_MOSTLY_PADDING = 0.7
+
+
+def _loss(job: _Job, aim: Objective, steps: int) -> Any:
+    """The loss; of batches that are cut to several widths, under a model of each."""
+    num = len(job.examples.train.image)
+    if job.widths is None:
+        return objective.make_loss(aim, job.model, None, steps, num)
+
+    @functools.cache
+    def of_width(width: int) -> Any:
+        model = job.kind.parts.make_model({**job.config, "length": width})
+        return objective.make_loss(aim, model, None, steps, num)
+
+    def loss(params: Any, key: jax.Array, batch: Any, step: Any = None) -> Any:
+        return of_width(batch.image.shape[1])(params, key, batch, step)
+
+    return loss
 
 
 def _streamed(examples: Examples) -> bool:
@@ -147,7 +193,7 @@ def _train(job: _Job) -> training.Fitted:
     aim = Objective(kl_warmup=round(job.kind.warmup * of.epochs))
     most = max(1, _VALIDATED_VALUES // math.prod(train.image.shape[1:]))
     setup = training.Setup(
-        loss=objective.make_loss(aim, job.model, None, steps, num),
+        loss=_loss(job, aim, steps),
         optimizer=optimizer,
         data=train,
         sharding=sharding,
@@ -166,6 +212,7 @@ def _train(job: _Job) -> training.Fitted:
         config=job.config,
         continued_by=job.continued_by,
         start=job.start,
+        widths=job.widths,
     )
     reporters: list[callbacks.Callback] = [
         callbacks.ProgressBar(),
@@ -191,6 +238,9 @@ def _conclude(job: _Job, fitted: training.Fitted) -> None:
     key, samples = keys.of_run(of.seed)["evaluation"], job.chosen.evaluation.num_importance_samples
     x, label = examples.test
     test = measure.measure(key, job.model, fitted.params, x, label, samples, "examples")
+    if "conditions" in job.config:
+        of_model = job.model, fitted.params, x, label
+        test["warnings"] += measure.unused_conditions(keys.of_run(of.seed)["classes"], *of_model)
     results = {
         "dataset": examples.name,
         "source": examples.source,
@@ -238,6 +288,7 @@ def evaluate(run: Path, where: str | None, num_samples: int, seed: int) -> None:
         "num_test": len(examples.test.image),
         "seed": seed,
         "step": trained.step,
+        "conditional": bool(examples.said.get("conditional")),
         "data_digest": examples.digest,
         **measure.reported(test),
         "parameters_sha256": measure.sha256(trained.params),

@@ -2,6 +2,8 @@
 
 import json
 import math
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.run import given, keys, latents, measure, options
-from vae_jax.run.data import examples
+from vae_jax.run.data import conditions, examples
 from vae_jax.run.model import expected
 from vae_jax.run.programs import Programs
 from vae_jax.run.restore import Trained, restore
@@ -23,10 +25,12 @@ class TrainedRun:
     Images are bytes [N, H, W, C], or floats in [0, 1]; of one channel, [N, H, W] too. They are
     binarised or dequantised as in the run, by noise that `seed` and the image's place in the array
     decide. Of a conditional run every method takes labels: a class by its name or number for all,
-    or one for each. Each program is compiled once for a size of batch. Images may be anything with
-    `shape` and `dtype` that is read by `images[rows]`; they are read while the device is at those
-    before. Pictures, of which there may be too many to hold, go into `out`, where that is given, by
-    `out[rows] = pictures`, such as np.lib.format.open_memmap(...). `progress` shows a bar.
+    or one for each; of one with conditions a mapping or a frame of their names and values, each one
+    for all, or one for each image. Each program is compiled once for a size of batch. Images may be
+    anything with `shape` and `dtype` that is read by `images[rows]`; they are read while the device
+    is at those before. Pictures, of which there may be too many to hold, go into `out`, where that
+    is given, by `out[rows] = pictures`, such as np.lib.format.open_memmap(...). `progress` shows a
+    bar.
 
     Attributes:
       model: the `vae_jax.VAE`.
@@ -195,7 +199,8 @@ class TrainedRun:
 
         Args:
           num: of pictures.
-          label: of a conditional run.
+          label: of a conditional run; of one with conditions, those that are not given are as they
+            were in training.
           temperature: what the prior's standard deviation is multiplied by, below 1 for pictures
             that are more alike and less odd; of Gaussian priors, and mixtures, flows and layers of
             them.
@@ -214,6 +219,10 @@ class TrainedRun:
             raise ValueError(f"temperature is {temperature}: give a positive number")
         name = "pictures" if progress else ""
         how: dict[str, Any] = {"temperature": temperature, "seed": seed, "name": name, "out": out}
+        if conditions.of_run(self.config) and (label is None or isinstance(label, Mapping)):
+            label, notes = conditions.drawn(self.config, num, label or {}, seed)
+            for note in notes:
+                warnings.warn(note, RuntimeWarning, stacklevel=2)
         return self._programs.drawn(num, self._labels(label, num), **how)
 
     def score(
@@ -242,7 +251,9 @@ class TrainedRun:
         return measure.Observed(self._observe, images, key)
 
     def _labels(self, label: Any, num: int) -> np.ndarray | None:
-        """int32 [num] of what a caller says."""
+        """int32 [num] of what a caller says, or float32 [num, C] of conditions."""
+        if columns := conditions.of_run(self.config):
+            return given.told(label, num, columns)
         if not self.options.model.conditional:
             if label is not None:
                 raise TypeError("a label was given but the run is unconditional: leave it out")

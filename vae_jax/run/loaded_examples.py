@@ -1,6 +1,7 @@
 """A trained run on what is no image in Python; and the one way to load any run."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import jax
 import numpy as np
 
 import vae_jax
-from vae_jax.run import examples, folder, keys, options, tabular
+from vae_jax.run import examples, folder, keys, kinds, options, tabular
+from vae_jax.run.data import remote
 from vae_jax.run.errors import DataError
 from vae_jax.run.loaded import TrainedRun, load_images, results_of
 from vae_jax.run.programs import Programs
@@ -55,7 +57,7 @@ class TrainedExamples:
         return getattr(own, split), own.places.get(split)
 
     def read(
-        self, file: Path | None, where: Path | None = None
+        self, file: str | None, where: str | None = None
     ) -> tuple[vae_jax.Batch, dict[str, np.ndarray]]:
         """A file's examples, or the run's test set, and the columns beside what is made of them.
 
@@ -65,7 +67,7 @@ class TrainedExamples:
         if file is None:
             batch, places = self.data("test", where)
             return batch, {} if places is None else {"name": places}
-        batch, notes = self._parts.given(file, self.config)
+        batch, notes = self._given(file)
         for note in notes:
             print(f"note: {note}")
         return batch, {}
@@ -112,36 +114,48 @@ class TrainedExamples:
         """
         if self.kind != "table":
             raise TypeError(f"the run is on {self.kind}: rows of a table alone are reconstructed")
-        drawn = self._programs.reconstructions(*self._batch(data, seed)).swapaxes(0, 1)
+        x, label = self._batch(data, seed)
+        drawn = self._programs.reconstructions(x, label).swapaxes(0, 1)
         values = tabular.with_classes(np.median(drawn, axis=0), drawn, self.config)
-        return self._parts.returned(iter([values]), None, self.config, seed)[0]
+        return self._parts.returned(iter([values]), label, self.config, seed)[0]
 
-    def generate(self, num: int = 1, label: str | None = None, *, seed: int = 0) -> Any:
+    def generate(
+        self, num: int = 1, condition: Mapping[str, Any] | None = None, *, seed: int = 0
+    ) -> Any:
         """Examples drawn from the model: a frame of a table, a matrix of counts, or sequences.
 
         Args:
           num: how many.
-          label: of a run with a condition; each as often as in training when not given.
+          condition: of a run with conditions, values by their columns' names, {"age": 40}; what is
+            not given is as it was in training.
           seed: of the draws.
 
         Raises:
           ValueError: num is less than 1.
-          UsageError: the run knows no such label.
+          UsageError: the run has no such condition, or knows no such value.
         """
         if num < 1:
             raise ValueError(f"num is {num}: give 1 or more")
         options.check_seed(seed)
         key = keys.of_run(seed)["generate"]
-        return examples.generate(key, self._trained, num, label, seed)[0]
+        return examples.generate(key, self._trained, num, condition or {}, seed)[0]
 
     def _batch(self, data: Any, seed: int) -> vae_jax.Batch:
         options.check_seed(seed)
         batch: vae_jax.Batch = data
         if not isinstance(data, vae_jax.Batch):
-            batch, _ = self._parts.given(data, self.config)
+            batch, _ = self._given(data)
         if not len(batch.image):
             raise DataError(f"there are no {self._trained.kind.noun}: give 1 or more")
         return batch
+
+    def _given(self, data: Any) -> tuple[vae_jax.Batch, list[str]]:
+        """What the user has of the run's kind, a file or its URL too, as a batch; and notes."""
+        if isinstance(data, str | Path):
+            kinds.check_file(self._trained.kind, str(data))
+            data = Path(remote.local(str(data)))
+        found: tuple[vae_jax.Batch, list[str]] = self._parts.given(data, self.config)
+        return found
 
 
 def _within(codes: Codes, x: np.ndarray) -> Codes:

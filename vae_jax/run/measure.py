@@ -296,6 +296,44 @@ def _collapsed(kl: list[float]) -> list[str]:
 _NO_KL = 0.01
 
 
+def unused_conditions(
+    key: jax.Array, model: vae_jax.VAE, params: Any, x: Any, label: Any
+) -> list[str]:
+    """What is to be said where ELBOs are no better under the examples' own conditions than others'.
+
+    Args:
+      key: of the draws, the same for both, and of the order of the others'.
+      model: the VAE.
+      params: its parameters.
+      x: [N, *event].
+      label: [N, C], conditions.
+    """
+    rows = np.arange(min(len(x), _COMPARED))
+    x, own = x[rows], jnp.asarray(label)[rows]
+    order_key, draw_key = jax.random.split(key)
+    others = own[jax.random.permutation(order_key, len(rows))]
+
+    @jax.jit
+    def elbo(label: jax.Array) -> jax.Array:
+        posterior, prior = model.encode(params, x, label), model.prior(params, label)
+        z, posterior = vae_jax.sample_scored(draw_key, posterior)
+        likelihood = model.decode(params, z, label)
+        return vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=None).value
+
+    cost = np.asarray(elbo(own), np.float64) - np.asarray(elbo(others), np.float64)
+    error = batched.standard_error(cost)
+    if not cost.mean() <= 2 * error:
+        return []
+    return [
+        f"the conditions change nothing that can be seen: shuffled ones cost {cost.mean():.2f} +- "
+        f"{error:.2f} nats; see that each example has its own, train for longer, or leave "
+        "--condition out"
+    ]
+
+
+_COMPARED = 2_000
+
+
 def uninformed(log_likelihood: float, image_shape: tuple[int, ...], num_levels: int) -> list[str]:
     """What is to be said of a model that codes images worse than one that knows nothing of them.
 
@@ -365,15 +403,26 @@ def reported(test: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def over(error: float, num: int, noun: str) -> str:
+    """A standard error over `num` examples in words; of one alone there is none.
+
+    >>> over(0.125, 40, "images"), over(math.nan, 1, "images")
+    ('+- 0.12 over 40 images', 'of 1 images, too few to tell an error')
+    """
+    few = f"of {num} {noun}, too few to tell an error"
+    return f"+- {error:.2f} over {num:,} {noun}" if math.isfinite(error) else few
+
+
 def summary(results: dict[str, Any], noun: str = "images") -> str:
     """The lines that a run ends with."""
     name = "log p(x|c)" if results.get("conditional") else "log p(x)"
-    over = f"over {results['num_test']} {noun}"
+    errors = [
+        over(results[f"test_{of}_standard_error_over_{noun}"], results["num_test"], noun)
+        for of in ("elbo", "log_likelihood")
+    ]
     lines = [
-        f"test ELBO        {results['test_elbo']:9.2f} nats, +- "
-        f"{results[f'test_elbo_standard_error_over_{noun}']:.2f} {over}",
-        f"test {name:12s}{results['test_log_likelihood']:9.2f} nats, +- "
-        f"{results[f'test_log_likelihood_standard_error_over_{noun}']:.2f} {over}, +- "
+        f"test ELBO        {results['test_elbo']:9.2f} nats, {errors[0]}",
+        f"test {name:12s}{results['test_log_likelihood']:9.2f} nats, {errors[1]}, +- "
         f"{results['test_log_likelihood_standard_error']:.3f} of the "
         f"{results['num_importance_samples']} draws, "
         f"{results['test_effective_sample_size']:.0f} effective",

@@ -132,6 +132,7 @@ def make_model(
     num_classes: int,
     *,
     as_before: bool = False,
+    told: tuple[int, ...] = (),
 ) -> vae_jax.VAE:
     """The VAE that the options name.
 
@@ -142,6 +143,8 @@ def make_model(
       pixels: of the training set.
       num_classes: of the labels, for a conditional model.
       as_before: greys as in version 0.1, whose scale starts at 1 and whose encoder sees x itself.
+      told: numbers of classes of the columns that it is conditional on, as
+        `networks.ColumnsCondition` has them.
     """
     grey = binarization == "none"
     name = likelihood_of(options, binarization)
@@ -152,15 +155,16 @@ def make_model(
     if options.network in HIERARCHIES:
         return _hierarchy(options, bias, name, pixels, standardized=grey)
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
-    condition: networks.ClassCondition | None = None
-    prior: nn.Module | None = None if options.conditional else latents.prior(options)
-    if options.conditional:
+    condition: networks.ClassCondition | networks.ColumnsCondition | None = None
+    if told:
+        condition = networks.ColumnsCondition(told, options.embedding_dim)
+    elif options.conditional:
         condition = networks.ClassCondition(num_classes, options.embedding_dim)
-        prior = networks.StandardPrior(options.latent_dim)
+    prior = latents.prior(options) if condition is None else None
+    if condition is not None:
+        prior = networks.StandardPrior(options.latent_dim, condition.event_ndims)
         if options.prior == "conditional":
-            prior = networks.Encoder(
-                nn.Sequential([condition.clone(), networks.MLP((2 * options.latent_dim,), (100,))])
-            )
+            prior = conditional_prior(condition.clone(), options.latent_dim)
     encoder, decoder = _networks(
         options,
         image_shape,
@@ -183,6 +187,11 @@ def make_model(
     return model
 
 
+def conditional_prior(condition: nn.Module, latent_dim: int) -> nn.Module:
+    """p(z|c), a Gaussian that is learned (Sohn et al. 2015, section 4.1)."""
+    return networks.Encoder(nn.Sequential([condition, networks.MLP((2 * latent_dim,), (100,))]))
+
+
 def _networks(
     options: Model,
     image_shape: tuple[int, ...],
@@ -190,7 +199,7 @@ def _networks(
     *,
     bias_init: Any,
     matmul: Any,
-    condition: networks.ClassCondition | None,
+    condition: nn.Module | None,
 ) -> tuple[nn.Module, nn.Module]:
     """The encoder's network, with the outputs that its posterior takes, and the decoder's."""
     assert options.latent_dim is not None

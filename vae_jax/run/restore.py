@@ -10,6 +10,7 @@ import numpy as np
 import vae_jax
 from vae_jax import checkpoint
 from vae_jax.run import devices, folder
+from vae_jax.run.data import conditions
 from vae_jax.run.model import (
     Observe,
     Pixels,
@@ -59,6 +60,7 @@ def restore(run: Path) -> Trained:
     # The mean only initialises the output bias, which the checkpoint replaces.
     of_data = config.get("pixels") or {"residual": 1.0, "centre": 0.0, "spread": 1.0}
     pixels = Pixels(**{**of_data, "mean": np.full(image_shape, 0.5, np.float32)})
+    told = conditions.num_classes(conditions.of_run(config))
     model = make_model(
         options.model,
         image_shape,
@@ -66,8 +68,11 @@ def restore(run: Path) -> Trained:
         pixels,
         config["num_classes"],
         as_before="pixels" not in config,
+        told=told,
     )
-    label = jnp.zeros(1, jnp.int32) if options.model.conditional else None
+    label: Any = jnp.zeros(1, jnp.int32) if options.model.conditional else None
+    if told:
+        label = jnp.zeros((1, len(told)))
     optimizer = make_optimizer(options.training, total_steps=1)
 
     def fresh() -> vae_jax.TrainState:

@@ -11,6 +11,7 @@ import vae_jax
 from vae_jax import networks
 from vae_jax.run.data.kinds import Column
 from vae_jax.run.data.tables import learned
+from vae_jax.run.model import conditional_prior
 
 _NUMBERS = ("number", "positive", "date")
 _CLASSES = ("ordered", "category", "discrete")
@@ -32,7 +33,7 @@ class RowInput(nn.Module):
     kinds: tuple[str, ...]
     num_classes: tuple[int, ...]
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, label: Array | None = None) -> Array:
         observed = ~jnp.isnan(x)
         filled = jnp.where(observed, x, jnp.zeros_like(x))
         parts = [observed.astype(x.dtype)]
@@ -43,11 +44,17 @@ class RowInput(nn.Module):
                 parts.append(jax.nn.one_hot(index, num, dtype=x.dtype))
             else:
                 parts.append((jnp.log1p(value) if kind == "count" else value)[..., None])
-        output: Array = self.network(jnp.concatenate(parts, axis=-1))
+        joined = jnp.concatenate(parts, axis=-1)
+        output: Array = self.network(joined, *(() if label is None else (label,)))
         return output
 
 
-def make_model(columns: Sequence[Column], latent_dim: int, hidden: tuple[int, ...]) -> vae_jax.VAE:
+def make_model(
+    columns: Sequence[Column],
+    latent_dim: int,
+    hidden: tuple[int, ...],
+    told: tuple[int, ...] = (),
+) -> vae_jax.VAE:
     """The VAE of a table's rows, whose likelihood is `Columns`.
 
     Numbers have Student's t distribution once transformed, each with a scale of its own; counts a
@@ -58,6 +65,8 @@ def make_model(columns: Sequence[Column], latent_dim: int, hidden: tuple[int, ..
       columns: of the table.
       latent_dim: Z.
       hidden: widths of the encoder's layers; the decoder has them in reverse.
+      told: numbers of classes of the columns that it is conditional on, as
+        `networks.ColumnsCondition` has them.
     """
     of = learned(columns)
     kinds = tuple("number" if column.kind in _NUMBERS else column.kind for column in of)
@@ -74,8 +83,11 @@ def make_model(columns: Sequence[Column], latent_dim: int, hidden: tuple[int, ..
         if kind in _CLASSES:
             head = networks.OrderedLogisticDecoder if kind == "ordered" else networks.ClassDecoder
             parts.append(head(num))
-    mlp = networks.MLP((2 * latent_dim,), hidden)
+    condition = networks.ColumnsCondition(told) if told else None
+    mlp = networks.MLP((2 * latent_dim,), hidden, condition=condition)
     encoder = networks.Encoder(RowInput(mlp, kinds, num_classes))
-    features = networks.MLP((hidden[0],), tuple(reversed(hidden[1:])))
+    backwards = tuple(reversed(hidden[1:]))
+    features = networks.MLP((hidden[0],), backwards, condition=condition)
     decoder = networks.ColumnsDecoder(features, tuple(parts))
-    return vae_jax.make_vae(encoder, decoder, latent_dim)
+    prior = None if condition is None else conditional_prior(condition.clone(), latent_dim)
+    return vae_jax.make_vae(encoder, decoder, latent_dim, prior)

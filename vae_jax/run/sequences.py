@@ -17,7 +17,6 @@ from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
 from vae_jax.run.errors import DataError, UsageError
 
 _QUANTILES = np.linspace(0, 1, 101)
-_MOSTLY_PADDING = 0.7
 
 
 def load(chosen: sequence_options.Options) -> examples.Examples:
@@ -50,11 +49,6 @@ def load(chosen: sequence_options.Options) -> examples.Examples:
         notes.append(f"{same} of the numbers of a step never change: leave them out")
     if missing := np.isnan(learned).mean():
         lines.append(f"missing: {missing:.1%} of the numbers")
-    if (padding := 1 - lengths.mean() / high) > _MOSTLY_PADDING:
-        notes.append(
-            f"{padding:.0%} of the steps that are computed are padding to the longest sequence: "
-            "cut the long ones into pieces to train faster"
-        )
     if cut := sum(np.isnan(one[-1]).all() for one in found):
         notes.append(f"{cut:,} sequences end in missing steps, which are taken for no part of them")
     return examples.Examples(
@@ -73,6 +67,7 @@ def load(chosen: sequence_options.Options) -> examples.Examples:
         },
         lines=tuple(lines),
         notes=tuple(notes),
+        lengths=lengths[train],
     )
 
 
@@ -193,16 +188,6 @@ def _like_the_runs(data: Any, config: Mapping[str, Any]) -> list[np.ndarray]:
     return found
 
 
-def conditions(config: Mapping[str, Any], num: int, label: str | None, seed: int) -> None:
-    """Of sequences none.
-
-    Raises:
-      UsageError: one is asked for.
-    """
-    if label is not None:
-        raise UsageError(f"--label is {label} but a run on sequences has no labels: leave it out")
-
-
 def returned(
     draws: Iterator[np.ndarray], conditions: None, config: Mapping[str, Any], seed: int
 ) -> tuple[list[np.ndarray], list[str]]:
@@ -259,10 +244,9 @@ PARTS = examples.Parts(
     make_model,
     example,
     given,
-    conditions,
     returned,
     sequences.write,
     draw,
     schedule.adam,
-    fill,
+    fill=fill,
 )

@@ -18,6 +18,10 @@ class Data:
     columns: tuple[str, ...] = ()
     """NAME=KIND for each column that is to be of another kind than is found and printed: number,
     positive, date, count, boolean, ordered, category, discrete (a number of few values), drop."""
+    condition: str | None = None
+    """NAME or NAME,NAME: columns that encoder, decoder and prior are told and do not learn, so that
+    rows can be asked for by them. NAME=KIND is another kind than is found and printed: number,
+    positive, date, category, ordered, boolean."""
     missing: tuple[str, ...] = ()
     """Words that stand for a missing value, beside what pandas takes for one of a .csv: NA, NaN,
     null and the like."""

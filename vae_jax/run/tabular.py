@@ -10,8 +10,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.run import examples, keys, measure, rows, schedule, table_options
-from vae_jax.run.data import remote, tables
-from vae_jax.run.errors import UsageError
+from vae_jax.run.data import conditions, kinds, remote, tables
 
 _DRAWS = 200
 
@@ -19,21 +18,30 @@ _DRAWS = 200
 def load(chosen: table_options.Options) -> examples.Examples:
     """A file's rows in splits, NaN where a value is missing."""
     of = chosen.data
-    path = Path(remote.local(of.dataset))
-    table = tables.load(path, tables.asked_kinds(of.columns), of.missing)
-    lines = list(map(str, table.columns))
+    path, asked = Path(remote.local(of.dataset)), tables.asked_kinds(of.columns)
+    condition = {n: kind or asked.get(n) for n, kind in conditions.names(of.condition).items()}
+    table = tables.load(path, asked, of.missing, condition)
+    lines = [str(column) for column in table.columns if column.name not in condition]
+    lines += [f"told {column}" for column in table.conditions]
     if missing := int(np.isnan(table.train).sum()):
         lines.append(f"missing: {missing / table.train.size:.1%} of the values that are learned")
     return examples.Examples(
         name=table.name,
         source=table.source,
-        train=vae_jax.Batch(table.train),
-        validation=vae_jax.Batch(table.validation),
-        test=vae_jax.Batch(table.test),
+        train=vae_jax.Batch(table.train, table.told["train"]),
+        validation=vae_jax.Batch(table.validation, table.told["validation"]),
+        test=vae_jax.Batch(table.test, table.told["test"]),
         digest=table.digest,
         num=table.num_rows,
-        stored={"columns": tables.to_json(table.columns)},
-        said={"columns": {column.name: column.kind for column in table.columns}},
+        stored={
+            "columns": kinds.to_json(table.columns),
+            **conditions.stored(table.conditions, table.told["train"]),
+        },
+        said={
+            "columns": {column.name: column.kind for column in table.columns},
+            "conditions": {column.name: column.kind for column in table.conditions},
+            "conditional": bool(table.conditions),
+        },
         lines=tuple(lines),
         notes=table.notes,
         places=table.places,
@@ -42,46 +50,50 @@ def load(chosen: table_options.Options) -> examples.Examples:
 
 def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
     of = config["options"]["model"]
-    columns = tables.from_json(config["columns"])
-    return rows.make_model(columns, of["latent_dim"], tuple(of["hidden"]))
+    columns = kinds.from_json(config["columns"])
+    told = conditions.num_classes(conditions.of_run(config))
+    return rows.make_model(columns, of["latent_dim"], tuple(of["hidden"]), told)
 
 
 def example(config: Mapping[str, Any]) -> vae_jax.Batch:
-    columns = tables.from_json(config["columns"])
-    return vae_jax.Batch(jnp.zeros((1, len(tables.learned(columns)))))
+    columns, told = kinds.from_json(config["columns"]), conditions.of_run(config)
+    label = jnp.zeros((1, len(told))) if told else None
+    return vae_jax.Batch(jnp.zeros((1, len(tables.learned(columns)))), label)
 
 
 def given(table: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[str]]:
     """The rows of a file, or of a frame of pandas or polars, as the model sees them."""
+    source = str(table) if isinstance(table, str | Path) else "the table"
     if isinstance(table, str | Path):
         table = tables.read(Path(table), config["options"]["data"]["missing"])
-    x, notes = tables.encode(table, tables.from_json(config["columns"]))
-    return vae_jax.Batch(x), notes
+    frame = tables.as_frame(table)
+    x, notes = tables.encode(frame, kinds.from_json(config["columns"]))
+    return vae_jax.Batch(x, _told(frame, config, source)), notes
 
 
-def conditions(config: Mapping[str, Any], num: int, label: str | None, seed: int) -> None:
-    """Of a table none.
-
-    Raises:
-      UsageError: one is asked for.
-    """
-    if label is not None:
-        raise UsageError(f"--label is {label} but a run on a table has no labels: leave it out")
+def _told(frame: Any, config: Mapping[str, Any], source: str) -> np.ndarray | None:
+    told = conditions.of_run(config)
+    return conditions.given(frame, told, source) if told else None
 
 
 def returned(
-    draws: Iterator[np.ndarray], conditions: None, config: Mapping[str, Any], seed: int
+    draws: Iterator[np.ndarray], label: np.ndarray | None, config: Mapping[str, Any], seed: int
 ) -> tuple[Any, list[str]]:
     """A frame of the table's columns."""
-    columns = tables.from_json(config["columns"])
-    empty = ", ".join(column.name for column in columns if column.kind == "left out")
-    notes = [f"{empty}: empty, as the run did not learn them"] if empty else []
-    return tables.decode(np.concatenate(list(draws)), columns, seed), notes
+    columns, told = kinds.from_json(config["columns"]), conditions.of_run(config)
+    left_out = [column.name for column in columns if column.kind == "left out"]
+    frame = tables.decode(np.concatenate(list(draws)), columns, seed)
+    if label is not None:
+        of_label = conditions.frame_of(label, told)
+        frame[list(of_label)] = of_label
+        left_out = [name for name in left_out if name not in of_label]
+    empty = ", ".join(left_out)
+    return frame, [f"{empty}: empty, as the run did not learn them"] if empty else []
 
 
 def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: np.ndarray) -> None:
     """Each column's values beside those of rows that the model makes."""
-    columns = tables.from_json(trained.config["columns"])
+    columns = kinds.from_json(trained.config["columns"])
     key = keys.of_run(trained.options.training.seed)["pictures"]
     made, _ = examples.generate(key, trained, len(of.test.image))
     real = tables.decode(of.test.image, columns)
@@ -93,7 +105,7 @@ def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: 
 def with_classes(values: np.ndarray, draws: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
     """Rows [N, D] whose classes are the most frequent ones of draws [M, N, D]."""
     found = values.copy()
-    for i, column in enumerate(tables.learned(tables.from_json(config["columns"]))):
+    for i, column in enumerate(tables.learned(kinds.from_json(config["columns"]))):
         if column.num_classes:
             counts = np.stack([(draws[..., i] == k).sum(0) for k in range(column.num_classes)])
             found[:, i] = counts.argmax(0)
@@ -107,13 +119,13 @@ def fill(
 
     Values that are there stay as they are, in the columns' order of the file.
     """
-    columns = tables.from_json(trained.config["columns"])
+    columns = kinds.from_json(trained.config["columns"])
     frame = tables.read(path, trained.options.data.missing)
     holes = int(frame.isna().sum().sum())
     x, lines = tables.encode(frame, columns)
     lines = [f"note: {line}" for line in lines]
     found = vae_jax.impute(
-        *(key, trained.model, trained.params, x),
+        *(key, trained.model, trained.params, x, _told(frame, trained.config, str(path))),
         num_samples=num_samples,
         quantiles=(0.5,),
         num_draws=_DRAWS,
@@ -138,5 +150,14 @@ def fill(
 
 
 PARTS = examples.Parts(
-    load, make_model, example, given, conditions, returned, tables.write, draw, schedule.muon, fill
+    load,
+    make_model,
+    example,
+    given,
+    returned,
+    tables.write,
+    draw,
+    schedule.muon,
+    conditions.drawn,
+    fill,
 )

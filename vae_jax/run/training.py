@@ -71,6 +71,7 @@ class Setup:
       config: JSON values, stored in each checkpoint.
       continued_by: what goes on with the run, for messages.
       start: when this process began with it, by time.perf_counter.
+      widths: of sequences; see `stream.in_buckets`.
     """
 
     loss: Callable[..., Any]
@@ -82,6 +83,7 @@ class Setup:
     config: Mapping[str, Any]
     continued_by: str
     start: float
+    widths: np.ndarray | None = None
 
     @property
     def mesh(self) -> Mesh:
@@ -110,10 +112,15 @@ class Setup:
             order = vae_jax.shuffle(
                 key, epoch, num_examples=self.num_examples, batch_size=self.plan.batch_size
             )
-            return np.asarray(order).reshape(len(order), *parts, -1)
+            order = np.asarray(order)
+            if self.widths is not None:
+                order = stream.by_width(order, self.widths)
+            return order.reshape(len(order), *parts, -1)
 
         epochs = math.ceil(progress.num_steps / progress.steps_per_epoch)
         where = (order_of, self.mesh, progress.step, epochs)
+        if self.widths is not None:
+            return stream.in_buckets(self.data, self.widths, *where)
         if self.plan.stream:
             return stream.stream(self.data, *where, num_workers=self.plan.num_workers)
         return stream.resident(self.data, *where)
@@ -268,13 +275,15 @@ def _take_steps(
     stop: StopRequest,
 ) -> vae_jax.TrainState:
     """Takes steps until the plan, a callback or a signal ends them; then all is saved."""
-    before, take = progress.total_seconds, None
+    before = progress.total_seconds
+    programs: dict[Any, Callable[..., Any]] = {}  # by the shapes of a piece: of most data one
     clock = time.perf_counter()  # runs while a piece is waited for too
     num = 1  # steps of a call
     for piece in pieces:
-        if take is None:
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(piece.dataset))
+        if shapes not in programs:
             compile_start = time.perf_counter()
-            take = setup.compile(state, piece)
+            programs[shapes] = setup.compile(state, piece)
             progress.compile_seconds += time.perf_counter() - compile_start
             clock = time.perf_counter()
         first = piece.epoch * progress.steps_per_epoch
@@ -283,7 +292,7 @@ def _take_steps(
             num = min(num, last - progress.step)
             begin = progress.step - first - piece.start
             part = slice(begin, begin + num)
-            state, metrics = take(
+            state, metrics = programs[shapes](
                 state, piece.dataset, piece.order, np.int32(part.start), np.int32(part.stop)
             )
             metrics = jax.tree.map(operator.itemgetter(part), jax.device_get(metrics))

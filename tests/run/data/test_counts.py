@@ -238,6 +238,12 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path):
     write_npz(few, COUNTS[:9])
     with pytest.raises(DataError, match="has 9 cells: 20 are the least"):
         counts.load(few)
+    write_npz(tmp_path / "turned.npz", COUNTS.T)
+    with pytest.raises(DataError, match="has 7 cells with counts, of 60 genes: it looks transpo"):
+        counts.load(tmp_path / "turned.npz")
+    np.savez(tmp_path / "named.npz", counts=COUNTS.T, genes=GENES)
+    with pytest.raises(DataError, match="60 columns and 7 genes' names, as many as its rows: it l"):
+        counts.load(tmp_path / "named.npz")
     for option, arguments in ("--condition", ("batch",)), ("--layer", (None, "counts")):
         refused(few, f"{option} is .* but .* is no .h5ad file", *arguments, error=UsageError)
 

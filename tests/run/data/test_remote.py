@@ -1,6 +1,7 @@
 """Data by their URL, from a server that fails in the ways that servers do."""
 
 import http.server
+import io
 import threading
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from vae_jax.run import folder
+import vae_jax
+from vae_jax.run import data, examples, folder, kinds, loaded_examples, options
+from vae_jax.run.commands import train
 from vae_jax.run.data import remote, sequences
 from vae_jax.run.errors import DataError, RunError, UsageError
 
@@ -116,6 +119,46 @@ def test_a_folder_keeps_its_names_and_nothing_lies_outside_of_it(server):
 def test_results_are_not_written_to_a_url():
     with pytest.raises(UsageError, match="is a URL: name a folder of this machine"):
         folder.check_writable(Path("s3://bucket/run"))
+
+
+def test_a_file_of_counts_or_images_is_told_by_what_came(server, capsys):
+    images, counts = io.BytesIO(), io.BytesIO()
+    x = np.random.default_rng(0).integers(256, size=(30, 4, 4), dtype=np.uint8)
+    np.savez(images, images=x)
+    np.savez(counts, counts=x[:, 0])
+    Server.files = {"/images.npz": images.getvalue(), "/counts.npz": counts.getvalue()}
+    kind = train._kind_of(f"{server}/counts.npz", ())
+    assert kind is not None
+    assert kind.name == "counts"
+    assert train._kind_of(f"{server}/images.npz", ()) is None
+    capsys.readouterr()
+    assert train._kind_of(f"{server}/other.npz", ("--help",)) is None  # nothing is read
+    found = data.read(options.OwnData(f"{server}/images.npz"))
+    np.testing.assert_array_equal(found["all"].images[np.arange(30)], x[..., None])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_trained_run_is_used_on_what_a_url_names(server):
+    """By the batch that its kind makes of it."""
+    given = []
+
+    class Parts:
+        def given(self, file, config):
+            given.append(file)
+            return vae_jax.Batch(np.zeros((1, 2))), []
+
+    Server.files["/a.csv"] = b"x\n1\n"
+    run = object.__new__(loaded_examples.TrainedExamples)
+    run.config, run._parts = {}, Parts()
+    run._trained = examples.Trained(kinds.KINDS["table"], None, None, 0, None, {})
+    assert len(run.read(f"{server}/a.csv")[0].image) == 1
+    assert given[0].read_bytes() == b"x\n1\n"
+    for file, message in (
+        ("b.h5ad", "the run is on a table and b.h5ad is counts: give .csv or .parquet or .feather"),
+        (f"{server}/c.txt", "c.txt is none by its name: give .csv"),
+    ):
+        with pytest.raises(DataError, match=message):
+            run.read(file)
 
 
 @pytest.mark.long

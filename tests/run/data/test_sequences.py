@@ -1,10 +1,12 @@
 """Files of sequences: what is read is what was written, and what cannot be used is one line."""
 
+import gzip
 import json
 
 import numpy as np
 import pytest
 
+from vae_jax.run import data, kinds, options
 from vae_jax.run.data import sequences
 from vae_jax.run.errors import DataError
 
@@ -66,6 +68,21 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"bytes.jsonl cannot be read"):
         sequences.read(tmp_path / "bytes.jsonl")
+
+
+def test_packed_lines_are_read_and_written(tmp_path):
+    path = written(tmp_path, "[[1, 2], [3, null]]", "[[5, 6]]")
+    sequences.write(sequences.read(path), tmp_path / "out.jsonl.gz")
+    assert gzip.decompress((tmp_path / "out.jsonl.gz").read_bytes()) == path.read_bytes()
+    np.testing.assert_array_equal(sequences.read(tmp_path / "out.jsonl.gz")[1], [[5, 6]])
+    torn = tmp_path / "torn.jsonl.gz"
+    torn.write_bytes((tmp_path / "out.jsonl.gz").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"torn.jsonl.gz cannot be read"):
+        sequences.read(torn)
+    assert kinds.of_file("a.jsonl.gz") is kinds.KINDS["sequences"]
+    (tmp_path / "a.csv.gz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a.csv.gz is no .* folder: unpack it"):
+        data.load(options.OwnData(str(tmp_path / "a.csv.gz")))
 
 
 def test_what_would_not_fit_is_refused():

@@ -9,6 +9,7 @@ import polars
 import pytest
 
 from vae_jax.run.data import tables
+from vae_jax.run.data.kinds import from_json, to_json
 from vae_jax.run.errors import DataError, RunError, UsageError
 
 N = 600
@@ -169,7 +170,7 @@ def test_levels_that_training_rows_do_not_have_are_taken_as_missing_and_said():
 def test_columns_are_json_and_back():
     table = frame(**{name: values for name, (values, *_) in KINDS.items()})
     columns = tables.columns_of(table, {"texts": "drop"})
-    assert tables.from_json(json.loads(json.dumps(tables.to_json(columns)))) == columns
+    assert from_json(json.loads(json.dumps(to_json(columns)))) == columns
     assert "texts: left out (as asked)" in map(str, columns)
 
 

@@ -20,7 +20,8 @@ class Options:
     known, `name`, a file's path in its folder or the row of the array that an image is from, and
     `label`. A .csv or .parquet file has the same in columns, mean_0 and so on, after `row`, the
     place among these images. A .npy file has the means alone. Posteriors that are no Gaussians of
-    independent latents have no scale.
+    independent latents have no scale. A run on a table, counts or sequences has other options:
+    embed RUN --help.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -48,10 +49,10 @@ class ExampleOptions:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
-    file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
-    """A file such as the run's: with its columns, its genes, or as many numbers a step; the run's
-    own test set when not given."""
-    data: Path | None = None
+    file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
+    """A file such as the run's, or its URL: with its columns, its genes, or as many numbers a step;
+    the run's own test set when not given."""
+    data: str | None = None
     """Where the run's own file lies, if it has moved and DATA is not given."""
     num_draws: int = 0
     """Draws of each q(z|x) too."""
@@ -78,9 +79,9 @@ def main(arguments: Sequence[str], prog: str) -> None:
         )
     codes, beside = (_of_examples if kind else _of_images)(chosen)
     if chosen.output.suffix.lower() == ".h5ad":
-        from vae_jax.run.data import matrices
+        from vae_jax.run.data import matrices, remote
 
-        matrices.write_codes(chosen.file, codes.mean, chosen.output)
+        matrices.write_codes(Path(remote.local(chosen.file)), codes.mean, chosen.output)
     else:
         columns = {name: values for name, values in codes._asdict().items() if values is not None}
         output.write_columns({} if means_alone else beside, columns, chosen.output)

@@ -53,6 +53,8 @@ def measure_again(chosen: Options) -> None:
     if trained.options.model.conditional:
         dataset = conditional.labelled(dataset)
         label = jnp.asarray(dataset.test.labels)
+    elif dataset.conditions:
+        label = jnp.asarray(dataset.told["test"])
     x = measure.observed(trained.observe, dataset.test.images, "test")
     key = keys.of_run(chosen.seed)["evaluate again"]
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
@@ -62,7 +64,7 @@ def measure_again(chosen: Options) -> None:
         "dataset": trained.dataset,
         "binarization": trained.binarization,
         "likelihood": trained.likelihood,
-        "conditional": trained.options.model.conditional,
+        "conditional": label is not None,
         "num_test": len(x),
         "seed": chosen.seed,
         "step": trained.step,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vae_jax.run import command, folder, kinds, options, output
+from vae_jax.run.data import conditions
 from vae_jax.run.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Options:
     A picture, such as .png, is a grid. A folder gets a PNG file for each image, 00000.png and so
     on, as measures of samples read them; a .npz file bytes `images` [N, H, W, C], and `label` of a
     conditional run; a .npy file the bytes alone. These are drawn batch by batch, each by a key of
-    its own: the first of many are those of few.
+    its own: the first of many are those of few. A run on a table, counts or sequences has other
+    options: generate RUN --help.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -32,6 +34,9 @@ class Options:
     label: str | None = None
     """Of a conditional run: the class to draw, or all for a row of each class, in which a column
     is a style; where a class is called all, it is that class."""
+    condition: str | None = None
+    """NAME=VALUE or NAME=VALUE,NAME=VALUE, of a run with a --condition; what is not given is as it
+    was in training."""
     reconstruct_as: str | None = None
     """Of a conditional run: take test images, evenly spaced, and change their class to this one, in
     the style that they have; each stands above its change."""
@@ -59,8 +64,9 @@ class ExampleOptions:
     """Folder of the run."""
     num: int | None = None
     """How many; as many as the run's data have when not given."""
-    label: str | None = None
-    """Of a run with a --condition: the one to draw; each as often as in training when not given."""
+    condition: str | None = None
+    """NAME=VALUE or NAME=VALUE,NAME=VALUE, of a run with a --condition; what is not given is as it
+    was in training."""
     output: Path | None = None
     """A table with the columns of the run's, .csv, .parquet or .feather; synthetic.csv when not
     given. Of counts .h5ad, .npz, .mtx or .mtx.gz, with the genes of the run's; cells.h5ad. Of
@@ -104,12 +110,13 @@ def generate_examples(kind: kinds.Kind, chosen: ExampleOptions) -> None:
     path = Path(kind.output) if chosen.output is None else chosen.output
     folder.check_output(path, kind)
     config = folder.read_config_of(kind, chosen.run)
+    asked = conditions.values(chosen.condition)
     num = config[f"num_{kind.noun}"] if chosen.num is None else chosen.num
 
     from vae_jax.run import examples, keys  # after the options, as it brings JAX
 
     key, trained = keys.of_run(chosen.seed)["generate"], examples.restore(chosen.run)
-    made, notes = examples.generate(key, trained, num, chosen.label, chosen.seed)
+    made, notes = examples.generate(key, trained, num, asked, chosen.seed)
     kind.parts.write(made, path)
     for note in notes:
         print(f"note: {note}")
@@ -131,9 +138,20 @@ def draw(chosen: Options, num: int, trained: "Trained", *, every: bool) -> Any:
     if every:
         images = conditional.by_class(key, model, params, trained.num_classes, num)
         return figures.grid(images, num)
-    label = None if chosen.label is None else jnp.int32(trained.classes.index(chosen.label))
-    likelihood = vae_jax.generate(key, model, params, num, label)
+    label: Any = None if chosen.label is None else jnp.int32(trained.classes.index(chosen.label))
+    if (told := drawn_conditions(chosen, num, trained)) is not None:
+        label = jnp.asarray(told)
+    likelihood = vae_jax.generate(key, model, params, num if told is None else (), label)
     return figures.grid(expected(likelihood), min(num, round(num**0.5)))
+
+
+def drawn_conditions(chosen: Options, num: int, trained: "Trained") -> Any:
+    """What each image is of, [num, C]; None of a run without conditions."""
+    asked = conditions.values(chosen.condition)
+    told, notes = conditions.drawn(trained.config, num, asked, chosen.seed)
+    for note in notes:
+        print(f"note: {note}")
+    return told
 
 
 def draw_files(chosen: Options, num: int, trained: "Trained", *, every: bool) -> None:
@@ -147,6 +165,10 @@ def draw_files(chosen: Options, num: int, trained: "Trained", *, every: bool) ->
     if every:
         label, num = np.repeat(trained.classes, num).tolist(), num * len(trained.classes)
     columns = {} if label is None else {"label": np.broadcast_to(np.array(label), num)}
+    if (told := drawn_conditions(chosen, num, trained)) is not None:
+        label, of_run = told, conditions.of_run(trained.config)
+        frame = conditions.frame_of(told, of_run)
+        columns = {name: np.array(frame[name].tolist()) for name in frame}  # no objects
     shape = (num, *run.image_shape)
     with output.pictures(chosen.output, shape, columns=columns) as out:
         run.generate(num, label, seed=chosen.seed, out=out, progress=True)
@@ -183,7 +205,7 @@ def check_sampler(chosen: Options, config: dict[str, Any]) -> None:
     if chosen.sampler == "prior":
         return
     model = config["options"]["model"]
-    if model.get("conditional"):
+    if model.get("conditional") or conditions.of_run(config):
         raise UsageError(
             f"--sampler={chosen.sampler} knows no classes but {chosen.run} is a conditional run: "
             "leave it out"
@@ -219,6 +241,19 @@ def check_label(chosen: Options, config: dict[str, Any]) -> None:
     given = {option: label for option, label in asked.items() if label is not None}
     names = folder.classes(config)
     classes = f"one of the classes {', '.join(names[:20])}{', ...' * (len(names) > 20)}"
+    if columns := conditions.of_run(config):
+        told = ", ".join(column.name for column in columns)
+        for option, label in given.items():
+            raise UsageError(
+                f"{option} is {label} but {chosen.run} is conditional on {told}: ask for these by "
+                "--condition=NAME=VALUE"
+            )
+        return
+    if chosen.condition is not None:
+        raise UsageError(
+            f"--condition is {chosen.condition} but {chosen.run} was trained without --condition: "
+            "leave it out"
+        )
     if not config["options"]["model"].get("conditional"):
         for option, label in given.items():
             raise UsageError(

@@ -20,9 +20,10 @@ class Options:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A .csv, .parquet or .feather file with the run's columns, other rows or the same; of a run on
-    sequences a .jsonl file, where steps at the end that are null are what comes next."""
+    sequences a .jsonl file, where steps at the end that are null are what comes next; or its
+    URL."""
     output: Path | None = None
     """The file without holes, of the same endings; filled.csv or filled.jsonl when not given."""
     num_samples: int = 1000
@@ -44,11 +45,14 @@ def main(arguments: Sequence[str], prog: str) -> None:
     output = Path(f"filled{kind.suffixes[0]}") if chosen.output is None else chosen.output
     folder.check_output(output, kind)
     folder.read_config_of(kind, chosen.run)
+    kinds.check_file(kind, chosen.file)
 
     from vae_jax.run import examples, keys  # after the options, as it brings JAX
+    from vae_jax.run.data import remote
 
+    file = Path(remote.local(chosen.file))
     key, trained = keys.of_run(chosen.seed)["impute"], examples.restore(chosen.run)
-    filled, lines = kind.parts.fill(key, trained, chosen.file, chosen.num_samples)
+    filled, lines = kind.parts.fill(key, trained, file, chosen.num_samples)
     for line in lines:
         print(line)
     kind.parts.write(filled, output)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from vae_jax.run import command, folder, options, output
-from vae_jax.run.data import examples
+from vae_jax.run.data import conditions, examples
 from vae_jax.run.errors import UsageError
 
 
@@ -91,6 +91,15 @@ def _ends(chosen: Options, config: dict[str, Any]) -> tuple[list[Any], Any]:
             raise UsageError(f"row {one} is not in the test set: give one from 0 to {num - 1}")
         ends.append(test.images[row : row + 1][0])
         labels.append("" if test.labels is None else test.labels[row])
+    if columns := conditions.of_run(config):
+        examples.check_label(config, names, chosen.label)
+        if test is None or test.told is None or not given[0].isdecimal():
+            told = ", ".join(column.name for column in columns)
+            raise UsageError(
+                f"the run is conditional on {told}, which A={given[0]} does not say: name a row of "
+                "the test set"
+            )
+        return ends, test.told[int(given[0])]
     label = chosen.label
     conditional = config["options"]["model"].get("conditional")
     if conditional and label is None and labels[0]:

@@ -30,7 +30,7 @@ class Options:
     Plain images can be more likely to a model than those that it was trained on, and are far from m
     then. But one image may be as likely as usual and odd nevertheless: how far the mean of all is
     from m, in standard errors, is printed too. The hundred farthest from m are drawn beside the
-    file.
+    file. A run on a table, counts or sequences has other options: score RUN --help.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -62,10 +62,10 @@ class ExampleOptions:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
-    file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
-    """A file such as the run's: with its columns, its genes, or as many numbers a step; the run's
-    own test set when not given."""
-    data: Path | None = None
+    file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
+    """A file such as the run's, or its URL: with its columns, its genes, or as many numbers a step;
+    the run's own test set when not given."""
+    data: str | None = None
     """Where the run's own file lies, if it has moved."""
     num_samples: int = 500
     """Importance samples for each."""
@@ -156,13 +156,14 @@ def _write(chosen: Any, scores: Any, usual: Any, beside: dict[str, Any], what: s
     from vae_jax.run.scores import typicality
 
     value = scores.log_likelihood
-    print(
-        f"log p(x): {value.mean():.2f} nats, +- {batched.standard_error(value):.2f} over "
-        f"{len(value):,} {what}"
-    )
+    error = measure.over(batched.standard_error(value), len(value), what)
+    print(f"log p(x): {value.mean():.2f} nats, {error}")
     for text in measure.untrusted(scores, chosen.num_samples):
         print(f"warning: {text.replace('--num-importance-samples', '--num-samples')}")
     columns, far = scores._asdict(), -value
+    if usual is not None and len(usual) < 2:
+        print(f"note: of {len(usual)} {what} of the validation set nothing is usual: no typicality")
+        usual = None
     if usual is not None:
         typical = typicality(value, usual)
         columns |= {"typicality": typical.distance, "p_value": typical.p_value}

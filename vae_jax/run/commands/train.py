@@ -29,10 +29,12 @@ def main(arguments: Sequence[str], prog: str) -> None:
 def _kind_of(argument: str, arguments: Sequence[str]) -> kinds.Kind | None:
     """The kind that a file is of; of a .npz its content says, unless images are asked for."""
     keyed = any(a.startswith("--images-key") for a in arguments)
-    if argument.lower().endswith(".npz") and not keyed:
-        from vae_jax.run.data import matrices
+    asked = {"-h", "--help"} & {*arguments}  # nothing is brought here for that
+    if argument.lower().endswith(".npz") and not keyed and not ("://" in argument and asked):
+        from vae_jax.run.data import matrices, remote
 
-        return kinds.KINDS["counts"] if matrices.are_counts(Path(argument)) else None
+        here = Path(remote.local(argument))
+        return kinds.KINDS["counts"] if matrices.are_counts(here) else None
     return kinds.of_file(argument)
 
 

@@ -60,6 +60,8 @@ def main(arguments: Sequence[str], prog: str) -> None:
     images = np.concatenate([found.images[np.array([chosen.of])], images])
     if isinstance(label, list):
         labels = [label[chosen.of], *labels]
+    elif isinstance(label, np.ndarray):
+        labels = np.concatenate([label[chosen.of : chosen.of + 1], labels])
     made = load_images(chosen.run).traverse(images, labels, steps=chosen.steps, seed=chosen.seed)
     if not len(made.latents):
         raise RunError(

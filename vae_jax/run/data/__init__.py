@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_jax.run import options
-from vae_jax.run.data import named, remote
+from vae_jax.run.data import conditions, named, remote
 from vae_jax.run.data.dataset import Dataset, Found, Split, assemble
 from vae_jax.run.errors import DataError, UsageError
 
@@ -62,8 +62,10 @@ def load(
         name = _of_tfds(chosen)
         return tfds.load(name, chosen, stream=stream, by_position=by_position)
     path = Path(remote.local(chosen.dataset))
-    parts = _parts(path, chosen.test, chosen)
-    return assemble(path.absolute().stem, str(path), parts, by_position=by_position)
+    parts, asked = _parts(path, chosen.test, chosen), conditions.names(chosen.condition)
+    parts = {name: conditions.complete(part, asked, str(path)) for name, part in parts.items()}
+    dataset = assemble(path.absolute().stem, str(path), parts, by_position=by_position)
+    return conditions.numbered(dataset, asked) if asked else dataset
 
 
 def read(chosen: options.OwnData, *, channels: int = 1) -> dict[str, Found]:
@@ -80,11 +82,11 @@ def read(chosen: options.OwnData, *, channels: int = 1) -> dict[str, Found]:
         from vae_jax.run.data import tfds
 
         return tfds.read(_of_tfds(chosen), chosen, stream=False)[0]
-    return _parts(Path(chosen.dataset), chosen.test, chosen, channels)
+    return _parts(Path(remote.local(chosen.dataset)), chosen.test, chosen, channels)
 
 
 def _of_tfds(chosen: options.OwnData) -> str:
-    unused = ("test", "labels", "images_key", "labels_key")
+    unused = ("test", "labels", "images_key", "labels_key", "condition")
     _check_unused(chosen, chosen.dataset, "prepared by TFDS", *unused)
     return chosen.dataset.removeprefix("tfds:")
 
@@ -103,14 +105,16 @@ def _parts(
     if of_pictures:
         _check_unused(chosen, path, "a folder", "images_key", "labels_key", "labels", "data_dir")
         reading = pictures.Reading(chosen.image_size, chosen.background, channels)
-        return pictures.read_folder(path, reading, test)
+        return pictures.read_folder(path, reading, test, tuple(conditions.names(chosen.condition)))
     _check_unused(chosen, path, "an array", "image_size", "background", "data_dir")
 
     def read(place: Path) -> dict[str, arrays.Looked]:
         if place.suffix.lower() == ".npz":
             _check_unused(chosen, place, "a .npz file", "labels")
-            return arrays.read_npz(place, chosen.images_key, chosen.labels_key)
-        _check_unused(chosen, place, "a .npy file", "images_key", "labels_key")
+            told = tuple(conditions.names(chosen.condition))
+            return arrays.read_npz(place, chosen.images_key, chosen.labels_key, told)
+        unused = ("images_key", "labels_key", "condition")
+        _check_unused(chosen, place, "a .npy file, which has no columns", *unused)
         return arrays.read_npy(place, chosen.labels)
 
     looked = read(path)
@@ -137,7 +141,12 @@ def _is_folder(path: Path) -> bool:
             return False
     except OSError as error:  # of a name that none can have
         what = f"cannot be looked for ({error.strerror})"
-    raise DataError(f"{path} {what}: name an array, a folder of pictures, or tfds:NAME")
+    if path.suffix.lower() in (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz"):
+        raise DataError(f"{path} {what}: unpack it")
+    raise DataError(
+        f"{path} {what}: name an array, a folder of pictures, tfds:NAME, or a .csv, .parquet, "
+        ".feather, .h5ad, .mtx or .jsonl file"
+    )
 
 
 def _check_unused(chosen: options.OwnData, path: Path | str, kind: str, *names: str) -> None:

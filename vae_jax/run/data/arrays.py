@@ -1,12 +1,14 @@
 """Images in .npy and .npz files, of bytes, truth values, 16-bit numbers or floats."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from vae_jax.run.data import beside
 from vae_jax.run.data.dataset import Found, content_hash
 from vae_jax.run.data.ranges import BYTES, Scale, Seen
 from vae_jax.run.errors import DataError
@@ -108,6 +110,7 @@ class Looked(NamedTuple):
       hashes: as in `Found`.
       seen: of its values.
       notes: as in `Found`.
+      told: as in `Found`.
     """
 
     file: np.ndarray
@@ -115,6 +118,7 @@ class Looked(NamedTuple):
     hashes: np.ndarray
     seen: Seen
     notes: tuple[str, ...] = ()
+    told: Any = None
 
 
 def look(file: np.ndarray, what: str, labels: np.ndarray | None) -> Looked:
@@ -177,6 +181,7 @@ def scaled(parts: dict[str, Looked]) -> dict[str, Found]:
             of.hashes,
             binary,
             of.notes + notes * (part == name),
+            told=of.told,
         )
         for part, of in parts.items()
     }
@@ -230,8 +235,16 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def read_npz(path: Path, images_key: str | None, labels_key: str | None) -> dict[str, Looked]:
+def read_npz(
+    path: Path, images_key: str | None, labels_key: str | None, told: Sequence[str] = ()
+) -> dict[str, Looked]:
     """The images and labels of a .npz file: one pair of arrays, or one for each split.
+
+    Args:
+      path: of the file.
+      images_key: name of the array of images, where there is one.
+      labels_key: likewise.
+      told: further arrays that are wanted; of x_train and the like by NAME_train.
 
     Raises:
       DataError: an array cannot be read, or is not there.
@@ -256,7 +269,11 @@ def read_npz(path: Path, images_key: str | None, labels_key: str | None) -> dict
                 f"--labels-key is {labels_key}: give --images-key too, or neither"
             )
         looked = {part: _of_keys(path, file, *keys) for part, keys in parts.items()}
-        read = {key for keys in parts.values() for key in keys}
+        read: set[str | None] = {key for keys in parts.values() for key in keys}
+        for part, of in looked.items() if told else ():
+            columns, keys = beside.of_arrays(path, file, told, part, len(of.hashes))
+            looked[part] = of._replace(told=columns)
+            read |= keys
         if unread := [key for key in file.files if key not in read]:
             (part, first), *_ = looked.items()
             note = f"{path}: not read: {', '.join(unread)}; --images-key and --labels-key choose"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_jax.run.data import matrices
-from vae_jax.run.data.dataset import content_hash, digest_of, natural, splits_of
+from vae_jax.run.data.dataset import LEAST, content_hash, digest_of, natural, splits_of
 from vae_jax.run.data.matrices import Matrix
 from vae_jax.run.errors import DataError
 
@@ -96,7 +96,7 @@ def load(path: Path, condition: str | None = None, layer: str | None = None) -> 
     """
     matrix = matrices.read(path, condition, layer)
     notes = list(matrix.notes)
-    whole = matrix.counts.shape[0]
+    whole, whole_genes = matrix.counts.shape
     there = libraries(matrix.counts) > 0
     if empty := int((~there).sum()):
         notes.append(f"{empty:,} of {whole:,} cells have no counts: they are left out")
@@ -124,6 +124,11 @@ def load(path: Path, condition: str | None = None, layer: str | None = None) -> 
         counts = counts[:, kept]
     categories = None if matrix.categories is None else matrix.categories[there]
     names, codes = _numbered(categories, condition, matrix.source)
+    if len(hashes) < LEAST <= whole_genes:
+        raise DataError(
+            f"{matrix.source} has {len(hashes)} cells with counts, of {whole_genes:,} genes: it "
+            "looks transposed; save cells by genes, or more cells"
+        )
     rows = splits_of(hashes, matrix.source, "cells")
     described = () if codes is None else (codes, np.frombuffer("\x1f".join(names).encode(), "u1"))
     return in_parts(

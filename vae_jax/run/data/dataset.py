@@ -16,7 +16,9 @@ STREAM_BYTES = 10**9
 """A larger training set is read while it trains."""
 
 _BOUNDS = (0.1, 0.2)
-_MAX_TEST, _MAX_VALIDATION, _LEAST = 10_000, 5_000, 20
+LEAST = 20
+"""Examples to train and test on."""
+_MAX_TEST, _MAX_VALIDATION = 10_000, 5_000
 _SMALL = 1_000
 """Of fewer images each class has its tenths: by chance alone one could have none."""
 
@@ -49,6 +51,8 @@ class Dataset(NamedTuple):
       notes: lines for the user: what was read how, what was left out.
       places: of each split, where its images are from: files' paths in their folder, or rows of
         their array; empty where that is not known.
+      told: of each split, what the model is told, see `conditions.numbered`; empty without.
+      conditions: the columns of that.
     """
 
     name: str
@@ -64,6 +68,8 @@ class Dataset(NamedTuple):
     binary: bool = False
     notes: tuple[str, ...] = ()
     places: Mapping[str, np.ndarray] = MappingProxyType({})
+    told: Mapping[str, Any] = MappingProxyType({})
+    conditions: tuple[Any, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -88,6 +94,7 @@ class Found(NamedTuple):
       binary: as in `Dataset`.
       notes: as in `Dataset`.
       places: [N], the files' paths in their folder; None of an array's rows.
+      told: a frame of the columns [N] that the model is to be told; None without.
     """
 
     images: Any
@@ -96,6 +103,7 @@ class Found(NamedTuple):
     binary: bool = False
     notes: tuple[str, ...] = ()
     places: np.ndarray | None = None
+    told: Any = None
 
 
 def content_hash(item: np.ndarray) -> int:
@@ -233,7 +241,9 @@ def assemble(
         source=source,
         names=names,
         digest=digest_of(
-            *(part.hashes for part in parts.values()), *(numbered(of) for of in labels)
+            *(part.hashes for part in parts.values()),
+            *(numbered(of) for of in labels),
+            *(_content(part.told) for part in parts.values() if part.told is not None),
         ),
         num_images=sum(len(part.hashes) for part in parts.values()),
         binary=all(part.binary for part in parts.values()),
@@ -242,7 +252,18 @@ def assemble(
             part: rows if found.places is None else found.places[rows]
             for part, (found, rows) in chosen.items()
         },
+        told={
+            part: found.told.iloc[rows]
+            for part, (found, rows) in chosen.items()
+            if found.told is not None
+        },
     )
+
+
+def _content(frame: Any) -> np.ndarray:
+    """Bytes that a frame's values decide."""
+    texts = [name + "\x1e" + "\x1f".join(map(str, frame[name].tolist())) for name in frame]
+    return np.frombuffer("\x1e".join(texts).encode(), np.uint8)
 
 
 def splits_of(hashes: np.ndarray, source: str, noun: str) -> list[np.ndarray]:
@@ -256,9 +277,9 @@ def splits_of(hashes: np.ndarray, source: str, noun: str) -> list[np.ndarray]:
     Raises:
       DataError: there are too few of them.
     """
-    if len(hashes) < _LEAST:
+    if len(hashes) < LEAST:
         raise DataError(
-            f"{source} has {len(hashes)} {noun}: {_LEAST} are the least to train and test on"
+            f"{source} has {len(hashes)} {noun}: {LEAST} are the least to train and test on"
         )
     parts = _in_splits(hashes, np.full(len(hashes), -1))
     if not all(map(len, parts)):
@@ -303,9 +324,9 @@ def rows_by_position(num: int, source: str) -> list[np.ndarray]:
 
 
 def _check_enough(num: int, source: str, notes: tuple[str, ...] = ()) -> None:
-    if num < _LEAST:
+    if num < LEAST:
         what = "; ".join((f"{source} has {num} images", *notes))
-        raise DataError(f"{what}: {_LEAST} are the least to train and test on")
+        raise DataError(f"{what}: {LEAST} are the least to train and test on")
 
 
 def _leaks(chosen: dict[str, tuple[Found, np.ndarray]]) -> list[str]:

@@ -1,15 +1,16 @@
 """What a trained run is used on: images in their order, with their places and their classes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_jax.run import data, options
-from vae_jax.run.data import named, pictures
+from vae_jax.run import data, kinds, options
+from vae_jax.run.data import conditions, named, pictures, remote
 from vae_jax.run.data.dataset import Dataset, Found, spread, take
+from vae_jax.run.data.kinds import Column
 from vae_jax.run.errors import DataError, UsageError
 
 
@@ -23,6 +24,7 @@ class Examples(NamedTuple):
         that is their place among these.
       source: where they are from.
       notes: lines for the user.
+      told: float32 [N, C], of a run with conditions.
     """
 
     images: Any
@@ -30,6 +32,7 @@ class Examples(NamedTuple):
     places: np.ndarray | None
     source: str
     notes: tuple[str, ...] = ()
+    told: np.ndarray | None = None
 
     def columns(self) -> dict[str, np.ndarray]:
         """What stands beside each one's numbers: name, where it is not the row, and label."""
@@ -101,6 +104,7 @@ def _of_dataset(dataset: Dataset, split: str) -> Examples:
         dataset.places.get(split),
         f"the {split} set of {dataset.source}",
         dataset.notes,
+        dataset.told.get(split),
     )
 
 
@@ -108,9 +112,13 @@ def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     """A folder, an array or a prepared data set: all of it, or the split that is asked for."""
     assert chosen.dataset is not None
     _check_left_out(chosen, "it is of the run's own data, and DATA is given", "data")
+    kinds.check_file(None, chosen.dataset)
     asked = options.from_json(dict(config["options"])).data
-    pictures_of = chosen.dataset.startswith("tfds:") or Path(chosen.dataset).is_dir()
+    here = remote.local(chosen.dataset)
+    pictures_of = chosen.dataset.startswith("tfds:") or Path(here).is_dir()
     how: dict[str, Any] = {name: getattr(chosen, name) for name in (*_FILES, "data_dir")}
+    if isinstance(asked, options.OwnData) and asked.condition is not None:
+        how["condition"] = asked.condition
     if chosen.dataset.startswith("tfds:"):
         how["data_dir"] = chosen.data_dir or asked.data_dir
     if pictures_of:
@@ -118,16 +126,17 @@ def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     else:
         _check_left_out(chosen, f"{chosen.dataset} is no folder of pictures", "resize")
     channels = config["image_shape"][-1]
-    parts = data.read(options.OwnData(chosen.dataset, **how), channels=channels)
+    parts = data.read(options.OwnData(here, **how), channels=channels)
+    columns = conditions.of_run(config)
     if "all" in parts:
         _check_left_out(chosen, f"{chosen.dataset} has no splits", "split")
-        return _of_found(parts["all"], chosen.dataset)
+        return _of_found(parts["all"], chosen.dataset, columns)
     split = chosen.split or "test"
     if split not in parts:
         raise UsageError(
             f"--split is {split} but {chosen.dataset} has {' and '.join(parts)}: name one of these"
         )
-    return _of_found(parts[split], f"the {split} set of {chosen.dataset}")
+    return _of_found(parts[split], f"the {split} set of {chosen.dataset}", columns)
 
 
 def _reading(
@@ -148,12 +157,13 @@ def _reading(
     return {"image_size": size, **({"background": background} if own_data else {})}
 
 
-def _of_found(found: Found, source: str) -> Examples:
+def _of_found(found: Found, source: str, columns: Sequence[Column]) -> Examples:
     labels = None
     if found.labels is not None:
         labels = found.labels.astype(str)
         labels = np.where(labels == "-1", "", labels)
-    return Examples(found.images, labels, found.places, source, found.notes)
+    told = None if found.told is None else conditions.given(found.told, columns, source)
+    return Examples(found.images, labels, found.places, source, found.notes, told)
 
 
 def picture(path: Path, config: Mapping[str, Any], *, resize: bool = False) -> np.ndarray:
@@ -209,6 +219,8 @@ def with_classes(
       UsageError: the label is none of the run's, or is missing.
     """
     label = check_label(config, names, label, needed=False)
+    if conditions.of_run(config):
+        return found, found.told
     if label is not None or not config["options"]["model"].get("conditional"):
         return found, label
     shown = _shown(names)
@@ -247,6 +259,12 @@ def check_label(
     Raises:
       UsageError: it is none of the run's, or is missing where it is needed.
     """
+    if label is not None and (columns := conditions.of_run(config)):
+        told = ", ".join(column.name for column in columns)
+        raise UsageError(
+            f"--label is {label} but the run is conditional on {told}, which the images bring: "
+            "leave it out"
+        )
     if not config["options"]["model"].get("conditional"):
         if label is not None:
             raise UsageError(f"--label is {label} but the run is unconditional: leave it out")
@@ -293,4 +311,6 @@ def some(found: Examples, labels: Any, most: int) -> tuple[Any, Any]:
     rows = spread(len(found.images), most)
     if isinstance(labels, list):
         labels = [labels[row] for row in rows]
+    elif isinstance(labels, np.ndarray):
+        labels = labels[rows]
     return found.images[rows], labels

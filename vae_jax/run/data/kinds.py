@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +156,18 @@ class Column:
             return _typed(texts.astype(object).where(~missing, None), self.dtype)
         dates = dates.where(~missing, pd.NaT)
         return (dates.dt.tz_localize("UTC") if "," in self.dtype else dates).astype(self.dtype)
+
+
+def to_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(column) for column in columns]
+
+
+def from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
+    def one(of: Mapping[str, Any]) -> Column:
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in of.items()}
+        return Column(**plain)
+
+    return tuple(map(one, stored))
 
 
 def _plain(value: Any) -> Any:

@@ -246,6 +246,11 @@ def _named(counts: Any, names: list[str] | None, path: Path, *notes: str) -> Mat
     if np.ndim(counts) != 2:
         raise DataError(f"{path} has shape {np.shape(counts)}: counts are cells by genes, [N, G]")
     num = counts.shape[1]
+    if names is not None and len(names) == counts.shape[0] != num:
+        raise DataError(
+            f"{path} has {num:,} columns and {len(names):,} genes' names, as many as its rows: it "
+            "looks transposed; save cells by genes"
+        )
     if names is not None and len(names) != num:
         raise DataError(
             f"{path} has {num:,} columns, and beside it are {len(names):,} genes' names"

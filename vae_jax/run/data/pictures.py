@@ -3,13 +3,14 @@
 import io
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from vae_jax.run.data import beside
 from vae_jax.run.data.arrays import brief
 from vae_jax.run.data.dataset import STREAM_BYTES, Found, content_hash, natural
 from vae_jax.run.errors import DataError, UsageError
@@ -186,11 +187,19 @@ def _plain(picture: Any, background: str) -> Any:
     return picture.convert("RGB")
 
 
-def read_folder(folder: Path, reading: Reading, test: Path | None = None) -> dict[str, Found]:
+def read_folder(
+    folder: Path, reading: Reading, test: Path | None = None, told: Sequence[str] = ()
+) -> dict[str, Found]:
     """The pictures of a folder and of its sub-folders, whose names are the labels.
 
     Sub-folders train, test and maybe validation are splits, each with its own sub-folders; or else
     another folder is the test set.
+
+    Args:
+      folder: of the pictures.
+      reading: how they are read.
+      test: another folder.
+      told: columns of labels.csv that are wanted; see `beside.of_files`.
 
     Raises:
       DataError: they cannot be read, or do not go together.
@@ -220,7 +229,8 @@ def read_folder(folder: Path, reading: Reading, test: Path | None = None) -> dic
         notes = of.notes + (looked.notes if rows[0] == 0 else ())
         places = np.array([path.relative_to(of.folder).as_posix() for path in of.paths])
         hashes = looked.hashes[rows]
-        result[part] = Found(images, of.labels, hashes, looked.binary, notes, places)
+        frame = beside.of_files(of.folder, folder, places, told) if told else None
+        result[part] = Found(images, of.labels, hashes, looked.binary, notes, places, frame)
     return result
 
 
@@ -299,8 +309,9 @@ def _listed(folder: Path) -> _Listed:
     paths = [p for p in files if p.suffix.lower() in known]
     paths.sort(key=lambda path: natural(str(path.relative_to(folder))))
     notes = []
-    if others := sorted({p.suffix or p.name for p in files if p not in set(paths)}):
-        num = len(files) - len(paths)
+    shown = {*paths, folder / beside.LABELS}
+    if others := sorted({p.suffix or p.name for p in files if p not in shown}):
+        num = len(set(files) - shown)
         heif = "; pillow-heif reads .heic" * any(o.lower() in (".heic", ".heif") for o in others)
         notes.append(
             f"{folder}: {num} files that are no pictures passed over ({', '.join(others)}{heif})"

@@ -1,6 +1,8 @@
 """Sequences of unequal length: a .jsonl file, or arrays, and what they are padded to."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,11 @@ def read(path: Path) -> list[np.ndarray]:
       DataError: it cannot be read; one line that says why, and names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+        if path.name.lower().endswith(".gz"):
+            content = gzip.decompress(content)
+        lines = content.decode("utf-8-sig").splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}): name a .jsonl file in UTF-8") from None
     found = []
     for number, line in enumerate(lines, start=1):
@@ -115,7 +120,8 @@ def write(sequences: Sequence[np.ndarray], path: Path) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        packed = path.name.lower().endswith(".gz")
+        with gzip.open(partial, "wt") if packed else partial.open("w") as file:  # JSON is ASCII
             for sequence in sequences:
                 steps = [[_number(value) for value in step] for step in sequence]
                 line = [step[0] for step in steps] if sequence.shape[1] == 1 else steps

@@ -123,6 +123,67 @@ def stream(
         yield ahead
 
 
+def widths_of(lengths: np.ndarray, batch_size: int) -> np.ndarray | None:
+    """What each sequence [N] is padded to: the longest's length, its half, quarter or eighth.
+
+    So padding is less than half of most of them, and there are four programs to compile at most.
+    Lengths of fewer sequences than a batch's are the next one's.
+
+    Returns:
+      [N], or None where it would spare less than a fifth of the steps.
+    """
+    bounds = np.unique(-(-int(lengths.max()) // 2 ** np.arange(_BUCKETS)))
+    place = np.searchsorted(bounds, lengths)
+    for i in range(len(bounds) - 1):
+        if (place == i).sum() < batch_size:
+            place[place == i] = i + 1
+    widths: np.ndarray = bounds[place]
+    return widths if widths.mean() <= _WORTH * lengths.max() else None
+
+
+_BUCKETS, _WORTH = 4, 0.8
+
+
+def by_width(order: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """An epoch's order [steps, B] with like widths [N] in a batch, and batches in any turn.
+
+    >>> by_width(np.array([[0, 3], [2, 1]]), np.array([8, 4, 8, 4]))
+    array([[3, 1],
+           [0, 2]])
+    """
+    rows: np.ndarray = order.reshape(-1)
+    rows = rows[np.argsort(widths[rows], kind="stable")]
+    # The first column is as random as the order is.
+    turned: np.ndarray = rows.reshape(order.shape)[np.argsort(order[:, 0])]
+    return turned
+
+
+def in_buckets(
+    dataset: Any, widths: np.ndarray, order_of: Order, mesh: Mesh, step: int, num_epochs: int
+) -> Generator[Piece]:
+    """The epochs from a step on, each step's batch cut to the widest of its examples.
+
+    Args:
+      dataset: a `Batch` of images [N, T, ...], arrays on the host.
+      widths: of each example [N], T at most, few different ones: a program each is compiled.
+      order_of: the order of an epoch, from `by_width`.
+      mesh: the devices.
+      step: where to start.
+      num_epochs: where to end.
+    """
+    sharding = _over_batch(mesh, 2)
+    turn = jax.device_put(np.zeros(1, np.int64), NamedSharding(mesh, PartitionSpec()))
+    steps = len(order_of(0))
+    for epoch in range(step // steps, num_epochs):
+        order = order_of(epoch)
+        for i in range(step % steps if epoch == step // steps else 0, steps):
+            rows = order[i]
+            width = int(widths[rows].max())
+            batch = jax.tree.map(lambda a, rows=rows: a[rows][None], dataset)
+            batch = batch._replace(image=batch.image[:, :, :width])
+            yield Piece(epoch, i, i + 1, jax.device_put(batch, sharding), turn)
+
+
 class _Latest:
     """Orders as they are asked for, by several threads; the last two stay."""
 

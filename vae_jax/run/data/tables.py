@@ -1,14 +1,14 @@
 """Tables: rows of .csv, .parquet and .feather files, or of a frame, as numbers, and back."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vae_jax.run import extras
-from vae_jax.run.data import kinds
+from vae_jax.run.data import conditions, kinds
 from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
 from vae_jax.run.data.kinds import LEFT_OUT, Column
 from vae_jax.run.errors import DataError, RunError, UsageError
@@ -28,6 +28,8 @@ class Table(NamedTuple):
       num_rows: of all.
       notes: lines for the user.
       places: of each split, its rows' numbers in the file.
+      conditions: those of the columns that the model is told.
+      told: of each split, `conditions.encode`; None where there are none.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Table(NamedTuple):
     num_rows: int
     notes: tuple[str, ...]
     places: Mapping[str, np.ndarray]
+    conditions: tuple[Column, ...]
+    told: Mapping[str, np.ndarray | None]
 
 
 def read(path: Path, missing: Sequence[str] = ()) -> Any:
@@ -61,7 +65,7 @@ def read(path: Path, missing: Sequence[str] = ()) -> Any:
         raise DataError(f"{path} does not exist: name a .csv, .parquet or .feather file")
     try:
         if suffix == ".csv":
-            frame = _whole(pd.read_csv(path, low_memory=False, na_values=list(missing)))
+            frame = whole(pd.read_csv(path, low_memory=False, na_values=list(missing)))
         else:
             frame = (pd.read_parquet if suffix == ".parquet" else pd.read_feather)(path)
     except Exception as error:  # pandas' and pyarrow's, of every type
@@ -80,7 +84,7 @@ def read(path: Path, missing: Sequence[str] = ()) -> Any:
     return as_frame(frame)
 
 
-def _whole(frame: Any) -> Any:
+def whole(frame: Any) -> Any:
     """Integers where a hole has made floats of them: 4 is not to come back as 4.0."""
     for name in frame.columns[frame.dtypes == np.float64]:
         present = frame[name].dropna()
@@ -138,16 +142,27 @@ def asked_kinds(asked: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def load(path: Path, asked: Mapping[str, str], missing: Sequence[str] = ()) -> Table:
+def load(
+    path: Path,
+    asked: Mapping[str, str],
+    missing: Sequence[str] = (),
+    condition: Mapping[str, str | None] = MappingProxyType({}),
+) -> Table:
     """A file's rows in splits; see `split`.
 
     Raises:
       DataError: it cannot be used; one line that says why, and names the column.
     """
-    return split(read(path, missing), path.stem, str(path), asked)
+    return split(read(path, missing), path.stem, str(path), asked, condition)
 
 
-def split(table: Any, name: str, source: str, asked: Mapping[str, str]) -> Table:
+def split(
+    table: Any,
+    name: str,
+    source: str,
+    asked: Mapping[str, str],
+    condition: Mapping[str, str | None] = MappingProxyType({}),
+) -> Table:
     """A frame's rows as three splits, which follow from their content as pictures' do.
 
     Args:
@@ -155,15 +170,26 @@ def split(table: Any, name: str, source: str, asked: Mapping[str, str]) -> Table
       name: of it.
       source: where it is from.
       asked: kinds of columns, by their names, in place of those that are found.
+      condition: columns that the model is told, each with its kind, None to find it. Rows without
+        a value of one are left out, and so are those of a class that training rows do not have.
 
     Raises:
       DataError: it cannot be used.
     """
     frame = as_frame(table)
     hashes = np.array([content_hash(row) for row in _as_bytes(frame)], np.uint64)
-    test, validation, train = splits_of(hashes, source, "rows")
-    columns = columns_of(frame, asked, train)
+    there = np.flatnonzero(conditions.present(frame, condition, source))
+    splits = [there[rows] for rows in splits_of(hashes[there], source, "rows")]
+    told = conditions.columns_of(frame, condition, splits[2], source)
+    columns = columns_of(frame, asked, splits[2], condition)
     rows, notes = encode(frame, columns)
+    if missing := len(frame) - len(there):
+        notes.append(
+            f"{missing:,} of {len(frame):,} rows lack {' or '.join(condition)}, which the model is "
+            "told: they are left out"
+        )
+    labels, known, lines = conditions.encode_known(frame, told, splits, source)
+    test, validation, train = known
     return Table(
         name=name,
         columns=columns,
@@ -173,18 +199,23 @@ def split(table: Any, name: str, source: str, asked: Mapping[str, str]) -> Table
         source=source,
         digest=digest_of(hashes),
         num_rows=len(frame),
-        notes=tuple(notes),
+        notes=(*notes, *lines),
         places={"train": train, "validation": validation, "test": test},
+        conditions=told,
+        told=dict(zip(("test", "validation", "train"), labels, strict=True)),
     )
 
 
-def columns_of(table: Any, asked: Mapping[str, str], rows: Any = None) -> tuple[Column, ...]:
+def columns_of(
+    table: Any, asked: Mapping[str, str], rows: Any = None, condition: Collection[str] = ()
+) -> tuple[Column, ...]:
     """The columns of a frame: their kinds, by all rows, and their levels and scales, by some.
 
     Args:
       table: of pandas or polars.
       asked: kinds, by the columns' names.
       rows: those to learn from; all when not given.
+      condition: names of columns that are told, not learned: they are left out.
 
     Raises:
       DataError: one cannot be used, or none can.
@@ -197,10 +228,18 @@ def columns_of(table: Any, asked: Mapping[str, str], rows: Any = None) -> tuple[
             f"{', '.join(map(str, frame.columns[:20]))}{', ...' * (len(frame.columns) > 20)}"
         )
     rows = np.arange(len(frame)) if rows is None else rows
-    columns = tuple(kinds.column_of(frame[n], asked.get(n), rows) for n in frame.columns)
+    columns = tuple(
+        Column(n, "left out", _TOLD, str(frame[n].dtype))
+        if n in condition
+        else kinds.column_of(frame[n], asked.get(n), rows)
+        for n in frame.columns
+    )
     if not any(column.kind not in LEFT_OUT for column in columns):
         raise DataError(f"no column can be learned: {'; '.join(map(str, columns[:5]))}")
     return columns
+
+
+_TOLD = "told, by --condition"
 
 
 def learned(columns: Sequence[Column]) -> list[Column]:
@@ -247,18 +286,6 @@ def decode(rows: np.ndarray, columns: Sequence[Column], seed: int = 0) -> Any:
         c.name: c.decode(of_column.get(c.name, np.full(len(rows), np.nan)), rng) for c in columns
     }
     return pd.DataFrame(found)
-
-
-def to_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(column) for column in columns]
-
-
-def from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
-    def one(of: Mapping[str, Any]) -> Column:
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in of.items()}
-        return Column(**plain)
-
-    return tuple(map(one, stored))
 
 
 def _as_bytes(frame: Any) -> Iterator[np.ndarray]:

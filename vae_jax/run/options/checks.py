@@ -113,10 +113,18 @@ def _check_latents(options: Options) -> None:
     posterior, prior = f"--posterior={model.posterior}", f"--prior={model.prior}"
     if model.network in HIERARCHIES:
         _check_hierarchy(options)
-    if model.conditional and model.prior in LEARNED_PRIORS:
-        raise UsageError(f"{prior} knows no classes: leave it or --conditional out")
-    if model.posterior == "power_spherical" and model.conditional:
-        raise UsageError(f"{posterior} has no conditional prior: leave it or --conditional out")
+    told = isinstance(options.data, OwnData) and options.data.condition is not None
+    if told and model.conditional:
+        raise UsageError(
+            "--conditional is of the folders' names or the labels and --condition of columns: give "
+            "one of them, and the class as a column"
+        )
+    if (told or model.conditional) and model.prior in LEARNED_PRIORS:
+        what = "--condition" if told else "--conditional"
+        raise UsageError(f"{prior} knows no classes: leave it or {what} out")
+    if model.posterior == "power_spherical" and (told or model.conditional):
+        what = "--condition" if told else "--conditional"
+        raise UsageError(f"{posterior} has no conditional prior: leave it or {what} out")
     if model.posterior == "power_spherical" and model.prior in ("mixture", "flow"):
         raise UsageError(
             f"{prior} is of all vectors and {posterior} of unit ones: take --prior=standard or vamp"
@@ -140,6 +148,7 @@ def _check_hierarchy(options: Options) -> None:
     model, chosen = options.model, options.objective
     unfit = {
         "--conditional": model.conditional,
+        "--condition": isinstance(options.data, OwnData) and options.data.condition is not None,
         f"--posterior={model.posterior}": model.posterior != "normal",
         f"--prior={model.prior}": model.prior in LEARNED_PRIORS,
         f"--precision={model.precision}": model.precision != "float32",

@@ -49,6 +49,12 @@ class OwnData:
     """Where the test set is, of the same kind as DATA, which is then all for training."""
     labels: Path | None = None
     """A .npy file with the labels of a .npy DATA."""
+    condition: str | None = None
+    """NAME or NAME,NAME: numbers or classes of each image that encoder, decoder and prior are told,
+    so that pictures can be asked for by them. Columns of labels.csv in a folder, whose first column
+    names the pictures' files; or arrays of a .npz file, NAME, or NAME_train and NAME_test beside
+    x_train and x_test. NAME=KIND is another kind than is found and printed: number, positive, date,
+    category, ordered, boolean."""
     images_key: str | None = None
     """Of the images in a .npz file whose arrays have other names than images, x, x_train, ..."""
     labels_key: str | None = None
