@@ -18,9 +18,9 @@ IMAGES = np.random.default_rng(0).integers(2, size=(6, 4, 4, 1)).astype(np.uint8
 X = jnp.asarray(IMAGES, jnp.float32)
 CHOSEN = {
     "ladder": Model(network="ladder", hidden=(6, 5, 4), latent_dim=5),
-    "top_down": Model(network="top_down", channels=(4,), blocks=(1, 0, 2), latent_dim=3),
+    "top_down": Model(network="top_down", channels=(4,), blocks=(1, 1), latent_dim=3),
 }
-SHAPES = {"ladder": ((1,), (2,), (5,)), "top_down": ((1, 1, 3), (1, 1, 3), (4, 4, 3))}
+SHAPES = {"ladder": ((1,), (2,), (5,)), "top_down": ((2, 2, 3), (4, 4, 3))}
 
 
 def made_of(name):
