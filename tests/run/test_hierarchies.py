@@ -55,7 +55,7 @@ def test_a_code_has_all_layers_in_turn(made):
         return mean[0], expected(model.decode(params, mean))
 
     top, decoded = reconstructed(params)
-    np.testing.assert_allclose(codes.mean[:, : shapes[0][-1]], top.reshape(6, -1), rtol=1e-5)
+    np.testing.assert_allclose(codes.mean[:, : np.prod(shapes[0])], top.reshape(6, -1), rtol=1e-5)
     np.testing.assert_allclose(programs.decoded(codes.mean, None), decoded, atol=1e-5)
 
 
