@@ -31,7 +31,8 @@ class OwnData:
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A .npy array of images [N, H, W] or [N, H, W, C], bytes, 16-bit numbers or floats in [0, 1];
-    a .npz file that has one, or one for each split (x_train, x_test and the like); a folder of
+    a .npz file that has one, or one for each split (x_train, x_test and the like), and maybe
+    observed, bool, of pixels that are known; a folder of
     pictures, the names of its sub-folders being their classes, with splits of its own where these
     are train, test and maybe validation; or tfds:NAME, prepared by TensorFlow Datasets. Without
     splits of its own a tenth, chosen by the images' content, is the test set. A table, .csv,
