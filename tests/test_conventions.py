@@ -258,7 +258,7 @@ ENGINE_FLOORS = [
     {"extras", "options", "plan", "processes", "schedule"},
     {"count_options", "sequence_options", "table_options"},
     {"kinds"},
-    {"callbacks", "command", "data", "devices", "folder", "latents", "objective"},
+    {"callbacks", "command", "data", "devices", "folder", "latents", "objective", "pixels"},
     {"comparison", "output"},
     {"figures", "model"},
     {"defaults", "given", "measure", "restore", "sampler", "saver", "scores"},

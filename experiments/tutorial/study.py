@@ -17,6 +17,7 @@ from experiments.tutorial.fidelity import precision_and_recall
 from vae_jax import run
 from vae_jax.run import classifier, measure, model, options
 from vae_jax.run.data.dataset import Dataset, Split
+from vae_jax.run.pixels import measure_pixels
 
 BATCH_SIZE, LEARNING_RATE = 128, 2e-3
 NUM_COMPARED, NUM_COMPONENTS = 1000, 20
@@ -133,7 +134,7 @@ class Study:
             options.Model(latent_dim=latent_dim, **{**small, **settings}),
             self.image_shape,
             binarization,
-            model.measure_pixels(self.dataset.train.images, binarization),
+            measure_pixels(self.dataset.train.images, binarization),
             self.dataset.num_classes,
         )
 

@@ -14,6 +14,7 @@ import vae_jax
 from vae_jax.run import defaults, latents, model, objective, options
 from vae_jax.run.data.dataset import Dataset, Split
 from vae_jax.run.errors import UsageError
+from vae_jax.run.pixels import measure_pixels
 
 MESH = Mesh(np.array(jax.devices()[:1]), ("data",))
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3)).astype(np.uint8)
@@ -77,7 +78,7 @@ def test_what_makes_sense_trains_two_steps(of, monkeypatch):
     monkeypatch.setattr(model, "_FEATURES", 2)
     complete = settled(chosen(*of))
     binarization = complete.data.binarization
-    pixels = model.measure_pixels(BYTES, binarization)
+    pixels = measure_pixels(BYTES, binarization)
     vae = model.make_model(complete.model, BYTES.shape[1:], binarization, pixels, 2)
     loss = objective.make_loss(
         complete.objective,
@@ -140,6 +141,6 @@ def test_a_likelihood_of_other_data_is_refused_in_a_line(likelihood, kind):
 def test_convolutions_of_a_row_of_pixels_are_refused_in_a_line(network):
     given = chosen("normal", network, "normal", "standard", False)
     row = np.zeros((2, 1, 20, 1), np.uint8)
-    pixels = model.measure_pixels(row, "none")
+    pixels = measure_pixels(row, "none")
     with pytest.raises(UsageError, match="no pictures: choose mlp, gated or residual"):
         model.make_model(given.model, row.shape[1:], "none", pixels, 0)

@@ -21,7 +21,8 @@ from vae_jax.run.commands import train as train_command
 from vae_jax.run.data import named
 from vae_jax.run.data.dataset import Dataset, Split
 from vae_jax.run.errors import DataError, UsageError
-from vae_jax.run.model import Pixels, make_model
+from vae_jax.run.model import make_model
+from vae_jax.run.pixels import Pixels
 
 ROOT = Path(__file__).parents[2]
 PIXELS = Pixels(np.full((6, 6, 1), 0.5, np.float32), 1.0, 0.0, 1.0)
@@ -153,7 +154,8 @@ def test_a_column_of_the_class_grid_is_one_style():
 TWO_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np, optax, vae_jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from vae_jax.run.model import Pixels, make_model
+from vae_jax.run.model import make_model
+from vae_jax.run.pixels import Pixels
 from vae_jax.run.options import Model
 
 options = Model(network=NETWORK, conditional=True, latent_dim=40, hidden=(8,), channels=(4, 8))

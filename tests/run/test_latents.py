@@ -9,8 +9,9 @@ import pytest
 
 from vae_jax.run import latents, measure, objective, options
 from vae_jax.run.errors import UsageError
-from vae_jax.run.model import make_model, measure_pixels, observe
+from vae_jax.run.model import make_model, observe
 from vae_jax.run.options import Model, Objective
+from vae_jax.run.pixels import measure_pixels
 
 IMAGES = np.random.default_rng(0).integers(256, size=(8, 3, 3, 1)).astype(np.uint8)
 PAIRS = [

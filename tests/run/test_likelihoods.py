@@ -13,6 +13,7 @@ import vae_jax
 from vae_jax.run import defaults, measure, model, objective, options
 from vae_jax.run.data.dataset import Dataset, Split
 from vae_jax.run.errors import UsageError
+from vae_jax.run.pixels import measure_pixels
 
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 4, 3, 3), np.uint8)
 ALL = (*options.BINARY, *options.DENSITIES, *options.OF_BYTES)
@@ -30,7 +31,7 @@ def test_the_option_offers_all_that_there_are():
 def test_it_trains_for_two_steps_and_is_measured(name):
     binarization = "threshold" if name in options.BINARY else "none"
     chosen = options.Model(likelihood=name, latent_dim=2, hidden=(4,))
-    pixels = model.measure_pixels(BYTES, binarization)
+    pixels = measure_pixels(BYTES, binarization)
     vae = model.make_model(chosen, BYTES.shape[1:], binarization, pixels, 0)
     observe = model.observe(binarization, name)
     loss = objective.make_loss(

@@ -9,8 +9,9 @@ from scipy import stats
 import vae_jax
 from vae_jax.evaluation import batched
 from vae_jax.run import measure
-from vae_jax.run.model import Pixels, make_model
+from vae_jax.run.model import make_model
 from vae_jax.run.options import Model
+from vae_jax.run.pixels import Pixels
 
 PIXELS = Pixels(np.full((6, 6, 1), 0.5, np.float32), 1.0, 0.0, 1.0)
 

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 import vae_jax
 from vae_jax import run
 from vae_jax.run.errors import UsageError
-from vae_jax.run.model import make_model, make_optimizer, measure_pixels, slower_where_wide
+from vae_jax.run.model import make_model, make_optimizer, observe, slower_where_wide
 from vae_jax.run.options import Model, Options, Training, check
+from vae_jax.run.pixels import measure_pixels
 
 
 @pytest.mark.relax("numpy_dtype_promotion")
@@ -119,3 +121,55 @@ def test_pictures_of_128_by_128_do_not_blow_up():
         run.Plan(epochs=2, batch_size=16),
     )
     assert fitted.rows[-1]["train_loss"] < 100 * images[0].size
+
+
+def test_missing_pixels_are_no_part_of_what_a_run_starts_from():
+    rng = np.random.default_rng(0)
+    x = rng.random((30, 3, 2, 1)).astype(np.float32)
+    x[rng.random(x.shape) < 0.4] = np.nan
+    x[:, 0, 0, 0] = np.nan  # never seen
+    found = measure_pixels(x, "none", missing=True)
+    values = x[~np.isnan(x)].astype(np.float64)
+    with np.errstate(all="ignore"):
+        mean = np.array([column[~np.isnan(column)].mean() for column in x.reshape(30, 6).T[1:]])
+    np.testing.assert_allclose(found.mean.ravel()[1:], mean, rtol=1e-5)
+    np.testing.assert_allclose(found.mean[0, 0, 0], values.mean(), rtol=1e-6)
+    np.testing.assert_allclose((found.centre, found.spread), (values.mean(), values.std()), 1e-6)
+    binary = measure_pixels(x, "threshold", missing=True)
+    np.testing.assert_allclose(binary.centre, (values > 0.5).mean(), rtol=1e-6)
+    whole = np.nan_to_num(x, nan=0.25)
+    one, other = (measure_pixels(whole, "none", missing=missing) for missing in (False, True))
+    np.testing.assert_allclose(one.mean, other.mean, rtol=1e-6)
+    np.testing.assert_allclose(one[1:4], other[1:4], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("binarization", "likelihood"), [("threshold", "bernoulli"), ("none", "normal")]
+)
+def test_a_model_of_missing_pixels_scores_what_is_there(binarization, likelihood):
+    rng = np.random.default_rng(0)
+    x = rng.random((4, 3, 2, 1)).astype(np.float32)
+    x[rng.random(x.shape) < 0.5] = np.nan
+    pixels = measure_pixels(x, binarization, missing=True)
+    chosen = Model(network="mlp", hidden=(4,), latent_dim=2, likelihood=likelihood)
+    model = make_model(chosen, (3, 2, 1), binarization, pixels, 0)
+    seen = observe(binarization, likelihood)(jax.random.key(0), jnp.asarray(x))
+    np.testing.assert_array_equal(np.isnan(seen), np.isnan(x))
+    params = model.init(jax.random.key(1), jnp.zeros((1, 3, 2, 1)))
+    z = jax.random.normal(jax.random.key(2), (4, 2))
+    found = model.decode(params, z)
+    each = found.distribution
+    if likelihood == "bernoulli":
+        p = 1 / (1 + np.exp(-np.asarray(each.logits, np.float64)))
+        log_prob = np.where(seen > 0.5, np.log(p), np.log1p(-p))
+    else:
+        log_prob = stats.norm.logpdf(np.asarray(seen), each.mean, each.scale)
+    expected = np.where(np.isnan(x), 0, log_prob).sum((1, 2, 3))
+    np.testing.assert_allclose(found.log_prob(seen), expected, rtol=1e-4)
+
+    def loss(params, x):
+        posterior = model.encode(params, x)
+        return -vae_jax.elbo(x, z, posterior, model.prior(params), model.decode(params, z)).value
+
+    gradient = jax.jit(jax.grad(lambda params: loss(params, seen).sum()))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

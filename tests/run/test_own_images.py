@@ -32,10 +32,11 @@ from vae_jax.run import (
     restore,
 )
 from vae_jax.run import folder as run_folder
-from vae_jax.run.commands import embed, generate, train
+from vae_jax.run.commands import embed, evaluate, generate, train
 from vae_jax.run.data.arrays import Rows
 from vae_jax.run.data.dataset import Dataset, Split
 from vae_jax.run.errors import DataError, Interrupted, UsageError
+from vae_jax.run.pixels import measure_pixels
 
 RANDOM = np.random.default_rng(0)
 MESH = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
@@ -198,7 +199,7 @@ def test_the_scale_starts_from_the_data_and_has_its_own_rate(monkeypatch, dtype)
     x = np.uint8(255 * x) if dtype == np.uint8 else np.float32(x)
     values = x / 255 if dtype == np.uint8 else np.float64(x)
     monkeypatch.setattr(model, "_PART", 7 * 36)
-    pixels = model.measure_pixels(x, "none")
+    pixels = measure_pixels(x, "none")
     np.testing.assert_allclose(pixels.mean, values.mean(0), rtol=1e-5)
     expected = np.sqrt(np.square(values - values.mean(0)).mean())
     assert pixels.residual == pytest.approx(expected, rel=1e-5)
@@ -221,7 +222,7 @@ def test_a_bernoulli_sees_zeros_and_ones_alone(binarization):
     x = RANDOM.integers(0, 256, (20, 3, 3, 1), np.uint8)
     seen = model.observe(binarization, "bernoulli")(jax.random.key(0), jnp.asarray(x))
     assert set(np.unique(seen).tolist()) == {0.0, 1.0}
-    pixels = model.measure_pixels(x, binarization)
+    pixels = measure_pixels(x, binarization)
     vae = model.make_model(
         options.Model(hidden=(5,), latent_dim=2), (3, 3, 1), binarization, pixels, 0
     )
@@ -379,3 +380,37 @@ def test_a_run_is_told_columns_and_pictures_are_asked_for_by_them(tmp_path, monk
         with pytest.raises(UsageError, match=message):
             generate.main(arguments, "generate")
     train.main(["--output=run", "--resume", "--epochs=3"], "vae-jax train")
+
+
+@pytest.mark.long
+@pytest.mark.relax("numpy_dtype_promotion", "numpy_rank_promotion", "debug_key_reuse")
+def test_a_run_learns_from_images_of_which_half_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    bars = np.zeros((120, 4, 4), np.uint8)
+    for bar in bars:
+        bar[random.integers(4)] = 1
+    holes = random.random((100, 4, 4)) < 0.5
+    np.savez("holes.npz", x_train=bars[:100], x_test=bars[100:], observed_train=~holes)
+    small = ("--hidden=16", "--latent-dim=2", "--epochs=40", "--num-importance-samples=50")
+    train.main(["holes.npz", "--output=run", *small], "vae-jax train")
+    run_folder.unlock(Path("run"))
+    assert f"note: missing: {holes.mean():.1%} of train" in capsys.readouterr().out
+    results = json.loads(Path("run/results.json").read_text())
+    assert results["likelihood"] == "bernoulli"
+    # Of whole images; 16 log 2 know nothing, and log 4 is all that there is to know.
+    assert -11.1 < results["test_log_likelihood"] < -np.log(4)
+    evaluate.main(["run", "--num-samples=50"], "vae-jax evaluate")
+    again = json.loads(Path("run/evaluation.json").read_text())
+    assert abs(again["test_log_likelihood"] - results["test_log_likelihood"]) < 0.5
+    np.savez("more.npz", images=bars[:30], observed=~holes[:30])
+    embed.main(["run", "more.npz", "--output=codes.npz"], "embed")
+    with np.load("codes.npz") as codes:
+        assert np.isfinite(codes["mean"]).all()
+    for option in "--likelihood=sigma_vae", "--prior=vamp":
+        arguments = ["holes.npz", option, "--output=other"]
+        if "sigma" in option:
+            np.savez("greys.npz", images=bars * 99 + 9, observed=random.random(bars.shape) < 0.5)
+            arguments[0] = "greys.npz"
+        with pytest.raises(UsageError, match=f"{option} wants whole images and some pixels are m"):
+            train.main(arguments, "vae-jax train")

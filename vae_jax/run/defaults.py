@@ -157,6 +157,8 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
       UsageError: they do not suit the data.
     """
     of_pixels, default = likelihood(chosen, dataset), suited(chosen, dataset)
+    if dataset.missing:
+        _check_missing(chosen, of_pixels)
     own = _own(chosen)
     if not own:
         # The run is of the data set that was found: a resume must not find another one.
@@ -192,6 +194,17 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
             f"not reach --beta: make it shorter, or --epochs longer"
         )
     return dataclasses.replace(chosen, training=training, model=model)
+
+
+def _check_missing(chosen: options.Options, of_pixels: str) -> None:
+    """Raises UsageError for what wants all pixels of an image."""
+    for option, wants, instead in (
+        (f"--likelihood={of_pixels}", of_pixels == "sigma_vae", "normal"),
+        ("--prior=vamp", chosen.model.prior == "vamp", "mixture"),
+        ("--conditional", chosen.model.conditional, "--condition, of an array of the classes"),
+    ):
+        if wants:
+            raise UsageError(f"{option} wants whole images and some pixels are missing: {instead}")
 
 
 # Steps of a run on one's own images, unless the validation set ends it before; and of what takes

@@ -17,8 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def grid(images: Any, columns: int) -> Image.Image:
-    """Images [N, H, W, C] in [0, 1], row by row, with a thin border; small ones are enlarged."""
-    images = np.asarray(images)
+    """Images [N, H, W, C] in [0, 1], row by row, with a thin border; small ones are enlarged.
+
+    What is missing, NaN, is grey.
+    """
+    images = np.nan_to_num(np.asarray(images), nan=0.5)
     num, height, width, channels = images.shape
     rows = -(-num // columns)
     canvas = np.full((rows * columns, height + 1, width + 1, channels), 0.5)

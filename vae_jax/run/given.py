@@ -12,13 +12,16 @@ from vae_jax.run.errors import DataError
 from vae_jax.run.model import num_levels
 
 
-def checked(images: Any, image_shape: tuple[int, ...], likelihood: str) -> Any:
+def checked(
+    images: Any, image_shape: tuple[int, ...], likelihood: str, *, missing: bool = False
+) -> Any:
     """Images [N, H, W, C], bytes or floats in [0, 1]; of one channel [N, H, W] too.
 
     Args:
       images: an array, or what is read like one.
       image_shape: of the run.
       likelihood: its name.
+      missing: whether NaN stands for what is not observed.
 
     Raises:
       TypeError: they are of another type than the run's.
@@ -41,7 +44,8 @@ def checked(images: Any, image_shape: tuple[int, ...], likelihood: str) -> Any:
             "bytes: give uint8"
         )
     for piece in _pieces(images):
-        if not ((piece >= 0) & (piece <= 1)).all():  # NaN too
+        inside = (piece >= 0) & (piece <= 1)  # no NaN
+        if not (inside | (np.isnan(piece) & missing)).all():
             raise ValueError(
                 f"images have values from {piece.min()} to {piece.max()}: give floats in [0, 1], "
                 "or bytes"

@@ -17,9 +17,9 @@ from vae_jax.run.model import (
     likelihood_of,
     make_model,
     make_schedule,
-    measure_pixels,
     observe,
 )
+from vae_jax.run.pixels import measure_pixels
 
 
 class Job(NamedTuple):
@@ -131,7 +131,7 @@ def open_job(
         output = folder.create(output, _name(dataset), overwrite=chosen.run.overwrite)
     assert output is not None
     binarization = defaults.binarization(chosen, dataset)
-    pixels = measure_pixels(dataset.train.images, binarization)
+    pixels = measure_pixels(dataset.train.images, binarization, missing=dataset.missing)
     config = {
         **folder.stamp(),
         "options": options.to_json(chosen),

@@ -246,7 +246,8 @@ class TrainedRun:
     def _checked(self, images: Any, seed: int) -> measure.Observed:
         """The images as the model sees them, when they are asked for."""
         options.check_seed(seed)
-        images = given.checked(images, self.image_shape, self._likelihood)
+        missing = self.config.get("pixels", {}).get("missing", False)
+        images = given.checked(images, self.image_shape, self._likelihood, missing=missing)
         key = keys.of_run(seed)["pictures"]
         return measure.Observed(self._observe, images, key)
 

@@ -248,7 +248,10 @@ def compared(
       where the images are bytes.
     """
     nats, shape = test["log_likelihood"], tuple(images.shape[1:])
-    said = test["warnings"] + uninformed(nats, shape, num_levels)
+    known = shape
+    if config.get("pixels", {}).get("missing"):  # of an image so many on average
+        known = (round(float((~np.isnan(images)).sum() / len(images))),)
+    said = test["warnings"] + uninformed(nats, known, num_levels)
     # Version 0.1 did not dequantise.
     bytes_seen = images.dtype == np.uint8 and "pixels" in config
     if config["binarization"] != "none" or not bytes_seen:

@@ -15,56 +15,10 @@ from vae_jax import networks
 from vae_jax.run import latents
 from vae_jax.run.errors import UsageError
 from vae_jax.run.options import BINARY, CONVOLUTIONS, HIERARCHIES, OF_BYTES, Model, Training
+from vae_jax.run.pixels import Pixels
 
 Observe = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images) -> x, float32, or bytes where the likelihood is of bytes."""
-
-
-class Pixels(NamedTuple):
-    """What the model takes from the training set, x in [0, 1].
-
-    Attributes:
-      mean: [H, W, C], where the output bias starts.
-      residual: root mean square of x less the mean; where the scale of a Normal likelihood starts.
-      centre: of all values.
-      spread: standard deviation of all values; both standardise what the encoder of greys sees.
-    """
-
-    mean: np.ndarray
-    residual: float
-    centre: float
-    spread: float
-
-
-_MEAN_ROWS, _PART = 2**16, 2**22
-
-
-def measure_pixels(images: Any, binarization: str) -> Pixels:
-    """Of a training set, or of the start of a large one, a few million pixels at a time.
-
-    Args:
-      images: [N, H, W, C], bytes or floats in [0, 1], or what is read like them.
-      binarization: of the run.
-    """
-    num, shape = min(len(images), _MEAN_ROWS), tuple(images.shape[1:])
-    rows = max(1, _PART // math.prod(shape))
-    first, second = np.zeros(shape), 0.0
-    most = 255 if images.dtype == np.uint8 else 1
-    for start in range(0, num, rows):
-        part = np.asarray(images[np.arange(start, min(start + rows, num))])
-        if binarization in ("static", "threshold"):
-            part = np.where(part > most / 2, part.dtype.type(most), part.dtype.type(0))
-        first += part.sum(axis=0, dtype=np.float64)
-        if binarization == "none":  # of the others no scale is wanted
-            second += float(np.square(part, dtype=np.float64).mean(axis=(1, 2, 3)).sum())
-    mean, square = first / num / most, second / num / most**2
-    least = 1 / 256  # of images that are all alike
-    return Pixels(
-        mean.astype(np.float32),
-        max(least, math.sqrt(max(0.0, square - np.square(mean).mean()))),
-        float(mean.mean()),
-        max(least, math.sqrt(max(0.0, square - mean.mean() ** 2))),
-    )
 
 
 def likelihood_of(chosen: Model, binarization: str) -> str:
@@ -94,7 +48,8 @@ def observe(binarization: str, likelihood: str, *, dequantize: bool = True) -> O
             if binarization == "none":
                 return image
             cut = jax.random.uniform(key, image.shape) if binarization == "dynamic" else 0.5
-            return (image > cut).astype(jnp.float32)
+            seen = (image > cut).astype(jnp.float32)
+            return jnp.where(jnp.isnan(image), image, seen)  # what is missing stays so
         if binarization == "dynamic":
             return vae_jax.binarize(key, image)
         if binarization != "none":
@@ -173,12 +128,16 @@ def make_model(
         matmul=matmul,
         condition=condition,
     )
+    if pixels.missing:
+        encoder = networks.ZeroFilled(encoder)
     if as_before and grey:
         likelihood: nn.Module = networks.NormalDecoder(decoder, event_ndims=3)
     else:
         likelihood = _head(name, decoder, image_shape[-1], pixels)
         if grey:
             encoder = Standardized(encoder, pixels.centre, pixels.spread)
+    if pixels.missing:
+        likelihood = networks.MaskedDecoder(likelihood)
     posterior = latents.encoder(options, encoder)
     model = vae_jax.make_vae(posterior, likelihood, options.latent_dim, prior)
     if options.prior == "vamp":
@@ -253,14 +212,18 @@ def _hierarchy(
       standardized: give the way up greys with mean 0 and standard deviation 1.
     """
     assert options.latent_dim is not None
-    channels, bias_init = pixels.mean.shape[-1], networks.constant_bias(bias)
+    bias_init = networks.constant_bias(bias)
+
+    def head(network: Any) -> nn.Module:
+        of_values = _head(likelihood, network, pixels.mean.shape[-1], pixels)
+        return networks.MaskedDecoder(of_values) if pixels.missing else of_values
+
     if options.network == "ladder":
         hidden = options.hidden or LADDER
         dims = tuple(max(1, options.latent_dim >> i) for i in range(len(hidden)))
         output = networks.MLP(bias.shape, hidden[:1] * 2, activation=nn.silu, bias_init=bias_init)
         up: nn.Module = networks.LadderEncoder(dims, hidden, event_ndims=3)
-        likely = _head(likelihood, output, channels, pixels)
-        down: nn.Module = networks.LadderDecoder(likely, dims, hidden)
+        down: nn.Module = networks.LadderDecoder(head(output), dims, hidden)
     else:
         (width,), blocks = options.channels or (_WIDTH,), options.blocks or blocks_for(bias.shape)
         up = networks.BottomUp(width, blocks)
@@ -269,9 +232,11 @@ def _hierarchy(
             width,
             blocks,
             options.latent_dim,
-            _head(likelihood, lambda image: image, channels, pixels),  # type: ignore[arg-type]
+            head(lambda image: image),
             bias_init,
         )
+    if pixels.missing:
+        up = networks.ZeroFilled(up)
     if standardized:
         up = Standardized(up, pixels.centre, pixels.spread)
     return vae_jax.make_top_down(up, down)

@@ -13,13 +13,13 @@ from vae_jax.run import devices, folder
 from vae_jax.run.data import conditions
 from vae_jax.run.model import (
     Observe,
-    Pixels,
     likelihood_of,
     make_model,
     make_optimizer,
     observe,
 )
 from vae_jax.run.options import Options, from_json
+from vae_jax.run.pixels import Pixels
 
 
 class Trained(NamedTuple):

@@ -327,3 +327,65 @@ def test_files_that_cannot_be_read(tmp_path):
         UsageError, match=r"--image-size is 4 and .*e\.npy is an array: leave it out"
     ):
         load(tmp_path / "e.npy", image_size=4)
+
+
+# Missing pixels
+
+HOLES = np.random.default_rng(2).random(GREYS.shape) < 0.3
+
+
+def in_turn(dataset):
+    splits = dataset.train, dataset.validation, dataset.test
+    images = np.concatenate([np.asarray(split.images) for split in splits])
+    return images[np.argsort(np.concatenate([dataset.places[n] for n in PARTS]))]
+
+
+PARTS = "train", "validation", "test"
+
+
+def test_missing_pixels_are_nan_and_the_rest_is_as_it_was(tmp_path):
+    np.savez(tmp_path / "a.npz", images=GREYS, observed=~HOLES)
+    found = load(tmp_path / "a.npz")
+    expected = np.where(HOLES, np.float32(np.nan), GREYS / np.float32(255))[..., None]
+    np.testing.assert_array_equal(in_turn(found), expected)
+    assert (found.missing, found.binary) == (True, False)
+    assert any(f"missing: {HOLES.mean():.1%} of all" in note for note in found.notes)
+    assert not any("not read" in note for note in found.notes)
+    # What stands behind the mask, NaN too, is nothing; the mask itself is something.
+    np.savez(tmp_path / "b.npz", images=np.where(HOLES, np.uint8(7), GREYS), observed=~HOLES)
+    assert load(tmp_path / "b.npz").digest == found.digest
+    np.savez(tmp_path / "c.npz", images=np.where(HOLES, np.nan, GREYS / 255), observed=~HOLES)
+    np.testing.assert_allclose(in_turn(load(tmp_path / "c.npz")), expected, rtol=1e-6)
+    np.savez(tmp_path / "d.npz", images=GREYS * ~HOLES)
+    assert load(tmp_path / "d.npz").digest != found.digest
+    assert not load(tmp_path / "d.npz").missing
+
+
+def test_a_test_set_may_be_whole(tmp_path):
+    of = {"x_train": GREYS[:40], "observed_train": ~HOLES[:40], "x_test": GREYS[40:]}
+    np.savez(tmp_path / "a.npz", **of)
+    found = load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(found.test.images, (GREYS[40:] / np.float32(255))[..., None])
+    assert np.isnan(found.train.images).any()
+    assert found.missing
+    binary = {**of, "x_train": GREYS[:40] > 99, "x_test": GREYS[40:] > 99}
+    np.savez(tmp_path / "b.npz", **binary)
+    found = load(tmp_path / "b.npz")
+    assert found.binary
+    values = found.train.images[~np.isnan(found.train.images)]
+    assert set(values.tolist()) == {0.0, 1.0}
+    # Of colours one mask may be for all channels.
+    np.savez(tmp_path / "c.npz", images=COLOURS, observed=~HOLES)
+    holes = np.isnan(in_turn(load(tmp_path / "c.npz")))
+    np.testing.assert_array_equal(holes, np.broadcast_to(HOLES[..., None], COLOURS.shape))
+    for wrong, said in (
+        (HOLES.astype(int), r"'observed', is int64 of shape \(60, 5, 4\): give bool"),
+        (HOLES[:9], r"is bool of shape \(9, 5, 4\): give bool of the images' shape, \(60, 5, 4\)"),
+        (HOLES & False, "has no True: nothing is known of the images"),
+    ):
+        np.savez(tmp_path / "wrong.npz", images=GREYS, observed=wrong)
+        with pytest.raises(DataError, match=said):
+            load(tmp_path / "wrong.npz")
+    np.save(tmp_path / "nan.npy", with_nan(3))
+    with pytest.raises(DataError, match="leave them out, or save an array `observed` beside them"):
+        load(tmp_path / "nan.npy")

@@ -111,6 +111,7 @@ class Looked(NamedTuple):
       seen: of its values.
       notes: as in `Found`.
       told: as in `Found`.
+      observed: whether each value is known, of the file's shape; None where all are.
     """
 
     file: np.ndarray
@@ -119,10 +120,13 @@ class Looked(NamedTuple):
     seen: Seen
     notes: tuple[str, ...] = ()
     told: Any = None
+    observed: np.ndarray | None = None
 
 
-def look(file: np.ndarray, what: str, labels: np.ndarray | None) -> Looked:
-    """Looks at an array's images.
+def look(
+    file: np.ndarray, what: str, labels: np.ndarray | None, observed: np.ndarray | None = None
+) -> Looked:
+    """Looks at an array's images, at what is observed of them.
 
     Raises:
       DataError: they are no images; one line that says why.
@@ -135,12 +139,30 @@ def look(file: np.ndarray, what: str, labels: np.ndarray | None) -> Looked:
         for start in range(0, len(file), step):
             rows = np.arange(start, min(start + step, len(file)))
             values = read_rows(file, rows, what)
+            if observed is not None:
+                values = np.where(observed[rows], values, values.dtype.type(0))
             seen.add(values)
             if values.dtype.itemsize > 8:  # of what is behind 80 bits nobody knows
                 values = values.astype(np.float64)
-            hashes[rows] = [content_hash(item) for item in values]
+            if observed is None:
+                hashes[rows] = [content_hash(item) for item in values]
+            else:
+                both = zip(values, observed[rows], strict=True)
+                hashes[rows] = [content_hash(np.stack([x, x.dtype.type(1) * o])) for x, o in both]
             bar.update(len(rows))
-    return Looked(file, labels, hashes, seen)
+    return Looked(file, labels, hashes, seen, observed=observed)
+
+
+def _with_holes(of: Looked, scale: Scale) -> np.ndarray:
+    """Images [N, H, W, C] as floats in [0, 1], NaN where they are not observed."""
+    file = of.file
+    if of.observed is not None:  # what stands there may be no number
+        file = np.where(of.observed, file, file.dtype.type(0))
+    values = np.asarray(Rows(file, of.seen.what, scale))
+    found = values / np.float32(255) if values.dtype == np.uint8 else values
+    if of.observed is not None:
+        found = np.where(of.observed.reshape(found.shape), found, np.float32(np.nan))
+    return found
 
 
 def scaled(parts: dict[str, Looked]) -> dict[str, Found]:
@@ -174,14 +196,19 @@ def scaled(parts: dict[str, Looked]) -> dict[str, Found]:
                 "one type and range"
             )
     scale, binary, notes = whole.scale()
+    holes = {part: of.observed for part, of in parts.items() if of.observed is not None}
+    if holes:
+        shares = ", ".join(f"{1 - of.mean():.1%} of {part}" for part, of in holes.items())
+        notes = (*notes, f"missing: {shares}; what is there is read as floats")
     return {
         part: Found(
-            Rows(of.file, of.seen.what, scale),
+            _with_holes(of, scale) if holes else Rows(of.file, of.seen.what, scale),
             of.labels,
             of.hashes,
             binary,
             of.notes + notes * (part == name),
             told=of.told,
+            missing=bool(holes),
         )
         for part, of in parts.items()
     }
@@ -268,8 +295,13 @@ def read_npz(
                 f"{path} has splits of its own, {' and '.join(x for x, _ in parts.values())}, and "
                 f"--labels-key is {labels_key}: give --images-key too, or neither"
             )
-        looked = {part: _of_keys(path, file, *keys) for part, keys in parts.items()}
+        masks = {
+            part: beside.key_of("observed", part, file.files) if images_key != "observed" else None
+            for part in parts
+        }
+        looked = {part: _of_keys(path, file, *of, masks[part]) for part, of in parts.items()}
         read: set[str | None] = {key for keys in parts.values() for key in keys}
+        read |= {*masks.values()}
         for part, of in looked.items() if told else ():
             columns, keys = beside.of_arrays(path, file, told, part, len(of.hashes))
             looked[part] = of._replace(told=columns)
@@ -299,22 +331,34 @@ def _one_pair(
     return images, labels_key or _first(named, files)
 
 
-def _of_keys(path: Path, file: Any, images: str, labels: str | None) -> Looked:
+def _of_keys(
+    path: Path, file: Any, images: str, labels: str | None, observed: str | None
+) -> Looked:
     arrays = []
-    for key in (images, labels):
+    for key in (images, labels, observed):
         try:
             arrays.append(None if key is None else file[key])
         except Exception as error:
             raise DataError(
                 f"{path}, {key!r}, cannot be read ({brief(error)}): save it anew"
             ) from error
-    x, y = arrays
+    x, y, mask = arrays
     assert x is not None
     what = f"{path}, {images!r}"
     _check_shape(x.shape, what)
     if y is not None:
         y = _checked_labels(y, len(x), f"{path}, {labels!r}")
-    return look(x, what, y)
+    if mask is not None:
+        if mask.shape == (*x.shape[:3],) and x.ndim == 4:
+            mask = np.broadcast_to(mask[..., None], x.shape)
+        if mask.dtype != np.bool_ or mask.shape != x.shape:
+            raise DataError(
+                f"{path}, {observed!r}, is {mask.dtype} of shape {mask.shape}: give bool of the "
+                f"images' shape, {x.shape}, True where a value is known"
+            )
+        if not mask.any():
+            raise DataError(f"{path}, {observed!r}, has no True: nothing is known of the images")
+    return look(x, what, y, mask)
 
 
 def _checked_labels(labels: np.ndarray, num: int, what: str) -> np.ndarray:

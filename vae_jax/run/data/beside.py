@@ -43,6 +43,13 @@ def of_files(folder: Path, whole: Path, places: np.ndarray, told: Sequence[str])
     return tables.whole(found)
 
 
+def key_of(name: str, part: str, files: Sequence[str]) -> str | None:
+    """What an array beside the images of a part is called, NAME or of a split NAME_train."""
+    words = {"all": (), "validation": ("val", "valid", "validation")}.get(part, (part,))
+    asked = [of for w in words for of in (f"{name}_{w}", f"{w}_{name}")] or [name]
+    return next((key for key in asked if key in files), None)
+
+
 def of_arrays(
     path: Path, file: Any, told: Sequence[str], part: str, num: int
 ) -> tuple[Any, set[str]]:
@@ -62,13 +69,11 @@ def of_arrays(
       DataError: one is not there, or is no column of as many values as there are images.
     """
     pd, columns, keys = extras.require("pandas"), {}, set()
-    words = {"all": (), "validation": ("val", "valid", "validation")}.get(part, (part,))
     for name in told:
-        asked = [of for w in words for of in (f"{name}_{w}", f"{w}_{name}")] or [name]
-        key = next((key for key in asked if key in file.files), None)
+        key = key_of(name, part, file.files)
         if key is None:
-            has = ", ".join(file.files)
-            raise DataError(f"{path} has no array {asked[0]!r} to condition on but {has}")
+            asked, has = name if part == "all" else f"{name}_{part}", ", ".join(file.files)
+            raise DataError(f"{path} has no array {asked!r} to condition on but {has}")
         try:
             values = file[key]
         except Exception as error:  # NumPy's and zipfile's, of every type

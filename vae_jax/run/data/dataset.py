@@ -53,6 +53,7 @@ class Dataset(NamedTuple):
         their array; empty where that is not known.
       told: of each split, what the model is told, see `conditions.numbered`; empty without.
       conditions: the columns of that.
+      missing: as in `Found`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dataset(NamedTuple):
     places: Mapping[str, np.ndarray] = MappingProxyType({})
     told: Mapping[str, Any] = MappingProxyType({})
     conditions: tuple[Any, ...] = ()
+    missing: bool = False
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -95,6 +97,7 @@ class Found(NamedTuple):
       notes: as in `Dataset`.
       places: [N], the files' paths in their folder; None of an array's rows.
       told: a frame of the columns [N] that the model is to be told; None without.
+      missing: whether images, floats then, may have NaN for what is not observed.
     """
 
     images: Any
@@ -104,6 +107,7 @@ class Found(NamedTuple):
     notes: tuple[str, ...] = ()
     places: np.ndarray | None = None
     told: Any = None
+    missing: bool = False
 
 
 def content_hash(item: np.ndarray) -> int:
@@ -257,6 +261,7 @@ def assemble(
             for part, (found, rows) in chosen.items()
             if found.told is not None
         },
+        missing=any(part.missing for part in parts.values()),
     )
 
 

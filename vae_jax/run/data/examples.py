@@ -127,6 +127,11 @@ def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
         _check_left_out(chosen, f"{chosen.dataset} is no folder of pictures", "resize")
     channels = config["image_shape"][-1]
     parts = data.read(options.OwnData(here, **how), channels=channels)
+    if any(part.missing for part in parts.values()) and not config["pixels"].get("missing"):
+        raise DataError(
+            f"{chosen.dataset} has missing pixels and the run has learned from whole images: fill "
+            "them, or leave `observed` out"
+        )
     columns = conditions.of_run(config)
     if "all" in parts:
         _check_left_out(chosen, f"{chosen.dataset} has no splits", "split")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from vae_jax.run.data import beside
+from vae_jax.run.data import beside, records
 from vae_jax.run.data.arrays import brief
 from vae_jax.run.data.dataset import STREAM_BYTES, Found, content_hash, natural
 from vae_jax.run.errors import DataError, UsageError
@@ -70,7 +70,7 @@ class Pictures:
 
     def __init__(
         self,
-        paths: list[Path],
+        paths: Sequence[Path | records.Record],
         reading: Reading,
         image_shape: tuple[int, ...],
         most: float,
@@ -145,7 +145,7 @@ def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray
         ) from error
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path | records.Record) -> Any:
     """An opened picture, however large: a folder of one's own is no attacker's.
 
     From its content, not its name: by name Pillow maps a TIFF, which it then turns to garble where
@@ -160,7 +160,7 @@ def _open(path: Path) -> Any:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _is_cut(path: Path) -> bool:
+def _is_cut(path: Path | records.Record) -> bool:
     """Whether each channel of a colour picture has 16 bits, of which Pillow reads 8."""
     if path.suffix.lower() not in (".png", ".tif", ".tiff", ".ppm"):
         return False
@@ -192,8 +192,8 @@ def read_folder(
 ) -> dict[str, Found]:
     """The pictures of a folder and of its sub-folders, whose names are the labels.
 
-    Sub-folders train, test and maybe validation are splits, each with its own sub-folders; or else
-    another folder is the test set.
+    Or those of its ArrayRecord files, see `records.listed`. Sub-folders train, test and maybe
+    validation are splits, each with its own sub-folders; or else another folder is the test set.
 
     Args:
       folder: of the pictures.
@@ -227,11 +227,15 @@ def read_folder(
         if looked.values is not None:
             images = looked.values[rows]
         notes = of.notes + (looked.notes if rows[0] == 0 else ())
-        places = np.array([path.relative_to(of.folder).as_posix() for path in of.paths])
+        places = np.array([_place(path, of.folder) for path in of.paths])
         hashes = looked.hashes[rows]
         frame = beside.of_files(of.folder, folder, places, told) if told else None
         result[part] = Found(images, of.labels, hashes, looked.binary, notes, places, frame)
     return result
+
+
+def _place(path: Path | records.Record, folder: Path) -> str:
+    return path.place if isinstance(path, records.Record) else path.relative_to(folder).as_posix()
 
 
 def read_file(path: Path, reading: Reading) -> np.ndarray:
@@ -250,6 +254,10 @@ def read_file(path: Path, reading: Reading) -> np.ndarray:
 
 def _listed_parts(folder: Path, test: Path | None) -> dict[str, "_Listed"]:
     """The pictures by the split that they are of, as `read_folder` says."""
+    if records.files_in(folder):
+        if test is not None:
+            raise UsageError(f"--test is {test} but {folder} is of ArrayRecord files: leave it out")
+        return {part: _Listed(folder, *of, ()) for part, of in records.listed(folder).items()}
     inner = _folders(folder)
     by_part: dict[str, Path] = {}
     for path in filter(_is_part, inner):
@@ -278,7 +286,7 @@ def _listed_parts(folder: Path, test: Path | None) -> dict[str, "_Listed"]:
 
 class _Listed(NamedTuple):
     folder: Path
-    paths: list[Path]
+    paths: Sequence[Path | records.Record]
     labels: np.ndarray | None
     notes: tuple[str, ...]
 
@@ -342,7 +350,7 @@ class _Looked(NamedTuple):
     notes: tuple[str, ...]
 
 
-def _look(folder: Path, paths: list[Path], reading: Reading) -> _Looked:
+def _look(folder: Path, paths: Sequence[Path | records.Record], reading: Reading) -> _Looked:
     """Decodes every picture once: its size, kind, range and hash. All are kept if they are few."""
     kept: list[np.ndarray] | None = []
     hashes = np.empty(len(paths), np.uint64)

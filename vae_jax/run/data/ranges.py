@@ -61,6 +61,8 @@ class Seen:
                 raise DataError(
                     f"{self.what} has {kind} in {wrong.sum()} of its images from number "
                     f"{self._rows + int(wrong.argmax())} on: leave them out"
+                    + ", or save an array `observed` beside them, if they are missing"
+                    * (kind == "NaN")
                 )
         self._rows += len(values)
         self.low = min(self.low, float(values.min()))

@@ -31,13 +31,15 @@ class OwnData:
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A .npy array of images [N, H, W] or [N, H, W, C], bytes, 16-bit numbers or floats in [0, 1];
-    a .npz file that has one, or one for each split (x_train, x_test and the like); a folder of
-    pictures, the names of its sub-folders being their classes, with splits of its own where these
-    are train, test and maybe validation; or tfds:NAME, prepared by TensorFlow Datasets. Without
-    splits of its own a tenth, chosen by the images' content, is the test set. A table, .csv,
-    .parquet or .feather, counts, .h5ad or .mtx, and sequences, .jsonl, have options of their own:
-    see train DATA.csv --help. DATA may be a URL, https://, s3://, gs:// or hf://datasets/..., whose
-    file or folder is kept in VAE_JAX_CACHE or ~/.cache/vae_jax."""
+    a .npz file that has one, or one for each split (x_train, x_test and the like), and maybe
+    observed, bool, of pixels that are known; a folder of pictures, the names of its sub-folders
+    being their classes, with splits of its own where these are train, test and maybe validation; a
+    folder of ArrayRecord files of pictures, or of tf.train.Examples with an image and a label; or
+    tfds:NAME, prepared by TensorFlow Datasets. Without splits of its own a tenth, chosen by the
+    images' content, is the test set. A table, .csv, .parquet or .feather, counts, .h5ad or .mtx,
+    and sequences, .jsonl, have options of their own: see train DATA.csv --help. DATA may be a URL,
+    https://, s3://, gs:// or hf://datasets/..., whose file or folder is kept in VAE_JAX_CACHE or
+    ~/.cache/vae_jax."""
     binarization: Literal["dynamic", "threshold", "none"] = "none"
     """none keeps greys and colours, for which there are many a --likelihood; dynamic and threshold
     are for black and white."""
