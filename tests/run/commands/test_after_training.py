@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from vae_jax import run
-from vae_jax.run import folder, loaded, options, output
+from vae_jax.run import folder, keys, loaded, measure, options, output
 from vae_jax.run.commands import (
     compare,
     embed,
@@ -72,6 +72,24 @@ def of_command(module, *arguments):
     with contextlib.redirect_stdout(said):
         module.main(list(map(str, arguments)), module.__name__.rpartition(".")[2])
     return said.getvalue()
+
+
+def test_the_best_epoch_on_validation_is_what_is_measured_and_loaded(trained, of):
+    lines = (trained[0] / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    best = max(rows, key=lambda row: row["validation_elbo"])
+    assert of.results["select"] == of.options.run.select == "best"
+    assert of.results["selected_epoch"] == best["epoch"]
+    assert of.results["selected_validation_elbo"] == best["validation_elbo"]
+    assert of.results["last_validation_elbo"] == rows[-1]["validation_elbo"]
+    assert (of.results["last_epoch"], of.results["ended_by"]) == (40, "epochs")
+    assert of.results["parameters_sha256"] == measure.sha256(of.params)
+    # The same draws as after each epoch.
+    x = np.asarray(of.data("validation").images)
+    key = keys.of_run(0)["validation"]
+    observed = measure.observed(of._observe, x, "validation")
+    found = measure.validation(of.model, key, observed, None, 99)(of.params)
+    np.testing.assert_allclose(found["elbo"], best["validation_elbo"], rtol=1e-5)
 
 
 def read_csv(path):
