@@ -254,7 +254,7 @@ def test_modules_import_only_from_floors_below():
 
 
 ENGINE_FLOORS = [
-    {"errors", "survival", "keys"},
+    {"baseline", "errors", "survival", "keys"},
     {"extras", "options", "plan", "processes", "schedule"},
     {"count_options", "sequence_options", "table_options"},
     {"kinds"},
@@ -262,7 +262,8 @@ ENGINE_FLOORS = [
     {"comparison", "output"},
     {"figures", "model"},
     {"defaults", "given", "identity", "measure", "restore", "sampler", "saver", "scores"},
-    {"job", "programs", "training"},
+    {"job", "probe", "programs", "training"},
+    {"diagnosis"},
     {"loaded", "selection"},
     {"classifier"},
     {"conditional"},
