@@ -254,16 +254,17 @@ def test_modules_import_only_from_floors_below():
 
 
 ENGINE_FLOORS = [
-    {"errors", "survival", "keys"},
+    {"baseline", "errors", "survival", "keys"},
     {"extras", "options", "plan", "processes", "schedule"},
     {"count_options", "sequence_options", "table_options"},
     {"kinds"},
     {"callbacks", "command", "data", "devices", "folder", "latents", "objective", "pixels"},
     {"comparison", "output"},
     {"figures", "model"},
-    {"defaults", "given", "measure", "restore", "sampler", "saver", "scores"},
-    {"job", "programs", "training"},
-    {"loaded"},
+    {"defaults", "given", "identity", "measure", "restore", "sampler", "saver", "scores"},
+    {"job", "probe", "programs", "training"},
+    {"diagnosis"},
+    {"loaded", "selection"},
     {"classifier"},
     {"conditional"},
     {"pictures"},

@@ -187,6 +187,11 @@ def test_optimizers_that_want_the_value_or_the_function(name):
 # Early ends
 
 
+def without_times(rows):
+    times = ("seconds", "examples_per_second")
+    return [{k: v for k, v in row.items() if k not in times} for row in rows]
+
+
 @relaxed
 def test_the_best_epochs_parameters_are_the_result():
     class Best:
@@ -204,6 +209,7 @@ def test_the_best_epochs_parameters_are_the_result():
 
     best = Best()
     fitted = trained(epochs=12, keep_best="validation_score", callbacks=[best])
+    assert fitted.row == fitted.rows[int(np.argmax(best.values))]
     score = -np.abs(np.asarray(fitted.params["mean"]) - 0.05).sum()
     np.testing.assert_allclose(score, max(best.values), rtol=1e-5)
     assert max(best.values) > best.values[-1]  # or the last would do
@@ -216,13 +222,43 @@ def test_early_stopping_ends_a_run_and_a_resumed_one_at_the_same_epoch(tmp_path)
 
     whole = trained(epochs=40, callbacks=[stopping()])
     assert len(whole.rows) < 40
+    assert whole.ended_by == "EarlyStopping"
     first = trained(tmp_path / "run", epochs=2)
     assert len(first.rows) == 2
     rest = trained(tmp_path / "run", epochs=40, resume=True, callbacks=[stopping()])
-    assert len(rest.rows) == len(whole.rows)
+    assert (len(rest.rows), rest.ended_by) == (len(whole.rows), "EarlyStopping")
     np.testing.assert_array_equal(rest.params["mean"], whole.params["mean"])
     again = trained(tmp_path / "run", epochs=40, resume=True, callbacks=[stopping()])
     assert int(again.state.step) == int(whole.state.step)
+    assert again.ended_by == "EarlyStopping"
+
+
+@relaxed
+@pytest.mark.parametrize("keep_best", [None, "validation_score"])
+def test_a_run_that_its_time_ended_has_a_row_and_goes_on_with_more_time(tmp_path, keep_best):
+    plan = {"folder": tmp_path / "run", "keep_best": keep_best}
+    first = trained(max_minutes=1e-6, **plan)  # one step takes longer
+    assert (int(first.state.step), first.ended_by) == (1, "max_minutes")
+    assert without_times(first.rows) == without_times([first.row])
+    assert first.row["step"] == 1
+    again = trained(max_minutes=1e-6, resume=True, **plan)  # whose first process took it all
+    assert (int(again.state.step), again.ended_by) == (1, "max_minutes")
+    assert without_times([again.row]) == without_times([first.row])
+    np.testing.assert_array_equal(again.params["mean"], first.params["mean"])
+    rest, whole = trained(resume=True, **plan), trained(keep_best=keep_best)
+    np.testing.assert_array_equal(rest.state.params["mean"], whole.state.params["mean"])
+    assert [row["step"] for row in rest.rows] == [1, 5, 10, 15, 20]
+    assert rest.ended_by == "plan"
+    if keep_best:  # which may be the row within the epoch
+        assert rest.row == max(rest.rows, key=lambda row: row[keep_best])
+
+
+@relaxed
+def test_time_that_is_not_up_changes_nothing():
+    fitted = trained(max_minutes=60.0)
+    np.testing.assert_array_equal(fitted.params["mean"], trained().params["mean"])
+    with pytest.raises(ValueError, match="max_minutes is 0: it must be above 0"):
+        run.Plan(epochs=1, batch_size=1, max_minutes=0)
 
 
 @relaxed
@@ -257,11 +293,9 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path, plan):
     rest = trained(tmp_path / "run", epochs=6, resume=True, **plan)
     for a, b in zip(*map(jax.tree.leaves, (rest.params, whole.params)), strict=True):
         np.testing.assert_array_equal(a, b)
-    drop = ("seconds", "examples_per_second")
-    for one, other in zip(rest.rows, whole.rows, strict=True):
-        assert {k: v for k, v in one.items() if k not in drop} == {
-            k: v for k, v in other.items() if k not in drop
-        }
+    rows = [*rest.rows, rest.row], [*whole.rows, whole.row]
+    assert without_times(rows[0]) == without_times(rows[1])
+    assert rest.ended_by == whole.ended_by == "plan"
 
 
 @relaxed

@@ -82,7 +82,24 @@ def test_named_sets_keep_what_their_runs_compare_by(binarization, name):
     assert model.hidden == (400, 400)
     assert (training.epochs, training.patience, training.batch_size) == (18, 0, 128)
     assert training.learning_rate == (1e-3 if name == "normal" else 2e-3)
+    assert settled.run.select == "last"
     assert defaults.described(chosen, settled, dataset) is None
+
+
+def test_the_best_epoch_is_the_result_where_the_elbo_is_the_aim():
+    def selected(own, select=None, patience=None, **objective):
+        data = options.OwnData("a.npy") if own else options.Data("mnist")
+        run, training = options.Run(select=select), options.Training(patience=patience)
+        aim = options.Objective(**objective)
+        chosen = options.Options(data, training=training, objective=aim, run=run)
+        found = dataset_of((28, 28, 1))._replace(name="mnist")
+        return defaults.settled(chosen, found, MESH).run.select
+
+    assert selected(own=True) == selected(own=True, patience=0) == "best"
+    assert selected(own=False, patience=3) == "best"
+    assert selected(own=False) == selected(own=True, beta=4.0) == "last"
+    assert selected(own=True, select="last") == "last"
+    assert selected(own=False, select="best", beta=4.0) == "best"
 
 
 def test_a_run_of_before_has_no_such_entry_and_both_widths():

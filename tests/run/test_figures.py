@@ -99,3 +99,16 @@ def test_curves_say_why_validation_may_lie_above_training(tmp_path, drawn):
     assert caption.get_window_extent().y1 <= bottom
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.width == 1300
+
+
+def test_the_epoch_that_is_the_result_is_marked_in_the_curves(drawn, tmp_path):
+    terms = [f"{split}_{t}" for split in ("train", "validation") for t in ("elbo", "kl")]
+    terms += ["train_log_likelihood", "validation_log_likelihood"]
+    rows = [{"epoch": epoch, **dict.fromkeys(terms, -1.0)} for epoch in (1, 2, 3)]
+    figures.curves(tmp_path / "a.png", rows, rows[1])
+    figures.curves(tmp_path / "b.png", rows)
+    marked, plain = drawn
+    for axis in marked.axes:
+        assert [2, 2] in [list(line.get_xdata()) for line in axis.lines]
+    assert "the result, epoch 2" in [t.get_text() for t in marked.axes[0].get_legend().texts]
+    assert {len(axis.lines) for axis in plain.axes} == {2}

@@ -29,6 +29,8 @@ def as_version_0_1(config):
     for name in ("format", "vae_jax", "pixels"):
         del config[name]
     del config["options"]["training"]["patience"]
+    for name in "select", "max_minutes":
+        del config["options"]["run"][name]
     del config["options"]["objective"]
     if "progress" in config:
         config["progress"]["sums"].pop("loss", None)

@@ -10,8 +10,10 @@ import vae_jax
 from vae_jax.distributions import given
 from vae_jax.run import latents, measure, objective, options, sampler
 from vae_jax.run.errors import UsageError
-from vae_jax.run.model import expected, make_model, measure_pixels
+from vae_jax.run.model import expected, make_model
 from vae_jax.run.options import Devices, Model, Objective, Options
+from vae_jax.run.pixels import measure_pixels
+from vae_jax.run.probe import probe
 from vae_jax.run.programs import Programs
 
 IMAGES = np.random.default_rng(0).integers(2, size=(6, 4, 4, 1)).astype(np.uint8)
@@ -168,3 +170,15 @@ def test_free_bits_are_of_each_layer(made):
     num = len(latents.layers(CHOSEN[made[0]], model, params))
     kl = float(bound.kl.mean())
     assert float(freed - plain) == pytest.approx(num * 1e3 - kl, rel=1e-3)
+
+
+def test_the_doctor_reads_a_hierarchy():
+    *_, model, params = made_of("ladder")
+    batch = vae_jax.Batch(np.asarray(X), None)
+    splits = {"train": batch, "validation": batch, "test": batch}
+    found = probe(jax.random.key(0), model, params, splits)
+    size = sum(np.prod(shape) for shape in SHAPES["ladder"])
+    assert found.codes["test"].shape == found.of_prior["test"].shape == (6, size)
+    assert found.moved.shape == (size,)
+    assert found.kl_per_dimension is None
+    assert found.code_gain.shape == (6,)

@@ -15,12 +15,22 @@ from vae_jax.run.errors import DataError, UsageError
 def test_options_are_json_and_back(name):
     kind = kinds.KINDS[name]
     options = kind.options(kind.options.__dataclass_fields__["data"].type("a.csv"))
-    run = dataclasses.replace(options.run, output=Path("runs/a"))
-    options = dataclasses.replace(options, run=run)
+    run = dataclasses.replace(options.run, output=Path("runs/a"), select="best")
+    training = dataclasses.replace(options.training, init_from=Path("runs/b"))
+    options = dataclasses.replace(options, run=run, training=training)
     stored = json.loads(json.dumps({"options": kinds.to_json(options)}))
     assert kind.stored_options(stored) == options
     kinds.check(options)
     kinds.check_resumed(options, options)
+    last = dataclasses.replace(options, run=dataclasses.replace(run, select="last"))
+    with pytest.raises(UsageError, match="--select is last but the run in runs/a has best"):
+        kinds.check_resumed(last, options)
+    for patience, select in (0, "last"), (7, "best"):  # before it could be chosen
+        of_before = stored["options"]
+        of_before["training"]["patience"] = patience
+        del of_before["run"]["select"]
+        assert kind.stored_options(stored).run.select == select
+        of_before["run"]["select"] = select
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,8 @@ def test_objectives_that_make_no_sense(chosen, said):
         ({"run": options.Run(checkpoint_seconds=-1.0)}, "--checkpoint-seconds is -1.0: it must be"),
         ({"run": options.Run(checkpoint_seconds=float("inf"))}, "--checkpoint-seconds is inf: it"),
         ({"run": options.Run(resume=True)}, "--resume needs --output=DIR"),
+        ({"run": options.Run(max_minutes=0.0)}, "--max-minutes is 0.0: it must be above 0, and"),
+        ({"run": options.Run(max_minutes=float("nan"))}, "--max-minutes is nan: it must be above"),
         ({"training": options.Training(seed=-1)}, "--seed is -1: it must be from 0 to 2^63 - 1"),
         ({"training": options.Training(seed=2**63)}, f"--seed is {2**63}: it must be from 0"),
         ({"training": options.Training(average_decay=1.0)}, "--average-decay is 1.0: it must be"),
@@ -126,6 +128,22 @@ def test_options_of_a_run_that_is_older_than_the_objective():
     stored = options.to_json(options.Options())
     del stored["objective"]
     assert options.from_json(stored) == options.Options()
+
+
+@pytest.mark.parametrize(("patience", "select"), [(0, "last"), (5, "best")])
+def test_a_run_that_is_older_than_the_selection_has_what_its_patience_said(patience, select):
+    stored = options.to_json(options.Options(training=options.Training(patience=patience)))
+    del stored["run"]["select"], stored["run"]["max_minutes"]
+    assert options.from_json(stored).run.select == select
+
+
+def test_a_resumed_run_keeps_its_selection_and_may_have_more_time():
+    stored = options.Options(run=options.Run(output=Path("a"), select="last", max_minutes=1.0))
+    longer = options.Run(output=Path("a"), select="last", max_minutes=9.0)
+    options.check_resumed(options.Options(run=longer), stored)
+    asked = options.Options(run=options.Run(output=Path("a"), select="best"))
+    with pytest.raises(UsageError, match="--select is best but the run in a has last: leave it"):
+        options.check_resumed(asked, stored)
 
 
 def test_a_resumed_run_keeps_its_objective():

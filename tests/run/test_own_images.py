@@ -30,6 +30,7 @@ from vae_jax.run import (
     model,
     options,
     restore,
+    selection,
 )
 from vae_jax.run import folder as run_folder
 from vae_jax.run.commands import embed, evaluate, generate, train
@@ -112,13 +113,13 @@ def test_a_run_begins_with_anothers_parameters(pets):
     trained = restore.restore(pets[0])
     zeros = jax.tree.map(jnp.zeros_like, trained.params)
     fresh = vae_jax.init_state(jax.random.key(0), zeros, optax.adam(1e-3), average=True)
-    state = images._from_another(pets[0], fresh)
+    state = selection.start_from(pets[0], trained.params, fresh)
     for found in state.params, state.average:
         assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), found, trained.params))
     assert state.step == 0
     other = vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(3)}, optax.adam(1e-3))
     with pytest.raises(UsageError, match=r"--init-from=.* is of another model: \w.* has shape"):
-        images._from_another(pets[0], other)
+        selection.start_from(pets[0], trained.params, other)
 
 
 def test_what_is_stopped_while_measuring_says_that_the_training_is_safe(pets, monkeypatch):

@@ -81,6 +81,8 @@ OPTIONS = [
     "--keep",
     "--checkpoint-seconds",
     "--tensorboard",
+    "--select",
+    "--max-minutes",
     "--image-size",
     "--background",
     "--images-key",

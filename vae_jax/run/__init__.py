@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         wandb,
     )
     from vae_jax.run.comparison import Comparison, compare
+    from vae_jax.run.diagnosis import Finding
     from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
     from vae_jax.run.exported import export
     from vae_jax.run.loaded import TrainedRun
@@ -40,6 +41,7 @@ _ROOMS = {
         "wandb",
     ),
     "comparison": ("Comparison", "compare"),
+    "diagnosis": ("Finding",),
     "errors": ("Diverged", "Interrupted", "RunError", "UsageError"),
     "exported": ("export",),
     "loaded": ("TrainedRun",),
@@ -57,6 +59,7 @@ __all__ = [
     "Comparison",
     "Diverged",
     "EarlyStopping",
+    "Finding",
     "Fitted",
     "Interrupted",
     "Plan",

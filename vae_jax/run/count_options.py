@@ -1,6 +1,7 @@
 """The options of a run on counts; tyro makes the command line of them."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -47,15 +48,16 @@ class Training:
     epochs: int | None = None
     """Passes over the training cells; as many as make 2,500 steps when not given."""
     patience: int | None = None
-    """Epochs without a better validation ELBO after which training ends; the parameters of the best
-    epoch are the result. 0 never ends it, and takes the last. As many as make 800 steps when not
-    given."""
+    """Epochs without a better validation ELBO after which training ends; the best epoch is the
+    result, unless --select=last. 0 never ends it. As many as make 800 steps when not given."""
     batch_size: int | None = None
     """Cells a step. 128 when not given, and less of few cells."""
     learning_rate: float = 1e-2
     """Adam's, for the first half of the steps; from there it falls to zero along a line."""
     seed: int = 0
     """Of the parameters, the order of the cells and all noise."""
+    init_from: Path | None = None
+    """Folder of another run, whose parameters this one starts from: fine-tuning, on other data."""
 
 
 @dataclass(frozen=True)

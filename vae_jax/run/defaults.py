@@ -176,9 +176,9 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
     else:
         epochs, patience = 200 if dataset.name == "digits" else 18, 0
     aim = chosen.objective
-    if (
-        aim.beta != 1 or aim.free_bits or aim.penalty != "none"
-    ):  # the validation ELBO does not judge these
+    # The validation ELBO does not judge these.
+    aside = aim.beta != 1 or aim.free_bits or aim.penalty != "none"
+    if aside:
         patience = 0
     training = _filled(
         chosen.training,
@@ -193,7 +193,9 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
             f"--kl-warmup is {aim.kl_warmup} of {training.epochs} epochs, so the KL's weight would "
             f"not reach --beta: make it shorter, or --epochs longer"
         )
-    return dataclasses.replace(chosen, training=training, model=model)
+    select: Any = "best" if training.patience or (own and not aside) else "last"
+    run = _filled(chosen.run, select=select)
+    return dataclasses.replace(chosen, training=training, model=model, run=run)
 
 
 def _check_missing(chosen: options.Options, of_pixels: str) -> None:

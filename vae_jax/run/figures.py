@@ -246,14 +246,23 @@ def sequences(path: Path, real: Sequence[Any], generated: Sequence[Any]) -> None
 _MOST_LINES = 4
 
 
-def curves(path: Path, rows: list[dict[str, Any]]) -> None:
-    """ELBO and its two terms against the epoch, and why validation may lie above training."""
+def curves(path: Path, rows: list[dict[str, Any]], chosen: dict[str, Any] | None = None) -> None:
+    """ELBO and its two terms against the epoch, and why validation may lie above training.
+
+    Args:
+      path: of the picture.
+      rows: of all epochs.
+      chosen: that of the epoch which is the result; it is marked.
+    """
     epochs = [row["epoch"] for row in rows]
     figure, axes = plt.subplots(1, 3, figsize=(13, 4))
     titles = ("ELBO", "log p(x|z)", "KL(q(z|x) || p(z))")
     for axis, term, title in zip(axes, ("elbo", "log_likelihood", "kl"), titles, strict=True):
         for split in ("train", "validation"):
             axis.plot(epochs, [row[f"{split}_{term}"] for row in rows], label=split, marker=".")
+        if chosen is not None:
+            label = f"the result, epoch {chosen['epoch']}"
+            axis.axvline(chosen["epoch"], color="black", linestyle=":", label=label)
         axis.set(title=title, xlabel="epoch", ylabel="nats")
         axis.grid(alpha=0.3)
     axes[0].legend()

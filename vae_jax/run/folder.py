@@ -27,6 +27,7 @@ CONTENTS = (
     "metrics.jsonl",
     "results.json",
     "evaluation.json",
+    "diagnosis.json",
     "checkpoints",
     "damaged",
     "reconstructions.png",

@@ -7,7 +7,6 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,13 +28,15 @@ from vae_jax.run import (
     objective,
     options,
     processes,
+    selection,
     training,
 )
 from vae_jax.run.data.dataset import spread
-from vae_jax.run.errors import Diverged, Interrupted, UsageError
+from vae_jax.run.errors import Diverged, Interrupted
 from vae_jax.run.job import Job, open_job, streamed
 from vae_jax.run.model import make_optimizer, num_levels
 from vae_jax.run.plan import Plan
+from vae_jax.run.selection import start_from
 
 
 def run(chosen: options.Options, prog: str) -> None:
@@ -77,7 +78,7 @@ def run(chosen: options.Options, prog: str) -> None:
 
 
 def _train(job: Job) -> training.Fitted:
-    """Trains to the last epoch.
+    """Trains to the last epoch, or until patience or time ends.
 
     Raises:
       Interrupted: SIGINT or SIGTERM came; the state is saved.
@@ -117,7 +118,8 @@ def _train(job: Job) -> training.Fitted:
             resume=saved.resume,
             keep=saved.keep,
             checkpoint_seconds=saved.checkpoint_seconds,
-            keep_best="validation_elbo" if chosen.patience else None,
+            keep_best="validation_elbo" if saved.select == "best" else None,
+            max_minutes=saved.max_minutes or math.inf,
         ),
         validate=_validation(job),
         config=job.config,
@@ -153,37 +155,11 @@ def _fresh(
     )
     state: vae_jax.TrainState = jax.jit(fresh, out_shardings=sharding)(*words)
     if job.chosen.training.init_from is not None and not job.chosen.run.resume:
-        state = _from_another(job.chosen.training.init_from, state)
+        from vae_jax.run.restore import restore
+
+        run = job.chosen.training.init_from
+        state = start_from(run, restore(run).params, state)
     return state, sharding
-
-
-def _from_another(run: Path, state: vae_jax.TrainState) -> vae_jax.TrainState:
-    """The state with another run's parameters.
-
-    Raises:
-      UsageError: they are of another model; the first difference is named.
-    """
-    from vae_jax.run.restore import restore
-
-    params = restore(run).params
-    theirs, ours = (
-        {
-            jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
-            for path, leaf in leaves
-        }
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (params, state.params))
-    )
-    for name in sorted(theirs | ours):
-        if theirs.get(name) != ours.get(name):
-            raise UsageError(
-                f"--init-from={run} is of another model: {name} has shape "
-                f"{theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} here"
-            )
-    params = jax.tree.map(
-        lambda ours, theirs: jax.device_put(theirs, ours.sharding), state.params, params
-    )
-    average = None if state.average is None else jax.tree.map(jnp.copy, params)
-    return state._replace(params=params, average=average)
 
 
 def _validation(job: Job) -> training.Validate:
@@ -257,6 +233,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         )
     results = {
         **_described(job),
+        **selection.described(fitted, job.chosen.run.select),
         **measure.reported(test),
         **of_classes,
         **_timed(job, fitted),
@@ -264,6 +241,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         "options": options.to_json(job.chosen),
     }
     folder.write_json(job.output / "results.json", results)
+    print(selection.summary(results))
     print(measure.summary(results) + (conditional.summary(results) if of_classes else ""))
     try:
         _draw(job, fitted, test_x, test_label, test["means"])
@@ -343,4 +321,4 @@ def _draw(
         manifold = pictures.decoded_plane(job.model, params)
     labels = job.dataset.test.labels if num_classes else None
     figures.latent(job.output / "latent.png", means, labels, job.dataset.names, manifold)
-    figures.curves(job.output / "curves.png", fitted.rows)
+    figures.curves(job.output / "curves.png", fitted.rows, fitted.row)

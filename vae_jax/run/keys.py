@@ -15,6 +15,8 @@ _NAMES = (
     "impute",
     "validation pixels",
     "test pixels",
+    "train pixels",
+    "diagnosis",
 )
 
 

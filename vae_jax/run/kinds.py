@@ -13,6 +13,7 @@ from vae_jax.run.options import (
     check_learning_rate,
     check_run,
     check_seed,
+    check_selected,
     check_unchanged,
 )
 
@@ -65,8 +66,11 @@ class Kind(NamedTuple):
         groups = {}
         for group in dataclasses.fields(self.options):
             of: dict[str, Any] = dict(config["options"][group.name])
-            if group.name == "run" and of["output"] is not None:
-                of["output"] = Path(of["output"])
+            for name in "output", "init_from":
+                if of.get(name) is not None:
+                    of[name] = Path(of[name])
+            if group.name == "run" and "select" not in of:  # before it could be chosen
+                of["select"] = "best" if config["options"]["training"]["patience"] else "last"
             plain = {k: tuple(v) if isinstance(v, list) else v for k, v in of.items()}
             groups[group.name] = group.type(**plain)  # type: ignore[operator]  # a class
         return self.options(**groups)
@@ -210,6 +214,7 @@ def check_resumed(options: Any, stored: Any) -> None:
     """Raises UsageError where a resumed run was asked to become another one."""
     changeable = {"dataset", "epochs", "patience", "learning_rate"}
     check_unchanged(options, stored, ("data", "model", "training"), changeable)
+    check_selected(options.run, stored.run)
 
 
 def to_json(options: Any) -> dict[str, Any]:
@@ -217,5 +222,7 @@ def to_json(options: Any) -> dict[str, Any]:
     groups = dataclasses.asdict(options)
     for name in "resume", "overwrite":
         del groups["run"][name]
-    groups["run"]["output"] = None if options.run.output is None else str(options.run.output)
+    for group, name in ("run", "output"), ("training", "init_from"):
+        path = groups[group][name]
+        groups[group][name] = None if path is None else str(path)
     return groups

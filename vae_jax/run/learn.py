@@ -22,6 +22,7 @@ from vae_jax.run import (
     kinds,
     measure,
     objective,
+    selection,
     training,
 )
 from vae_jax.run.data import stream
@@ -29,6 +30,7 @@ from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.examples import Examples, Trained, check_same, own, restore
 from vae_jax.run.options import Objective
 from vae_jax.run.plan import Plan
+from vae_jax.run.selection import start_from
 
 _VALIDATED_VALUES = 2**23
 
@@ -171,11 +173,12 @@ def _settled(kind: kinds.Kind, chosen: Any, examples: Examples) -> Any:
         epochs=math.ceil(kind.steps / steps) if of.epochs is None else of.epochs,
         patience=math.ceil(kind.patience / steps) if of.patience is None else of.patience,
     )
-    return dataclasses.replace(chosen, training=filled)
+    run = dataclasses.replace(chosen.run, select=chosen.run.select or "best")
+    return dataclasses.replace(chosen, training=filled, run=run)
 
 
 def _train(job: _Job) -> training.Fitted:
-    """Trains to the last epoch, or to the last that is better."""
+    """Trains to the last epoch, or until patience or time ends."""
     of, train, held_out = job.chosen.training, job.examples.train, job.examples.validation
     num = len(train.image)
     steps = num // of.batch_size
@@ -206,7 +209,8 @@ def _train(job: _Job) -> training.Fitted:
             resume=job.chosen.run.resume,
             keep=job.chosen.run.keep,
             checkpoint_seconds=job.chosen.run.checkpoint_seconds,
-            keep_best="validation_elbo" if of.patience else None,
+            keep_best="validation_elbo" if job.chosen.run.select == "best" else None,
+            max_minutes=job.chosen.run.max_minutes or math.inf,
         ),
         validate=measure.validation(job.model, of_run["validation"], *held_out, most),
         config=job.config,
@@ -223,6 +227,8 @@ def _train(job: _Job) -> training.Fitted:
             callbacks.EarlyStopping("validation_elbo", patience=of.patience, after=aim.kl_warmup)
         )
     state = jax.jit(fresh, out_shardings=sharding)(*words)
+    if of.init_from is not None and not job.chosen.run.resume:
+        state = start_from(of.init_from, restore(of.init_from).params, state)
     try:
         if not job.chosen.run.tensorboard:
             return training.train(setup, state, reporters)
@@ -252,6 +258,7 @@ def _conclude(job: _Job, fitted: training.Fitted) -> None:
         "num_test": len(examples.test.image),
         "seed": of.seed,
         "epochs": len(fitted.rows),
+        **selection.described(fitted, job.chosen.run.select),
         **measure.reported(test),
         "compile_seconds": fitted.compile_seconds,
         "train_seconds": math.fsum(row["seconds"] for row in fitted.rows),
@@ -261,6 +268,7 @@ def _conclude(job: _Job, fitted: training.Fitted) -> None:
         "options": kinds.to_json(job.chosen),
     }
     folder.write_json(job.output / "results.json", results)
+    print(selection.summary(results))
     print(measure.summary(results, "examples"))
     step = int(fitted.state.step)
     trained = Trained(job.kind, job.model, fitted.params, step, job.chosen, job.config)
@@ -268,7 +276,7 @@ def _conclude(job: _Job, fitted: training.Fitted) -> None:
         from vae_jax.run import figures  # here, as matplotlib takes a second
 
         job.kind.parts.draw(job.output, trained, examples, test["means"])
-        figures.curves(job.output / "curves.png", fitted.rows)
+        figures.curves(job.output / "curves.png", fitted.rows, fitted.row)
     except Exception as error:  # matplotlib's, of every type; the numbers are there
         brief = f"{type(error).__name__}: {error}".partition("\n")[0]
         warnings.warn(f"a picture could not be made ({brief})", RuntimeWarning, stacklevel=2)

@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.run import given, keys, latents, measure, options
+import vae_jax
+from vae_jax.run import baseline, folder, given, keys, latents, measure, options
 from vae_jax.run.data import conditions, examples
-from vae_jax.run.model import expected
+from vae_jax.run.diagnosis import Course, Finding, diagnose
+from vae_jax.run.errors import UsageError
+from vae_jax.run.model import expected, make_schedule, num_levels
+from vae_jax.run.plan import Row
+from vae_jax.run.probe import probe
 from vae_jax.run.programs import Programs
 from vae_jax.run.restore import Trained, restore
 from vae_jax.run.scores import Codes, Scores, Traversal
@@ -44,14 +49,17 @@ class TrainedRun:
       layers: of a hierarchy, the shape of each layer's part of a code, the top one first.
       config: what config.json says.
       step: of the checkpoint.
+      rows: of metrics.jsonl, up to that step.
     """
 
-    def __init__(self, trained: Trained, results: dict[str, Any] | None) -> None:
+    def __init__(
+        self, trained: Trained, results: dict[str, Any] | None, rows: Sequence[Row] = ()
+    ) -> None:
         self.model, self.params, self.step = trained.model, trained.params, trained.step
         self.options, self.results = trained.options, results
         self.classes: tuple[str, ...] = tuple(trained.classes)
         self.image_shape: tuple[int, ...] = tuple(trained.config["image_shape"])
-        self.config = trained.config
+        self.config, self.rows = trained.config, rows
         self._observe, self._likelihood = trained.observe, trained.likelihood
         self.layers = latents.layers(self.options.model, self.model, self.params)
         self.latent_dim = latents.latent_dim(self.options.model, self.layers)
@@ -243,6 +251,38 @@ class TrainedRun:
         name = f"log p(x), {num_samples} draws" if progress else ""
         return self._programs.scores(x, label, num_samples=num_samples, seed=seed, name=name)
 
+    def diagnose(self, where: str | None = None, *, seed: int = 0) -> list[Finding]:
+        """What ails the run: measured on its own data, which are read, up to 1,000 of a split.
+
+        Args:
+          where: they lie, if they have moved.
+          seed: of the draws.
+
+        Raises:
+          UsageError: the run has not ended.
+          DataError: the data are not there, or are others.
+        """
+        check_ended(self.results, self.rows)
+        options.check_seed(seed)
+        splits = {}
+        for name in "train", "validation", "test":
+            found, label = examples.with_classes(
+                self.data(name, where), self.config, list(self.classes), None
+            )
+            x = measure.observed(self._observe, found.images, name)
+            splits[name] = vae_jax.Batch(x, self._labels(label, len(x)))
+        levels = num_levels(self._likelihood)
+        compared = {1: baseline.of_numbers, 2: baseline.of_bits, 256: baseline.of_bytes}[levels]
+        key = keys.of_run(seed)["diagnosis"]
+        measured = probe(key, self.model, self.params, splits, compared)
+        of = self.options.training
+        assert of.epochs is not None
+        assert of.batch_size is not None
+        num_steps = of.epochs * (len(splits["train"].image) // of.batch_size)
+        steps = jnp.arange(num_steps, dtype=jnp.float32)
+        rates = np.asarray(make_schedule(of, num_steps)(steps))
+        return diagnose(measured, Course(self.rows, ended_by(self.results), rates, self.step))
+
     def _checked(self, images: Any, seed: int) -> measure.Observed:
         """The images as the model sees them, when they are asked for."""
         options.check_seed(seed)
@@ -267,15 +307,31 @@ def picture(likelihood: Any) -> jax.Array:
     return jnp.clip(expected(likelihood), 0.0, 1.0)
 
 
-def load_images(folder: Path) -> TrainedRun:
+def load_images(path: Path) -> TrainedRun:
     """A run on images by its folder; see `load`."""
-    return TrainedRun(restore(folder), results_of(folder))
+    trained = restore(path)
+    return TrainedRun(trained, results_of(path), folder.read_metrics(path, trained.step))
 
 
-def results_of(folder: Path) -> dict[str, Any] | None:
+def check_ended(results: dict[str, Any] | None, rows: Sequence[Row]) -> None:
+    """Raises UsageError for a run that has no results yet, or no rows."""
+    if results is None or not rows:
+        missing = "metrics.jsonl" if results else "results.json"
+        raise UsageError(
+            f"the run has no {missing}, which it leaves at its end: wait for it, or --resume it"
+        )
+
+
+def ended_by(results: dict[str, Any] | None) -> str:
+    """What ended a run's training; "" of one that is older than the word."""
+    by: str = (results or {}).get("ended_by", "")
+    return by
+
+
+def results_of(path: Path) -> dict[str, Any] | None:
     """What results.json of a run says; None where it is not there yet."""
     try:
-        results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+        results: dict[str, Any] = json.loads((path / "results.json").read_text())
     except (OSError, ValueError):  # not yet, or half written
         return None
     return results

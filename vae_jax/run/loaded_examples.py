@@ -1,19 +1,24 @@
 """A trained run on what is no image in Python; and the one way to load any run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
 from vae_jax.run import examples, folder, keys, kinds, options, tabular
 from vae_jax.run.data import remote
+from vae_jax.run.diagnosis import Course, Finding, diagnose
 from vae_jax.run.errors import DataError
-from vae_jax.run.loaded import TrainedRun, load_images, results_of
+from vae_jax.run.loaded import TrainedRun, check_ended, ended_by, load_images, results_of
+from vae_jax.run.plan import Row
+from vae_jax.run.probe import probe
 from vae_jax.run.programs import Programs
+from vae_jax.run.schedule import rate_at
 from vae_jax.run.scores import Codes, Scores
 
 
@@ -32,12 +37,18 @@ class TrainedExamples:
       results: what results.json says; None while the run trains.
       config: what config.json says.
       step: of the checkpoint.
+      rows: of metrics.jsonl, up to that step.
     """
 
-    def __init__(self, trained: examples.Trained, results: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        trained: examples.Trained,
+        results: dict[str, Any] | None,
+        rows: Sequence[Row] = (),
+    ) -> None:
         self.kind, self.model, self.params = trained.kind.name, trained.model, trained.params
         self.options, self.results, self.config = trained.options, results, trained.config
-        self.step = trained.step
+        self.step, self.rows = trained.step, rows
         self._trained, self._parts = trained, trained.kind.parts
         self._programs = Programs(trained.model, trained.params, _drawn, trained.kind.noun[:-1])
 
@@ -140,6 +151,30 @@ class TrainedExamples:
         key = keys.of_run(seed)["generate"]
         return examples.generate(key, self._trained, num, condition or {}, seed)[0]
 
+    def diagnose(
+        self, where: str | os.PathLike[str] | None = None, *, seed: int = 0
+    ) -> list[Finding]:
+        """What ails the run: measured on its own data, which are read, up to 1,000 of a split.
+
+        Args:
+          where: the file lies, if it has moved.
+          seed: of the draws.
+
+        Raises:
+          UsageError: the run has not ended.
+          DataError: the file is not there, or is another.
+        """
+        check_ended(self.results, self.rows)
+        options.check_seed(seed)
+        own = examples.own(self._trained, None if where is None else str(where))
+        splits = {"train": own.train, "validation": own.validation, "test": own.test}
+        measured = probe(keys.of_run(seed)["diagnosis"], self.model, self.params, splits)
+        of = self.options.training
+        num_steps = of.epochs * (len(own.train.image) // of.batch_size)
+        steps = jnp.arange(num_steps, dtype=jnp.float32)
+        rates = np.asarray(rate_at(steps, num_steps, of.learning_rate, warm_up=1))
+        return diagnose(measured, Course(self.rows, ended_by(self.results), rates, self.step))
+
     def _batch(self, data: Any, seed: int) -> vae_jax.Batch:
         options.check_seed(seed)
         batch: vae_jax.Batch = data
@@ -198,4 +233,5 @@ def load(run: str | os.PathLike[str]) -> TrainedRun | TrainedExamples:
 
 def load_examples(path: Path) -> TrainedExamples:
     """A run on what is no image by its folder; see `load`."""
-    return TrainedExamples(examples.restore(path), results_of(path))
+    trained = examples.restore(path)
+    return TrainedExamples(trained, results_of(path), folder.read_metrics(path, trained.step))

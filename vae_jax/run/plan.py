@@ -1,6 +1,7 @@
 """What a training run is asked for, and how far it has come."""
 
 import functools
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Plan:
       checkpoint_seconds: least time between two, but at the end and at a stop.
       keep_best: name of a figure of the rows, such as validation_elbo; the parameters of the epoch
         where it is highest are the result.
+      max_minutes: of the run, all its processes together, from their starts; then it ends, within
+        an epoch too, whose row is of the steps that there were.
 
     >>> Plan(epochs=20, batch_size=100, keep_best="validation_elbo").accumulate
     1
@@ -56,6 +59,7 @@ class Plan:
     keep: int = 3
     checkpoint_seconds: float = 10.0
     keep_best: str | None = None
+    max_minutes: float = math.inf
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -84,6 +88,8 @@ class Plan:
             raise ValueError(
                 f"checkpoint_seconds is {self.checkpoint_seconds}: it must be 0 or more"
             )
+        if not self.max_minutes > 0:
+            raise ValueError(f"max_minutes is {self.max_minutes}: it must be above 0")
         if self.folder is None and self.resume:
             raise ValueError("resume needs a folder, that of the run to go on with")
         if self.folder is not None:
@@ -104,6 +110,7 @@ class Progress:
       epoch_seconds: of the same.
       compile_seconds: of the run, all its processes together, as the next.
       total_seconds: up to the last checkpoint.
+      ended_by: plan, max_minutes or the class of a callback; empty while the run goes on.
     """
 
     num_steps: int
@@ -115,6 +122,7 @@ class Progress:
     epoch_seconds: float = 0.0
     compile_seconds: float = 0.0
     total_seconds: float = 0.0
+    ended_by: str = ""
 
     @property
     def epoch(self) -> int:

@@ -19,13 +19,14 @@ class Saver(contextlib.ExitStack):
 
     Attributes:
       best: parameters of the best epoch so far on the host, None where the plan keeps none.
+      best_row: that epoch's row.
     """
 
     def __init__(self, plan: Plan, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.best: Any = None
+        self.best_row: Row | None = None
         self._plan, self._config = plan, config
-        self._best_value = -np.inf
         self._leader = jax.process_index() == 0
         self._saved_at = time.monotonic()
         self._checkpoints: Any = None
@@ -79,7 +80,7 @@ class Saver(contextlib.ExitStack):
         if self._plan.keep_best is not None:
             self.best = checkpoint.restore_best(self._checkpoints, progress.step, state.params)
         if self.best is not None:
-            self._best_value = max(map(self._figure, progress.rows))
+            self.best_row = max(progress.rows, key=self._figure)  # the first, as in `add`
         if self._leader:  # all is read: now it may be changed
             folder.sign(self._plan.folder)
             checkpoint.set_aside(self._checkpoints, progress.step)
@@ -90,8 +91,11 @@ class Saver(contextlib.ExitStack):
         """Writes an epoch's row, and keeps its parameters where they are the best so far."""
         if self._plan.folder is not None and self._leader:
             folder.append_metrics(self._plan.folder, row)
-        if self._plan.keep_best is not None and (value := self._figure(row)) > self._best_value:
-            self.best, self._best_value = jax.device_get(params), value
+        if self._plan.keep_best is None:
+            return
+        before = -np.inf if self.best_row is None else self._figure(self.best_row)
+        if self._figure(row) > before:
+            self.best, self.best_row = jax.device_get(params), row
 
     def save(self, state: vae_jax.TrainState, progress: Progress) -> None:
         """Writes a checkpoint, complete on disk when this returns."""

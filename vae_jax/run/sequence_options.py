@@ -1,6 +1,7 @@
 """The options of a run on sequences; tyro makes the command line of them."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -43,15 +44,16 @@ class Training:
     epochs: int | None = None
     """Passes over the training sequences; as many as make 2,000 steps when not given."""
     patience: int | None = None
-    """Epochs without a better validation ELBO after which training ends; the parameters of the best
-    epoch are the result. 0 never ends it, and takes the last. As many as make 500 steps when not
-    given."""
+    """Epochs without a better validation ELBO after which training ends; the best epoch is the
+    result, unless --select=last. 0 never ends it. As many as make 500 steps when not given."""
     batch_size: int | None = None
     """Sequences a step. 64 when not given, and less of few."""
     learning_rate: float = 3e-3
     """Adam's, for the first half of the steps; from there it falls to zero along a line."""
     seed: int = 0
     """Of the parameters, the order of the sequences and all noise."""
+    init_from: Path | None = None
+    """Folder of another run, whose parameters this one starts from: fine-tuning, on other data."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The options of a run on a table; tyro makes the command line of them."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -44,9 +45,8 @@ class Training:
     epochs: int | None = None
     """Passes over the training rows; as many as make 6,000 steps when not given."""
     patience: int | None = None
-    """Epochs without a better validation ELBO after which training ends; the parameters of the best
-    epoch are the result. 0 never ends it, and takes the last. As many as make 1,000 steps when not
-    given."""
+    """Epochs without a better validation ELBO after which training ends; the best epoch is the
+    result, unless --select=last. 0 never ends it. As many as make 1,000 steps when not given."""
     batch_size: int | None = None
     """Rows a step. 256 when not given, and less of few rows."""
     learning_rate: float = 1e-2
@@ -54,6 +54,8 @@ class Training:
     take a fifth of it, by Adam."""
     seed: int = 0
     """Of the parameters, the order of the rows and all noise."""
+    init_from: Path | None = None
+    """Folder of another run, whose parameters this one starts from: fine-tuning, on other data."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 import operator
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,8 +25,8 @@ from vae_jax.distributions._pytree import check_key
 from vae_jax.run import folder
 from vae_jax.run.callbacks import Callback, ProgressBar
 from vae_jax.run.data import stream
-from vae_jax.run.data.dataset import digest_of
 from vae_jax.run.errors import Diverged, Interrupted
+from vae_jax.run.identity import check_lengths, made_of
 from vae_jax.run.plan import Plan, Progress, Row
 from vae_jax.run.saver import Saver
 from vae_jax.run.survival import StopRequest
@@ -48,6 +48,8 @@ class Fitted(NamedTuple):
       rows: a dict of figures for each epoch.
       compile_seconds: of the run, all its processes together, as the next.
       seconds_before: of the processes before this one, up to their last checkpoints.
+      row: of the epoch that the parameters are of; None where none has ended.
+      ended_by: plan, its last step; max_minutes; or the class of the callback that ended it.
     """
 
     params: Any
@@ -55,6 +57,8 @@ class Fitted(NamedTuple):
     rows: list[Row]
     compile_seconds: float
     seconds_before: float
+    row: Row | None
+    ended_by: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +185,7 @@ def fit(
     """
     start = time.perf_counter()
     check_key(key)
-    _check_lengths(data, plan.batch_size)
+    check_lengths(data, plan.batch_size)
     if (plan.keep_best or "").startswith("validation_") and validate is None:
         raise ValueError(f"keep_best is {plan.keep_best!r} but there is no validate to measure it")
     # Anew, with axes that the compiler lays arrays out over: a plain jax.make_mesh has others.
@@ -206,9 +210,9 @@ def fit(
     state = jax.jit(fresh, out_shardings=sharding)(words, params)
     config = {}
     if plan.folder is not None and jax.process_index() == 0:
-        made_of = _made_of(plan, words, data)
-        config = {"digest": made_of["data"]}
-        folder.open_for_fit(plan.folder, made_of, resume=plan.resume)
+        shared = made_of(plan, words, data)
+        config = {"digest": shared["data"]}
+        folder.open_for_fit(plan.folder, shared, resume=plan.resume)
     setup = Setup(
         loss=loss,
         optimizer=optimizer,
@@ -247,8 +251,10 @@ def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]
         saver = stack.enter_context(Saver(plan, setup.config))
         state, progress = saver.begin(state, setup.progress())
         before = progress.total_seconds
-        ended = _any(callback.start(progress) for callback in callbacks)
-        if not ended and not progress.finished:
+        asked = _who(callbacks, [callback.start(progress) for callback in callbacks])
+        late = "max_minutes" if before >= 60 * plan.max_minutes else ""
+        progress.ended_by = "plan" if progress.finished else asked or late
+        if not progress.ended_by:
             pieces = stack.enter_context(contextlib.closing(setup.pieces(state, progress)))
             stop = stack.enter_context(StopRequest(asked=plan.folder is not None))
             try:
@@ -262,7 +268,9 @@ def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]
             RuntimeWarning,
             stacklevel=3,
         )
-    return Fitted(params, state, progress.rows, progress.compile_seconds, before)
+    row = saver.best_row or next(reversed(progress.rows), None)
+    seconds = progress.compile_seconds, before
+    return Fitted(params, state, progress.rows, *seconds, row, progress.ended_by)
 
 
 def _take_steps(
@@ -299,11 +307,25 @@ def _take_steps(
             _check_finite(metrics.loss, state.params, progress.step)
             seconds = time.perf_counter() - clock
             progress.add(metrics, seconds)
-            ended = _report(setup, state, progress, saver, metrics, callbacks)
-            step_seconds, signum, age, ended = _agreed(seconds / num, stop.signum, saver.age, ended)
+            for callback in callbacks:
+                callback.steps(progress, metrics)
+            asked = ""
+            if progress.at_row:
+                asked = _end_epoch(setup, state, progress, saver, callbacks)
+            spent = before + time.perf_counter() - setup.start
+            step_seconds, signum, age, ended, spent = _agreed(
+                seconds / num, stop.signum, saver.age, bool(asked), spent
+            )
             num = max(1, int(_CALL_SECONDS / step_seconds))
-            if progress.finished or signum or ended or age >= setup.plan.checkpoint_seconds:
-                progress.total_seconds = before + time.perf_counter() - setup.start
+            # Of several processes it may be another's callback.
+            ended_by = "plan" if progress.finished else asked or ("callback" if ended else "")
+            if not ended_by and spent >= 60 * setup.plan.max_minutes:
+                ended_by = "max_minutes"
+                if not progress.at_row:  # of the steps of the epoch that there were
+                    progress.num_steps = progress.step
+                    ended_by = _end_epoch(setup, state, progress, saver, callbacks) or ended_by
+            if ended_by or signum or age >= setup.plan.checkpoint_seconds:
+                progress.total_seconds = float(spent)
                 saver.save(state, progress)
             if signum:
                 raise Interrupted(
@@ -311,34 +333,31 @@ def _take_steps(
                     f"stopped and saved at step {progress.step}; go on with\n"
                     f"  {setup.continued_by}",
                 )
-            if ended or progress.finished:
+            if ended_by:
+                progress.ended_by = ended_by
                 return state
             clock = time.perf_counter()
     return state
 
 
-def _report(
+def _end_epoch(
     setup: Setup,
     state: vae_jax.TrainState,
     progress: Progress,
     saver: Saver,
-    metrics: vae_jax.Metrics,
     callbacks: Sequence[Callback],
-) -> bool:
-    """Tells the callbacks of a call and of the epoch it ended; whether one ends the training."""
-    for callback in callbacks:
-        callback.steps(progress, metrics)
-    if not progress.at_row:
-        return False
+) -> str:
+    """Writes the row of the epoch that ends here; which callback ends the training, if one does."""
     params = evaluation_params(state)
     row = progress.end_epoch({} if setup.validate is None else setup.validate(params))
     saver.add(row, params)
-    return _any(callback.epoch(progress, row) for callback in callbacks)
+    return _who(callbacks, [callback.epoch(progress, row) for callback in callbacks])
 
 
-def _any(answers: Iterable[bool | None]) -> bool:
-    """Whether one is true, all of them heard."""
-    return any(list(answers))
+def _who(callbacks: Sequence[Callback], answers: Sequence[bool | None]) -> str:
+    """The class of the first callback that said yes; empty where none did."""
+    asked = (type(c).__name__ for c, answer in zip(callbacks, answers, strict=True) if answer)
+    return next(asked, "")
 
 
 def _agreed(*values: float) -> np.ndarray:
@@ -361,38 +380,6 @@ def evaluation_params(state: vae_jax.TrainState) -> Any:
     sharding: Any = state.step.sharding
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     return jax.tree.map(lambda x: x.addressable_data(0), jax.device_put(params, everywhere))
-
-
-def _made_of(plan: Plan, words: np.ndarray, data: Any) -> dict[str, Any]:
-    """What a resumed run must share with the one that it goes on with."""
-    return {
-        "key": words.tolist(),
-        "data": [_identity(leaf) for leaf in jax.tree.leaves(data)],
-        "batch_size": plan.batch_size,
-        "accumulate": plan.accumulate,
-        "average_decay": plan.average_decay,
-        "keep_best": plan.keep_best,
-    }
-
-
-def _identity(leaf: Any) -> list[Any]:
-    """What a resumed run's data must share: shape, type, and the content of what is in memory."""
-    kept = isinstance(leaf, np.ndarray | jax.Array) and not isinstance(leaf, np.memmap)
-    numbers = kept and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    content = digest_of(np.asarray(leaf)) if numbers else None
-    return [list(leaf.shape), str(leaf.dtype), content]
-
-
-def _check_lengths(data: Any, batch_size: int) -> None:
-    shapes = {np.shape(leaf) for leaf in jax.tree.leaves(data)}
-    lengths = {shape[0] for shape in shapes if shape}
-    if len(lengths) != 1 or () in shapes:
-        raise ValueError(
-            f"the data's arrays have shapes {', '.join(map(str, sorted(shapes)[:9]))}: give arrays "
-            "[N, ...] of one length"
-        )
-    if batch_size > min(lengths):
-        raise ValueError(f"batch_size is {batch_size} but there are {min(lengths)} examples")
 
 
 @jax.jit

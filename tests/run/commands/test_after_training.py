@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from vae_jax import run
-from vae_jax.run import folder, loaded, options, output
+from vae_jax.run import folder, keys, loaded, measure, options, output
 from vae_jax.run.commands import (
     compare,
+    diagnose,
     embed,
     export,
     generate,
@@ -72,6 +73,49 @@ def of_command(module, *arguments):
     with contextlib.redirect_stdout(said):
         module.main(list(map(str, arguments)), module.__name__.rpartition(".")[2])
     return said.getvalue()
+
+
+def test_the_best_epoch_on_validation_is_what_is_measured_and_loaded(trained, of):
+    lines = (trained[0] / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    best = max(rows, key=lambda row: row["validation_elbo"])
+    assert of.results["select"] == of.options.run.select == "best"
+    assert of.results["selected_epoch"] == best["epoch"]
+    assert of.results["selected_validation_elbo"] == best["validation_elbo"]
+    assert of.results["last_validation_elbo"] == rows[-1]["validation_elbo"]
+    assert (of.results["last_epoch"], of.results["ended_by"]) == (40, "epochs")
+    assert of.results["parameters_sha256"] == measure.sha256(of.params)
+    # The same draws as after each epoch.
+    x = np.asarray(of.data("validation").images)
+    key = keys.of_run(0)["validation"]
+    observed = measure.observed(of._observe, x, "validation")
+    found = measure.validation(of.model, key, observed, None, 99)(of.params)
+    np.testing.assert_allclose(found["elbo"], best["validation_elbo"], rtol=1e-5)
+
+
+def test_a_run_is_looked_over_and_a_program_can_read_what_was_found(trained, of, tmp_path):
+    said = of_command(diagnose, trained[0], f"--output={tmp_path / 'found.json'}")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["findings"] == [finding._asdict() for finding in of.diagnose()]
+    ill = {finding["name"] for finding in found["findings"] if finding["ill"]}
+    assert set(found["ill"]) == ill
+    (few,) = [f for f in found["findings"] if f["name"].startswith("learning rate too small")]
+    rise = np.arange(20) / 20  # a tenth of the steps, and a cosine to a hundredth
+    fall = 0.01 + 0.99 * (1 + np.cos(np.pi * np.arange(180) / 180)) / 2
+    assert (of.step, of.options.training.learning_rate) == (200, 2e-3)
+    np.testing.assert_allclose(few["number"], 2e-3 * (rise.sum() + fall.sum()), rtol=1e-3)
+    assert few["ill"] == (few["number"] < few["threshold"])
+    for finding in found["findings"]:
+        word = "ILL " if finding["ill"] else "fine"
+        assert f"\n{word}  {finding['name']}: {finding['said']}\n" in said
+        assert (f"remedy: {finding['remedy']}\n" in said) == finding["ill"]
+    assert said.startswith(f"{len(ill) or 'none'} of {len(found['findings'])} illnesses found\n")
+
+
+def test_a_run_that_has_not_ended_is_not_looked_over(of, monkeypatch):
+    monkeypatch.setattr(of, "results", None)
+    with pytest.raises(UsageError, match=r"the run has no results\.json, which it leaves at its"):
+        of.diagnose()
 
 
 def read_csv(path):

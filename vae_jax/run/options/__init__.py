@@ -7,6 +7,7 @@ from vae_jax.run.options.checks import (
     check_resumed,
     check_run,
     check_seed,
+    check_selected,
     check_unchanged,
 )
 from vae_jax.run.options.groups import (
@@ -58,6 +59,7 @@ __all__ = [
     "check_resumed",
     "check_run",
     "check_seed",
+    "check_selected",
     "check_unchanged",
     "from_json",
     "moved",

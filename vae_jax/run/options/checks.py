@@ -70,6 +70,8 @@ def check_run(run: Run) -> None:
         raise UsageError(
             f"--checkpoint-seconds is {run.checkpoint_seconds}: it must be 0 or more, and finite"
         )
+    if run.max_minutes is not None and not 0 < run.max_minutes < math.inf:
+        raise UsageError(f"--max-minutes is {run.max_minutes}: it must be above 0, and finite")
     if run.resume and run.output is None:
         raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
     if run.resume and run.overwrite:
@@ -308,6 +310,16 @@ def check_resumed(options: Options, stored: Options) -> None:
         changeable -= {"clip_norm"}  # auto has a state, which a fixed norm has not
     groups = "data", "model", "training", "objective"  # devices may be others
     check_unchanged(options, stored, groups, changeable)
+    check_selected(options.run, stored.run)
+
+
+def check_selected(run: Run, stored: Run) -> None:
+    """Raises UsageError where a resumed run was asked for an epoch that was not kept."""
+    if run.select != stored.select:
+        raise UsageError(
+            f"--select is {run.select} but the run in {run.output} has {stored.select}: leave it "
+            "out, or start a new run"
+        )
 
 
 def check_unchanged(

@@ -175,10 +175,9 @@ class Training:
     digits, and of your own images as many as make 10,000 steps, or 4,000 of what is slow:
     convolutions, mixture_of_logistics and categorical."""
     patience: int | None = None
-    """Epochs without a better validation ELBO after which training ends; the parameters of the best
-    epoch are the result. 0 never ends it, and takes the last. When not given: of your own images as
-    many as make a tenth of these steps; 0 else, and with --beta or --free-bits, whose aim is not
-    the ELBO."""
+    """Epochs without a better validation ELBO after which training ends; see --select for which
+    epoch is the result. 0 never ends it. When not given: of your own images as many as make a tenth
+    of these steps; 0 else, and with --beta or --free-bits, whose aim is not the ELBO."""
     batch_size: int | None = None
     """Examples a step, over all devices. 128 when not given, and less of few images, said in a
     line."""
@@ -330,6 +329,14 @@ class Run:
     much work is lost when the machine fails."""
     tensorboard: bool = False
     """Write TensorBoard event files too."""
+    select: Literal["best", "last"] | None = None
+    """Which epoch is the result: best keeps the parameters of the one whose validation ELBO is
+    highest, beside the last. When not given: best; but last of MNIST and its like without a
+    --patience, as their numbers compare with published ones, and with --beta, --free-bits or
+    --penalty, whose aim is not the ELBO."""
+    max_minutes: float | None = None
+    """Minutes after which training ends, those of a resumed run's earlier processes counted in; the
+    test set is measured then, and --resume with more goes on."""
 
 
 @dataclass(frozen=True)

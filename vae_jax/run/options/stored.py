@@ -66,6 +66,8 @@ def from_json(config: dict[str, Any]) -> Options:
         if own:
             for name in "images_key", "labels_key":
                 config["data"][name] = None
+    if "select" not in config["run"]:  # before it could be chosen
+        config["run"]["select"] = "best" if config["training"]["patience"] else "last"
     kind: Any = OwnOptions if own else Options
     options: Options = kind(
         (OwnData if own else Data)(**config["data"]),
