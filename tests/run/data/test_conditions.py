@@ -119,6 +119,13 @@ def test_new_conditions_are_what_is_asked_and_the_rest_as_it_was():
     frame = conditions.frame_of(dated, columns)
     assert (frame["day"][0], frame["site"][0]) == (pd.Timestamp("2020-02-03"), 2)
     assert conditions.drawn({}, 3, {}, 0) == (None, [])
+    spaced = FRAME.assign(sex=" " + FRAME["sex"], site=FRAME["site"].astype(float))
+    config = config_of(told("sex,site", spaced), spaced)
+    for name, value in ("sex", "f"), ("sex", " f"), ("site", "2"), ("site", 2.0):
+        column = ("sex", "site").index(name)
+        found, _ = conditions.drawn(config, 1, {name: value}, 0)
+        levels = conditions.of_run(config)[column].levels
+        assert levels[int(found[0, column])] == (" f" if name == "sex" else 2)
 
 
 def test_a_value_that_was_never_seen_is_refused_and_a_number_outside_said():

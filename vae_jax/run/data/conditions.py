@@ -297,12 +297,12 @@ def _number(column: Column, value: Any) -> float:
       UsageError: it is none of the column's.
     """
     if column.kind in _CLASSES:
-        names = list(map(str, column.levels))
-        if str(value) not in names:  # 1 is 1.0
-            names = [f"{level:g}" if type(level) is float else "" for level in column.levels]
-        if str(value) not in names:
-            raise UsageError(f"--condition has {column.name}={value}: give {_shown(column)}")
-        return float(names.index(str(value)))
+        text = str(value)
+        for name_of in (str, lambda level: str(level).strip(), _short):
+            names = [name_of(level) for level in column.levels]
+            if text in names:
+                return float(names.index(text))
+        raise UsageError(f"--condition has {column.name}={value}: give {_shown(column)}")
     pd = extras.require("pandas")
     series = pd.Series([value], name=column.name)
     if isinstance(value, str) and column.kind == "date" and column.dtype.startswith("datetime"):
@@ -319,6 +319,11 @@ def _number(column: Column, value: Any) -> float:
             f"run saw{why}"
         )
     return number
+
+
+def _short(level: Any) -> str:
+    """1 for 1.0."""
+    return f"{level:g}" if isinstance(level, float) else ""
 
 
 def _outside(column: Column, value: Any, number: float) -> list[str]:
@@ -339,7 +344,7 @@ def _outside(column: Column, value: Any, number: float) -> list[str]:
 
 
 def _shown(column: Column) -> str:
-    levels = list(map(str, column.levels))
+    levels = [str(level).strip() for level in column.levels]
     return f"one of {', '.join(levels[:20])}{', ...' * (len(levels) > 20)}"
 
 
