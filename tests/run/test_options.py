@@ -130,6 +130,16 @@ def test_options_of_a_run_that_is_older_than_the_objective():
     assert options.from_json(stored) == options.Options()
 
 
+def test_a_run_does_not_start_from_what_it_would_overwrite():
+    for output in Path("a"), Path("b/../a"):
+        chosen = options.Options(
+            training=options.Training(init_from=Path("a")),
+            run=options.Run(output=output, overwrite=True),
+        )
+        with pytest.raises(UsageError, match="--init-from and --output are both a: name another"):
+            options.check(chosen)
+
+
 @pytest.mark.parametrize(("patience", "select"), [(0, "last"), (5, "best")])
 def test_a_run_that_is_older_than_the_selection_has_what_its_patience_said(patience, select):
     stored = options.to_json(options.Options(training=options.Training(patience=patience)))

@@ -4,11 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from vae_jax.run import folder
+from vae_jax.run import folder, load
 from vae_jax.run.commands import evaluate, generate, impute, train
 from vae_jax.run.errors import DataError, UsageError
 
@@ -131,3 +132,24 @@ def test_rows_are_asked_for_by_what_the_run_is_told(trained, monkeypatch, capsys
         impute.main(["told", "people.csv", "--output=full.csv", "--num-samples=20"], "impute")
     with pytest.raises(UsageError, match="asks for sex but the run was trained without"):
         generate.main(["run", "--output=m.csv", "--condition=sex=male"], "generate")
+
+
+@relax
+def test_a_run_starts_from_anothers_parameters_or_says_why_not(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    train.main(["people.csv", "--output=first", "--epochs=2", *SMALL], "vae-jax train")
+    folder.unlock(Path("first"))
+    start = ("--init-from=first", "--learning-rate=1e-9", "--epochs=1", "--select=last")
+    train.main(["people.csv", "--output=second", *SMALL, *start], "vae-jax train")
+    first, second = (load(name) for name in ("first", "second"))
+    for one, other in zip(*map(jax.tree.leaves, (first.params, second.params)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert (first.results["select"], second.results["select"]) == ("best", "last")
+    assert second.results["selected_epoch"] == second.results["last_epoch"] == 1
+    rows = [json.loads(line) for line in Path("first/metrics.jsonl").read_text().splitlines()]
+    best = max(rows, key=lambda row: row["validation_elbo"])
+    assert first.results["selected_epoch"] == best["epoch"]
+    with pytest.raises(UsageError, match=r"--init-from=first is of another model: .* has shape"):
+        train.main(
+            ["people.csv", "--output=third", *SMALL, *start, "--latent-dim=3"], "vae-jax train"
+        )

@@ -123,9 +123,9 @@ def code_ignored(found: Probe) -> Finding:
         gain,
         least,
         f"an example's own z is worth {gain:.2f} nats more to the decoder than another's; it costs "
-        f"{found.kl:.2f} nats of KL, and should be worth that (within chance, {least:.2f})",
-        "a decoder that has less to go by beside z: fewer layers, no --likelihood whose channels "
-        "tell each other; or a --kl-warmup in place of --free-bits",
+        f"{found.kl:.2f} nats of KL, and should be worth that; below {least:.2f} it is no chance",
+        "more --epochs; a decoder that has less to go by beside z, no --likelihood whose channels "
+        "tell each other; of images a --kl-warmup in place of --free-bits",
     )
 
 
@@ -243,8 +243,8 @@ def narrow(found: Probe) -> Finding:
         _HEAVY,
         f"for {heavy:.0%} of the test examples a few of {NUM_SAMPLES} draws of q(z|x) carry the "
         f"whole of log p(x) (Pareto k above {_PARETO_K}); {_HEAVY:.0%} is the most",
-        "read log p(x) as a bound; --posterior=full or iaf, or --objective=iwae, come closer to "
-        "p(z|x), and more --num-importance-samples help where k is not far above",
+        "read log p(x) as a bound; more --num-importance-samples help where k is not far above; of "
+        "images --posterior=full or iaf, or --objective=iwae, come closer to p(z|x)",
     )
 
 
@@ -263,7 +263,8 @@ def apart(found: Probe) -> Finding:
         _TOLD,
         f"codes of test examples are told from draws of the prior in {area:.0%} of the pairs, by "
         f"two Gaussians; 50% is alike, {_TOLD:.0%} the most",
-        "generate --sampler=mixture, a learned --prior=vamp, mixture or flow, or a larger --beta",
+        "more --epochs or a smaller --latent-dim; of images generate --sampler=mixture, a learned "
+        "--prior=vamp, mixture or flow, or a larger --beta",
     )
 
 

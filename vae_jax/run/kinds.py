@@ -10,6 +10,7 @@ from vae_jax.run import count_options, sequence_options, table_options
 from vae_jax.run.errors import DataError, UsageError
 from vae_jax.run.options import (
     check_at_least,
+    check_init_from,
     check_learning_rate,
     check_run,
     check_seed,
@@ -208,6 +209,7 @@ def check(options: Any) -> None:
     if not hidden or min(hidden) < 1:
         raise UsageError(f"--hidden is {hidden}: give one positive width or more")
     check_run(options.run)
+    check_init_from(training.init_from, options.run)
 
 
 def check_resumed(options: Any, stored: Any) -> None:

@@ -3,6 +3,7 @@
 from vae_jax.run.options.checks import (
     check,
     check_at_least,
+    check_init_from,
     check_learning_rate,
     check_resumed,
     check_run,
@@ -55,6 +56,7 @@ __all__ = [
     "UsedData",
     "check",
     "check_at_least",
+    "check_init_from",
     "check_learning_rate",
     "check_resumed",
     "check_run",

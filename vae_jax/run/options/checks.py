@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from vae_jax.run.errors import UsageError
@@ -62,6 +63,17 @@ def check(options: Options) -> None:
     if not 0 <= training.average_decay < 1:
         raise UsageError(f"--average-decay is {training.average_decay}: it must be in [0, 1)")
     check_run(options.run)
+    check_init_from(training.init_from, options.run)
+
+
+def check_init_from(init_from: Path | None, run: Run) -> None:
+    """Raises UsageError where the run to start from is the one that would be overwritten."""
+    if init_from is None or run.output is None or run.resume:
+        return
+    if init_from.resolve() == run.output.resolve():
+        raise UsageError(
+            f"--init-from and --output are both {init_from}: name another --output, or --resume"
+        )
 
 
 def check_run(run: Run) -> None:
