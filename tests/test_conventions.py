@@ -271,6 +271,7 @@ ENGINE_FLOORS = [
     {"examples"},
     {"cells", "learn", "sequences", "tabular"},
     {"exported", "loaded_examples"},
+    {"explorer"},
     {"commands"},
     {"main"},
     {"__init__"},

@@ -16,6 +16,7 @@ COMMANDS = {
     "reconstruct": "images after encoding and decoding, as files or one picture",
     "interpolate": "the pictures between two, along a line between their codes",
     "traverse": "what each latent of a trained run does to a picture",
+    "explore": "a page of a trained run: its map, a slider for each latent, the decoded picture",
     "compare": "several runs: the settings that differ, numbers with errors, minutes",
     "export": "encoder and decoder as StableHLO, for where only jax is, or safetensors",
     "impute": "a table or sequences whose holes are filled by a run on such",

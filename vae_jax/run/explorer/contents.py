@@ -1,0 +1,423 @@
+"""What the explorer's page is told of a run, as JSON values: codes, maps, pictures, networks."""
+
+import importlib
+import importlib.util
+import io
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+import vae_jax
+from vae_jax.distributions.location import location
+from vae_jax.run import keys
+from vae_jax.run.data import tables
+from vae_jax.run.data.dataset import spread
+from vae_jax.run.data.examples import Examples
+from vae_jax.run.errors import RunError
+from vae_jax.run.explorer import program
+from vae_jax.run.loaded import TrainedRun, picture
+from vae_jax.run.loaded_examples import TrainedExamples
+from vae_jax.run.options import OF_BYTES
+from vae_jax.run.output import as_bytes
+
+_ACTIVE = 0.01  # variance of a latent's mean, Burda et al. 2016, section 5.1
+_DRAWS, _MOST_DRAWS = 64, 2**17
+_THUMB, _ATLAS = 64, 64
+Function = Callable[..., np.ndarray]
+
+
+class Explored(NamedTuple):
+    """A run, ready to be looked at.
+
+    Attributes:
+      contents: JSON values for the page.
+      decode: (z [N, Z], labels [N] or None) -> [N, V], what the page shows of p(x|z).
+      encode: (x [1, *event] as the model sees it, label [1] or None) -> its code [1, Z]; None of
+        data that the page has no way to give.
+      image_shape: of x; () of a table.
+      cannot: why the page is not able to do without a server, or None.
+    """
+
+    contents: dict[str, Any]
+    decode: Function
+    encode: Function | None
+    image_shape: tuple[int, ...]
+    cannot: str | None
+
+
+def of_images(trained: TrainedRun, found: Examples, label: Any, source: str, most: int) -> Explored:
+    """A run on images, over images.
+
+    Args:
+      trained: the run.
+      found: the images.
+      label: what a conditional run is told of them, from `open_for`.
+      source: where they are from, in words.
+      most: how many of them are shown, evenly spaced.
+
+    Raises:
+      RunError: the run has latents that are no vector.
+    """
+    rows = spread(len(found.images), most)
+    images, label = found.images[rows], _at(label, rows)
+    codes = trained.encode(images, label, progress=True)
+    numbers = None if label is None else _numbers(label, trained.classes, len(rows))
+    model, params = trained.model, trained.params
+    many = len(trained.classes) if trained.options.model.conditional else 0
+    shown = _shown(model, params, picture)
+
+    def encode(x: jax.Array, *label: jax.Array) -> jax.Array:
+        return location(model.encode(params, x, *label))
+
+    seen = jnp.uint8 if trained.options.model.likelihood in OF_BYTES else jnp.float32
+    x = jax.ShapeDtypeStruct((1, *trained.image_shape), seen)
+    contents = {
+        "kind": "images",
+        "shape": list(trained.image_shape),
+        "classes": list(trained.classes) if many else [],
+        "spherical": trained.options.model.posterior == "power_spherical",
+        **_latents(model, params, codes, numbers, many),
+        "colours": [] if found.labels is None else [_classes("label", found.labels[rows])],
+        "names": _names(found, rows),
+        "atlas": _atlas(images),
+        "observed": _observed(trained),
+        "told": None if numbers is None else numbers.tolist(),
+    }
+    networks, cannot = _networks(
+        {"decoder": (shown, _code_shape(codes)), "encoder": (encode, x)}, many
+    )
+    decode, run_encode = jax.jit(shown), jax.jit(encode)
+    return Explored(
+        {
+            **contents,
+            **networks,
+            **_about(trained, f"{len(rows):,} of {len(found.images):,} images", source),
+        },
+        lambda z, label: np.asarray(decode(z, *_given(label))),
+        lambda x, label: np.asarray(run_encode(x.astype(seen), *_given(label))),
+        trained.image_shape,
+        cannot,
+    )
+
+
+def of_table(trained: TrainedExamples, batch: Any, source: str, most: int) -> Explored:
+    """A run on a table, over rows of it.
+
+    Args:
+      trained: the run.
+      batch: rows as the model sees them.
+      source: where they are from, in words.
+      most: how many of them are shown, evenly spaced.
+    """
+    rows = spread(len(batch.image), most)
+    x = np.asarray(batch.image)[rows]
+    codes = trained.encode(vae_jax.Batch(x), progress=True)
+    columns = tables.from_json(trained.config["columns"])
+    shown = _shown(trained.model, trained.params, _of_columns)
+    frame = tables.decode(x, columns)
+    learned = tables.learned(columns)
+    texts = [
+        [
+            "" if missing else str(v)
+            for v, missing in zip(frame[c.name], frame[c.name].isna(), strict=True)
+        ]
+        for c in learned
+    ]
+    contents = {
+        "kind": "table",
+        "classes": [],
+        "spherical": False,
+        **_latents(trained.model, trained.params, codes, None, 0),
+        "columns": _columns(learned),
+        "rows": np.array(texts, object).T.tolist(),
+        "colours": [_colour(c, x[:, i], texts[i]) for i, c in enumerate(learned)],
+        "names": [f"row {row}" for row in rows],
+        "told": None,
+    }
+    networks, cannot = _networks({"decoder": (shown, _code_shape(codes))}, 0)
+    decode = jax.jit(shown)
+    return Explored(
+        {
+            **contents,
+            **networks,
+            **_about(trained, f"{len(rows):,} of {len(batch.image):,} rows", source),
+        },
+        lambda z, label: np.asarray(decode(z)),
+        None,
+        (),
+        cannot,
+    )
+
+
+def _shown(model: vae_jax.VAE, params: Any, of: Callable[[Any], jax.Array]) -> Callable[..., Any]:
+    """What the page shows of codes, [N, V]."""
+
+    def shown(z: jax.Array, *label: jax.Array) -> jax.Array:
+        values = of(model.decode(params, z, *label))
+        return values.reshape(len(z), -1)
+
+    return shown
+
+
+def _given(label: np.ndarray | None) -> tuple[np.ndarray, ...]:
+    return () if label is None else (label,)
+
+
+def _code_shape(codes: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, codes.mean.shape[1]), jnp.float32)
+
+
+def _networks(
+    functions: Mapping[str, tuple[Callable[..., Any], jax.ShapeDtypeStruct]], many: int
+) -> tuple[dict[str, Any], str | None]:
+    """The functions as programs, None for what a page cannot carry, and why it cannot."""
+    carried: dict[str, Any] = dict.fromkeys(functions)
+    for name, (function, x) in functions.items():
+        try:
+            carried[name] = program.carried(function, x, many).to_json()
+        except program.CannotCarryError as error:
+            return dict.fromkeys(functions), f"the {name} {error}"
+    return carried, None
+
+
+def _latents(
+    model: vae_jax.VAE, params: Any, codes: Any, label: np.ndarray | None, many: int
+) -> dict[str, Any]:
+    """Codes, which latents are used, what each costs, where they lie, and draws of the prior."""
+    mean = np.asarray(codes.mean, np.float32)
+    if mean.ndim != 2 or not np.isfinite(mean).all():
+        raise RunError("the run has codes that are no vectors of finite numbers: explore another")
+    variance = mean.var(axis=0)
+    cost, of = variance, "variance of the mean"
+    prior = model.prior(params, *_given(label))
+    if isinstance(prior, vae_jax.Normal) and codes.scale is not None:
+        posterior = vae_jax.Normal(jnp.asarray(mean), jnp.asarray(codes.scale))
+        cost = np.asarray(vae_jax.kl_per_dimension(posterior, prior)).mean(axis=0)
+        of = "KL, nats"
+    active = np.flatnonzero(variance > _ACTIVE)
+    active = active[np.argsort(-cost[active], kind="stable")]
+    reach = max(3.0, math.ceil(float(np.abs(mean).max()) * 10) / 10)
+    return {
+        "size": mean.shape[1],
+        "codes": _floats(mean),
+        "num": len(mean),
+        "active": active.tolist(),
+        "cost": [round(float(v), 4) for v in cost],
+        "cost_of": of,
+        "reach": reach,
+        "maps": _maps(mean, active),
+        "draws": _prior_draws(model, params, many),
+    }
+
+
+def _prior_draws(model: vae_jax.VAE, params: Any, many: int) -> dict[str, Any]:
+    """Of the prior, or of that of each class: their number, and [K, S, Z]."""
+    key = keys.of_run(0)["generate"]
+    if not many:
+        z = np.asarray(vae_jax.sample(key, model.prior(params), _DRAWS))[None]
+    else:
+        prior = model.prior(params, jnp.arange(many))
+        size = prior.shape[-1]
+        num = max(1, min(_DRAWS, _MOST_DRAWS // (many * size)))
+        z = np.asarray(vae_jax.sample(key, prior, num))
+        if z.ndim == 2:  # of a prior that knows no class
+            z = z[:, None]
+        z = z.swapaxes(0, 1)
+    return {"num": z.shape[1], "z": _floats(z)}
+
+
+def _maps(mean: np.ndarray, active: np.ndarray) -> list[dict[str, Any]]:
+    """Codes in two dimensions: by principal components, by two latents, and by UMAP."""
+    size = mean.shape[1]
+    others = (i for i in range(size) if i not in active[:2])
+    used = [*active[:2].tolist(), *others][:2]
+    used = sorted(used) if size == 2 else used
+    directions = np.zeros((2, size))
+    directions[range(len(used)), used] = 1  # of one latent the other direction is none
+    names = [f"z{i}" for i in used]
+    by_latents = _plane(mean, " and ".join(names), [*names, ""][:2], np.zeros(size), directions)
+    if size <= 2:
+        return [by_latents]
+    centre = mean.mean(axis=0, dtype=np.float64)
+    centred = np.concatenate([mean - centre, np.zeros((2, size))])  # two directions in any case
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    share = np.square(singular[:2]) / max(np.square(singular).sum(), 1e-30)
+    axes = [f"component {i + 1}, {of:.0%} of the variance" for i, of in enumerate(share)]
+    found = [_plane(mean, "principal components", axes, centre, directions[:2]), by_latents]
+    if importlib.util.find_spec("umap") is not None and len(mean) > _NEIGHBOURS:
+        umap: Any = importlib.import_module("umap")
+        how = {"n_neighbors": _NEIGHBOURS, "random_state": 0, "n_jobs": 1}
+        xy = np.asarray(umap.UMAP(**how).fit_transform(mean))
+        found.append({"name": "UMAP", "axes": ["", ""], "xy": _floats(xy)})
+    return found
+
+
+_NEIGHBOURS = 15
+
+
+def _plane(
+    mean: np.ndarray, name: str, axes: list[str], origin: np.ndarray, directions: np.ndarray
+) -> dict[str, Any]:
+    """A map that is a plane of the latents', which one can walk in."""
+    return {
+        "name": name,
+        "axes": axes,
+        "xy": _floats((mean - origin) @ directions.T),
+        "origin": origin.tolist(),
+        "directions": directions.tolist(),
+    }
+
+
+def _floats(values: np.ndarray) -> str:
+    return program.encoded(np.ascontiguousarray(values).astype("<f4").tobytes())
+
+
+def _at(label: Any, rows: np.ndarray) -> Any:
+    return [label[row] for row in rows] if isinstance(label, list) else label
+
+
+def _numbers(label: Any, classes: tuple[str, ...], num: int) -> np.ndarray:
+    each = label if isinstance(label, list) else [label] * num
+    return np.array([classes.index(name) for name in each], np.int32)
+
+
+def _names(found: Examples, rows: np.ndarray) -> list[str]:
+    places = rows if found.places is None else found.places[rows]
+    return [str(place) if isinstance(place, str) else f"image {place}" for place in places.tolist()]
+
+
+def _classes(name: str, values: Any) -> dict[str, Any]:
+    """Points by the class that they are of; -1 of none."""
+    texts = np.asarray(values).astype(str)
+    names = sorted(set(texts.tolist()) - {""}, key=_order)
+    number = {of: i for i, of in enumerate(names)}
+    return {"name": name, "names": names, "of": [number.get(t, -1) for t in texts.tolist()]}
+
+
+def _order(text: str) -> tuple[bool, float, str]:
+    """Numbers by their size, before other texts."""
+    try:
+        return (False, float(text), text)
+    except ValueError:
+        return (True, 0.0, text)
+
+
+_MOST_CLASSES = 20
+
+
+def _colour(column: Any, values: np.ndarray, texts: list[str]) -> dict[str, Any]:
+    """Points by a column: its classes, where these are few, or its numbers from least to most."""
+    if column.num_classes and len(set(texts)) <= _MOST_CLASSES:
+        return _classes(column.name, texts)
+    order = np.full(len(values), np.nan)
+    there = ~np.isnan(values)
+    ranks = np.searchsorted(np.sort(values[there]), values[there], side="right")
+    order[there] = ranks / max(1, there.sum())
+    return {
+        "name": column.name,
+        "ranks": [None if np.isnan(v) else round(float(v), 3) for v in order],
+    }
+
+
+def _atlas(images: np.ndarray) -> dict[str, Any]:
+    """All images as one PNG, side by side; large ones are made smaller."""
+    pixels = images if images.dtype == np.uint8 else as_bytes(images)
+    num, height, width, channels = pixels.shape
+    if channels not in (1, 3):
+        pixels, channels = pixels[..., :1], 1
+    scale = min(1.0, _THUMB / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    columns = min(num, _ATLAS)
+    canvas = Image.new(
+        "L" if channels == 1 else "RGB", (columns * size[0], -(-num // columns) * size[1])
+    )
+    for i, one in enumerate(pixels):
+        tile = Image.fromarray(one[..., 0] if channels == 1 else one)
+        if scale < 1:
+            tile = tile.resize(size, Image.Resampling.BOX)
+        canvas.paste(tile, (i % columns * size[0], i // columns * size[1]))
+    file = io.BytesIO()
+    canvas.save(file, "png", optimize=True)
+    return {
+        "src": f"data:image/png;base64,{program.encoded(file.getvalue())}",
+        "columns": columns,
+        "width": size[0],
+        "height": size[1],
+    }
+
+
+def _observed(trained: TrainedRun) -> dict[str, Any]:
+    """How a byte becomes what the model sees: 0 or 1, or (byte + shift) / most."""
+    if trained.options.model.likelihood in OF_BYTES:
+        how: dict[str, Any] = {"shift": 0, "most": 1}
+    elif trained.config["binarization"] != "none":
+        how = {"above": 127}
+    elif "pixels" in trained.config:
+        how = {"shift": 0.5, "most": 256}
+    else:  # of version 0.1
+        how = {"shift": 0, "most": 255}
+    return {**how, "background": getattr(trained.options.data, "background", "white")}
+
+
+def _columns(learned: list[Any]) -> list[dict[str, Any]]:
+    """What the page needs to write each column's part of [V] as values: see `_of_columns`."""
+    found: list[dict[str, Any]] = []
+    start = 0
+    for column in learned:
+        of: dict[str, Any] = {"name": column.name, "kind": column.kind, "start": start}
+        if column.kind == "boolean":
+            of |= {"levels": [str(level) for level in column.levels]}
+            start += 1
+        elif column.num_classes:
+            rest = ["others"] if column.rest else []
+            of |= {"levels": [*map(str, column.levels), *rest]}
+            start += column.num_classes
+        else:
+            names = ("centre", "spread", "low", "high", "decimals", "thousands")
+            of |= {name: getattr(column, name) for name in names}
+            of["day"] = column.date_format.startswith("%")
+            start += 1
+        found.append(of)
+    return found
+
+
+def _of_columns(likelihood: vae_jax.Columns) -> jax.Array:
+    """Of each column in turn its median or mean, or the probability of each of its classes."""
+    parts = []
+    for part in likelihood.parts:
+        match part:
+            case vae_jax.Bernoulli():
+                parts.append(jax.nn.sigmoid(part.logits))
+            case vae_jax.Categorical():
+                parts.append(jax.nn.softmax(part.logits)[..., 0, :])
+            case vae_jax.OrderedLogistic():
+                below = jax.nn.sigmoid(part.cutpoints.reshape(1, -1) - part.location)
+                ends = jnp.zeros_like(below[..., :1]), jnp.ones_like(below[..., :1])
+                below = jnp.concatenate([ends[0], below, ends[1]], axis=-1)
+                parts.append(below[..., 1:] - below[..., :-1])
+            case _:
+                parts.append(part.mean)
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _about(trained: Any, shown: str, source: str) -> dict[str, Any]:
+    """What the page's head says."""
+    results = trained.results or {}
+    config = trained.config
+    facts = [
+        ("data", config["dataset"]),
+        ("shown", f"{shown} of {source}"),
+        ("latents", str(trained.options.model.latent_dim)),
+    ]
+    given = "log p(x|c)" if results.get("conditional") else "log p(x)"
+    for name, title in ("test_log_likelihood", given), ("test_elbo", "ELBO"):
+        if results.get(name) is not None:
+            facts.append((f"{title}, test", f"{results[name]:.2f} nats"))
+    if results.get("epochs"):
+        facts.append(("epochs", str(results["epochs"])))
+    return {"facts": facts, "step": trained.step, "version": vae_jax.__version__}
