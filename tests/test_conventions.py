@@ -259,7 +259,7 @@ ENGINE_FLOORS = [
     {"count_options", "sequence_options", "table_options"},
     {"kinds"},
     {"callbacks", "command", "data", "devices", "folder", "latents", "objective"},
-    {"comparison", "output"},
+    {"card", "comparison", "output"},
     {"figures", "model"},
     {"defaults", "given", "measure", "restore", "sampler", "saver", "scores"},
     {"job", "programs", "training"},

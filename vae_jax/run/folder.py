@@ -27,6 +27,7 @@ CONTENTS = (
     "metrics.jsonl",
     "results.json",
     "evaluation.json",
+    "README.md",
     "checkpoints",
     "damaged",
     "reconstructions.png",

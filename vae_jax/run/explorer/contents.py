@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import io
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from vae_jax.run.data import tables
 from vae_jax.run.data.dataset import spread
 from vae_jax.run.data.examples import Examples
 from vae_jax.run.errors import RunError
-from vae_jax.run.explorer import program
+from vae_jax.run.explorer import program, row
 from vae_jax.run.loaded import TrainedRun, picture
 from vae_jax.run.loaded_examples import TrainedExamples
 from vae_jax.run.options import OF_BYTES
@@ -118,24 +117,22 @@ def of_table(trained: TrainedExamples, batch: Any, source: str, most: int) -> Ex
     x = np.asarray(batch.image)[rows]
     codes = trained.encode(vae_jax.Batch(x), progress=True)
     columns = tables.from_json(trained.config["columns"])
-    shown = _shown(trained.model, trained.params, _of_columns)
+    shown = _shown(trained.model, trained.params, row.shown)
     frame = tables.decode(x, columns)
-    learned = tables.learned(columns)
-    texts = [
-        [
-            "" if missing else str(v)
-            for v, missing in zip(frame[c.name], frame[c.name].isna(), strict=True)
-        ]
-        for c in learned
-    ]
+    told = row.columns_of(columns)
+    texts = [frame[of["name"]].astype(object).where(frame[of["name"]].notna(), "") for of in told]
+    texts = [column.astype(str).tolist() for column in texts]
+    place = {column.name: i for i, column in enumerate(tables.learned(columns))}
     contents = {
         "kind": "table",
         "classes": [],
         "spherical": False,
         **_latents(trained.model, trained.params, codes, None, 0),
-        "columns": _columns(learned),
-        "rows": np.array(texts, object).T.tolist(),
-        "colours": [_colour(c, x[:, i], texts[i]) for i, c in enumerate(learned)],
+        "columns": told,
+        "rows": list(zip(*texts, strict=True)),
+        "colours": [
+            _colour(of, x[:, place[of["name"]]], text) for of, text in zip(told, texts, strict=True)
+        ],
         "names": [f"row {row}" for row in rows],
         "told": None,
     }
@@ -201,7 +198,7 @@ def _latents(
         of = "KL, nats"
     active = np.flatnonzero(variance > _ACTIVE)
     active = active[np.argsort(-cost[active], kind="stable")]
-    reach = max(3.0, math.ceil(float(np.abs(mean).max()) * 10) / 10)
+    reach = np.ceil(10 * np.maximum(3, np.abs(mean).max(axis=0))) / 10
     return {
         "size": mean.shape[1],
         "codes": _floats(mean),
@@ -209,7 +206,7 @@ def _latents(
         "active": active.tolist(),
         "cost": [round(float(v), 4) for v in cost],
         "cost_of": of,
-        "reach": reach,
+        "reach": [round(float(v), 1) for v in reach],
         "maps": _maps(mean, active),
         "draws": _prior_draws(model, params, many),
     }
@@ -247,7 +244,7 @@ def _maps(mean: np.ndarray, active: np.ndarray) -> list[dict[str, Any]]:
     centred = np.concatenate([mean - centre, np.zeros((2, size))])  # two directions in any case
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     share = np.square(singular[:2]) / max(np.square(singular).sum(), 1e-30)
-    axes = [f"component {i + 1}, {of:.0%} of the variance" for i, of in enumerate(share)]
+    axes = [f"component {i + 1} ({of:.0%} of variance)" for i, of in enumerate(share)]
     found = [_plane(mean, "principal components", axes, centre, directions[:2]), by_latents]
     if importlib.util.find_spec("umap") is not None and len(mean) > _NEIGHBOURS:
         umap: Any = importlib.import_module("umap")
@@ -310,18 +307,14 @@ def _order(text: str) -> tuple[bool, float, str]:
 _MOST_CLASSES = 20
 
 
-def _colour(column: Any, values: np.ndarray, texts: list[str]) -> dict[str, Any]:
+def _colour(column: Mapping[str, Any], values: np.ndarray, texts: list[str]) -> dict[str, Any]:
     """Points by a column: its classes, where these are few, or its numbers from least to most."""
-    if column.num_classes and len(set(texts)) <= _MOST_CLASSES:
-        return _classes(column.name, texts)
-    order = np.full(len(values), np.nan)
+    if "levels" in column and len(set(texts)) <= _MOST_CLASSES:
+        return _classes(column["name"], texts)
     there = ~np.isnan(values)
-    ranks = np.searchsorted(np.sort(values[there]), values[there], side="right")
-    order[there] = ranks / max(1, there.sum())
-    return {
-        "name": column.name,
-        "ranks": [None if np.isnan(v) else round(float(v), 3) for v in order],
-    }
+    ranks = np.searchsorted(np.sort(values[there]), values, side="right") / max(1, there.sum())
+    shares = [round(float(r), 3) if t else None for r, t in zip(ranks, there, strict=True)]
+    return {"name": column["name"], "ranks": shares}
 
 
 def _atlas(images: np.ndarray) -> dict[str, Any]:
@@ -362,47 +355,6 @@ def _observed(trained: TrainedRun) -> dict[str, Any]:
     else:  # of version 0.1
         how = {"shift": 0, "most": 255}
     return {**how, "background": getattr(trained.options.data, "background", "white")}
-
-
-def _columns(learned: list[Any]) -> list[dict[str, Any]]:
-    """What the page needs to write each column's part of [V] as values: see `_of_columns`."""
-    found: list[dict[str, Any]] = []
-    start = 0
-    for column in learned:
-        of: dict[str, Any] = {"name": column.name, "kind": column.kind, "start": start}
-        if column.kind == "boolean":
-            of |= {"levels": [str(level) for level in column.levels]}
-            start += 1
-        elif column.num_classes:
-            rest = ["others"] if column.rest else []
-            of |= {"levels": [*map(str, column.levels), *rest]}
-            start += column.num_classes
-        else:
-            names = ("centre", "spread", "low", "high", "decimals", "thousands")
-            of |= {name: getattr(column, name) for name in names}
-            of["day"] = column.date_format.startswith("%")
-            start += 1
-        found.append(of)
-    return found
-
-
-def _of_columns(likelihood: vae_jax.Columns) -> jax.Array:
-    """Of each column in turn its median or mean, or the probability of each of its classes."""
-    parts = []
-    for part in likelihood.parts:
-        match part:
-            case vae_jax.Bernoulli():
-                parts.append(jax.nn.sigmoid(part.logits))
-            case vae_jax.Categorical():
-                parts.append(jax.nn.softmax(part.logits)[..., 0, :])
-            case vae_jax.OrderedLogistic():
-                below = jax.nn.sigmoid(part.cutpoints.reshape(1, -1) - part.location)
-                ends = jnp.zeros_like(below[..., :1]), jnp.ones_like(below[..., :1])
-                below = jnp.concatenate([ends[0], below, ends[1]], axis=-1)
-                parts.append(below[..., 1:] - below[..., :-1])
-            case _:
-                parts.append(part.mean)
-    return jnp.concatenate(parts, axis=-1)
 
 
 def _about(trained: Any, shown: str, source: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ const encoder = page.encoder && runnable(page.encoder);
 const [height, width, channels] = page.shape ?? [0, 0, 0];
 const state = { z: codes.slice(0, page.size), label: page.told ? page.told[0] : 0, row: 0 };
 const ends = [];
+const firstColour = Math.max(0, page.colours.findLastIndex((of) => of.names));
 let drawn = 0;
 document.body.classList.add(page.kind);
 
@@ -108,7 +109,7 @@ function choose(row) {
   state.z = codes.slice(row * page.size, (row + 1) * page.size);
   if (page.told) press(page.told[row]);
   beside(row);
-  say(images ? "" : named(row));
+  say("");
   changed();
 }
 
@@ -139,7 +140,7 @@ function makeSliders() {
   const more = made("details", {}, made("summary", { textContent: `${page.active.length - SLIDERS} more` }));
   for (const [place, i] of page.active.entries()) {
     const slider = made("input", {
-      type: "range", id: `z${i}`, min: -page.reach, max: page.reach, step: 0.01,
+      type: "range", id: `z${i}`, min: -page.reach[i], max: page.reach[i], step: 0.01,
     });
     slider.addEventListener("input", () => {
       const z = state.z.slice();
@@ -164,7 +165,7 @@ function makeCost() {
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
     return node;
   };
-  const step = 300 / order.length;
+  const step = Math.min(300 / order.length, 24);
   const total = page.cost.reduce((a, b) => a + b, 0);
   const text = `${page.cost_of}, of each latent: ${most.toFixed(2)} at most, ${total.toFixed(1)} in all`;
   const chart = make("svg", {
@@ -195,10 +196,9 @@ function makeClasses() {
 }
 
 function makeLine() {
-  const other = [...Array(page.num).keys()].find((row) => {
-    const of = page.colours[0];
-    return row && (!of || !of.of || of.of[row] !== of.of[0]);
-  }) ?? 0;
+  const of = page.colours[firstColour]?.of;
+  const unlike = (row) => (page.told ? page.told[row] === page.told[0] : !of || of[row] !== of[0]);
+  const other = [...Array(page.num).keys()].find((row) => row && unlike(row)) ?? 0;
   ends.push(codes.slice(0, page.size), codes.slice(other * page.size, (other + 1) * page.size));
   for (let i = 0; i < 9 && images; i++) {
     const button = made("button", { type: "button", ariaLabel: `${i} eighths of the way from A to B` },
@@ -315,7 +315,8 @@ function makeMap() {
   for (const radio of document.querySelectorAll("[name=mode]"))
     radio.addEventListener("change", () => setMode(radio.value === "walk"));
   project();
-  paintBy(page.colours[0]);
+  element("colour").selectedIndex = firstColour;
+  paintBy(page.colours[firstColour]);
   setMode(page.size === 2);
 }
 

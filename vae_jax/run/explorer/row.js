@@ -28,6 +28,19 @@ function placed(value, column) {
   return Math.min(Math.max((number - low) / (high - low || 1), 0), 1);
 }
 
+const ordered = ({ kind }) => kind === "discrete" || kind === "ordered";
+
+// Of an order the median, else the most probable.
+function chosenLevel(column, p) {
+  const { levels } = column;
+  if (ordered(column)) {
+    let below = 0;
+    return levels[p.findIndex((of) => (below += of) >= 0.5)] ?? levels.at(-1);
+  }
+  const best = p.indexOf(Math.max(...p));
+  return `${levels[best].trim()}, ${Math.round(100 * p[best])} %`;
+}
+
 const lines = [];
 
 function makeRow() {
@@ -37,25 +50,26 @@ function makeRow() {
     const many = column.kind === "boolean" ? 2 : (column.levels ?? [0]).length;
     const parts = Array.from({ length: many }, (_, i) => {
       const part = made("i", { title: column.levels ? column.levels[i] : "" });
-      if (column.levels) part.style.background = colourOf(i, many);
+      if (column.levels)
+        part.style.background = ordered(column) ? ranked(i / (many - 1)) : colourOf(i, many);
       bar.append(part);
       return part;
     });
     const [value, own] = [made("td", { className: "value" }), made("td", { className: "value own" })];
     const name = made("th", { scope: "row", textContent: column.name, title: column.name });
-    element("row").tBodies[0].append(made("tr", {}, name, value, made("td", {}, bar), own));
+    element("row").tBodies[0].append(made("tr", {}, name, made("td", {}, bar), value, own));
     lines.push({ column, value, own, parts, many });
   }
 }
 
 function writeRow(values) {
+  element("row-name").textContent = state.row >= 0 ? page.names[state.row] : "";
   for (const [i, { column, value, own, parts, many }] of lines.entries()) {
     const { start, levels } = column;
     if (levels) {
       const p = column.kind === "boolean"
         ? [1 - values[start], values[start]] : [...values.subarray(start, start + many)];
-      const best = p.indexOf(Math.max(...p));
-      value.textContent = `${levels[best].trim()} ${Math.round(100 * p[best])} %`;
+      value.textContent = chosenLevel(column, p);
       parts.forEach((part, j) => { part.style.width = `${100 * p[j]}%`; });
     } else {
       value.textContent = written(values[start], column);
