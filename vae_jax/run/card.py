@@ -9,7 +9,7 @@ from vae_jax.run import folder, kinds
 
 NAME = "README.md"
 _OWN = "<!-- Written by vae_jax. Without this line a later run of it leaves the file as it is. -->"
-_PICTURES = {
+PICTURES = {
     "samples.png": "Draws from the prior",
     "samples_by_class.png": "Draws of each class, a row a class",
     "reconstructions.png": "Test images above their reconstructions",
@@ -45,7 +45,7 @@ def text(run: Path, config: Mapping[str, Any], results: Mapping[str, Any]) -> st
     kind = kinds.of_run(config)
     noun = "images" if kind is None else kind.noun
     version = results["versions"]["vae_jax"]
-    pictures = [f"![{what}]({name})" for name, what in _PICTURES.items() if (run / name).is_file()]
+    pictures = [f"![{what}]({name})" for name, what in PICTURES.items() if (run / name).is_file()]
     sections = [
         f"---\nlicense: unknown\nlibrary_name: vae_jax\ntags:\n- variational-autoencoder\n- jax\n"
         f"---\n{_OWN}",
@@ -125,9 +125,7 @@ def _of_results(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         value = results.get(name)
         return value if isinstance(value, int | float) and math.isfinite(value) else None
 
-    over = next(
-        n for n in ("images", "examples") if f"test_elbo_standard_error_over_{n}" in results
-    )
+    over = "images" if "test_elbo_standard_error_over_images" in results else "examples"
     title = "log p(x\\|c)" if results.get("conditional") else "log p(x)"
     for name, shown in ("test_log_likelihood", title), ("test_elbo", "ELBO"):
         if (value := known(name)) is not None:

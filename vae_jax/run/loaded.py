@@ -259,7 +259,7 @@ def load_images(folder: Path) -> TrainedRun:
 def results_of(folder: Path) -> dict[str, Any] | None:
     """What results.json of a run says; None where it is not there yet."""
     try:
-        results: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    except (OSError, ValueError):  # not yet, or half written
+        results: Any = json.loads((folder / "results.json").read_text())
+    except (OSError, ValueError, RecursionError):  # not yet, or half written
         return None
-    return results
+    return results if isinstance(results, dict) else None

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import vae_jax
-from vae_jax.run import examples, folder, keys, options, tabular
+from vae_jax.run import examples, folder, hub, keys, options, tabular
 from vae_jax.run.errors import DataError
 from vae_jax.run.loaded import TrainedRun, load_images, results_of
 from vae_jax.run.programs import Programs
@@ -168,7 +168,7 @@ def load(run: str | os.PathLike[str]) -> TrainedRun | TrainedExamples:
     The training data are not read, and a run that is still training can be looked at.
 
     Args:
-      run: folder of the run.
+      run: folder of the run; or hf:ORG/NAME, a model of the Hugging Face hub.
 
     Returns:
       A `TrainedRun`, or of a table, of counts and of sequences a `TrainedExamples`.
@@ -178,7 +178,10 @@ def load(run: str | os.PathLike[str]) -> TrainedRun | TrainedExamples:
       RunError: its checkpoint is of other data.
       CheckpointError: it holds no checkpoint that can be read.
     """
-    path = Path(run)
+    if str(run).startswith(hub.PREFIX):
+        path = hub.pull(str(run).removeprefix(hub.PREFIX))
+    else:
+        path = Path(run)
     return load_images(path) if folder.kind_in(path) is None else load_examples(path)
 
 

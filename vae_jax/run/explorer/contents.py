@@ -118,10 +118,7 @@ def of_table(trained: TrainedExamples, batch: Any, source: str, most: int) -> Ex
     codes = trained.encode(vae_jax.Batch(x), progress=True)
     columns = tables.from_json(trained.config["columns"])
     shown = _shown(trained.model, trained.params, row.shown)
-    frame = tables.decode(x, columns)
-    told = row.columns_of(columns)
-    texts = [frame[of["name"]].astype(object).where(frame[of["name"]].notna(), "") for of in told]
-    texts = [column.astype(str).tolist() for column in texts]
+    told, texts = row.columns_of(columns), row.texts(x, columns)
     place = {column.name: i for i, column in enumerate(tables.learned(columns))}
     contents = {
         "kind": "table",
@@ -129,10 +126,8 @@ def of_table(trained: TrainedExamples, batch: Any, source: str, most: int) -> Ex
         "spherical": False,
         **_latents(trained.model, trained.params, codes, None, 0),
         "columns": told,
-        "rows": list(zip(*texts, strict=True)),
-        "colours": [
-            _colour(of, x[:, place[of["name"]]], text) for of, text in zip(told, texts, strict=True)
-        ],
+        "rows": list(zip(*(texts[of["name"]] for of in told), strict=True)),
+        "colours": [_colour(of, x[:, place[of["name"]]], texts[of["name"]]) for of in told],
         "names": [f"row {row}" for row in rows],
         "told": None,
     }

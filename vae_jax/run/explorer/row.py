@@ -1,10 +1,12 @@
 """A row of a table as numbers that a page shows: values, and probabilities of classes."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import vae_jax
 from vae_jax.run.data import tables
@@ -25,6 +27,21 @@ def columns_of(columns: Sequence[Column]) -> list[dict[str, Any]]:
         start += column.num_classes if column.kind in _BY_PROBABILITIES else 1
         found[column.name] = of
     return [found[column.name] for column in columns if column.name in found]
+
+
+def texts(rows: np.ndarray, columns: Sequence[Column]) -> dict[str, list[str]]:
+    """Rows [N, D] as they are in the file, "" of what is missing, by the columns' names."""
+    found = {}
+    for column, values in zip(tables.learned(columns), rows.T, strict=True):
+        missing = np.isnan(values)
+        if column.num_classes:
+            names = [*map(str, column.levels), "others"]
+            each = [names[int(v)] for v in np.where(missing, 0, values)]
+        else:  # beyond what training rows have too
+            whole = dataclasses.replace(column, low=-np.inf, high=np.inf)
+            each = [str(v) for v in whole.decode(values, np.random.default_rng(0))]
+        found[column.name] = ["" if m else text for m, text in zip(missing, each, strict=True)]
+    return found
 
 
 _BY_PROBABILITIES = ("ordered", "category", "discrete")
