@@ -89,6 +89,8 @@ def test_what_is_written_is_the_model_and_says_nothing_of_this_machine(trained, 
     assert measure.sha256(found.params) == measure.sha256(of.params)
     np.testing.assert_array_equal(found.encode(IMAGES, "dog").mean, of.encode(IMAGES, "dog").mean)
     assert (found.step, found.classes, found.results["test_elbo"]) == (7, ("cat", "dog"), -1.5)
+    scalar = published.to_bytes({"scale": np.float32(2)})
+    assert numpy_files.load(scalar)["scale"].shape == ()
     with pytest.raises(DataError, match="the data of pictures"):
         found.data()
     with pytest.raises(RunError, match=r"has no results.json: wait until the run is done"):

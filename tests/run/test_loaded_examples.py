@@ -2,18 +2,14 @@
 
 import contextlib
 import csv
-import importlib.util
 import io
 import json
-import sys
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special
-from sklearn.decomposition import PCA
 
 from vae_jax.checkpoint import CheckpointError
 from vae_jax.run import comparison, examples, folder, kinds, loaded_examples, rows, table_options
@@ -173,17 +169,9 @@ def test_the_errors_of_rows_are_compared(people, tmp_path):
     assert found.numbers["elbo_error"] == [0.5, 0.25]
 
 
-def test_rows_on_a_page(trained, frame, monkeypatch):
+def test_rows_on_a_page(trained, frame):
     """What is decoded is the likelihood's medians and probabilities; holes are empty."""
     batch, _ = trained.data("test")
-    umap = types.SimpleNamespace(
-        UMAP=lambda **how: PCA(2)
-    )  # in its place, as it is no need of ours
-    monkeypatch.setitem(sys.modules, "umap", umap)
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: umap if name == "umap" else find_spec(name)
-    )
     explored = contents.of_table(trained, batch, "the test set", 1000)
     told = explored.contents
     assert explored.cannot is None

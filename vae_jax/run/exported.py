@@ -124,7 +124,7 @@ def _write_parameters(trained: TrainedRun, path: Path) -> Path:
     extras.check("safetensors")
     from safetensors.numpy import save
 
-    named = {n: np.ascontiguousarray(leaf) for n, leaf in published.named(trained.params).items()}
+    named = {n: np.asarray(leaf, order="C") for n, leaf in published.named(trained.params).items()}
     said = {"step": str(trained.step), "config": json.dumps(trained.config)}
     folder.write_bytes(path, save(named, said))
     return path

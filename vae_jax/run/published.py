@@ -45,7 +45,7 @@ def to_bytes(params: Any) -> bytes:
     extras.check("safetensors")
     from safetensors.numpy import save
 
-    content: bytes = save({n: np.ascontiguousarray(leaf) for n, leaf in named(params).items()})
+    content: bytes = save({n: np.asarray(leaf, order="C") for n, leaf in named(params).items()})
     return content
 
 

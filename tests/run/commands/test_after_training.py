@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -567,10 +568,13 @@ def test_a_network_that_a_page_cannot_carry(trained, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_latents_of_more_than_two_dimensions_are_seen_by_components():
+def test_latents_of_more_than_two_dimensions_are_seen_by_components(monkeypatch):
     rng = np.random.default_rng(0)
     mean = (rng.normal(size=(40, 3)) * [3, 0.1, 1] @ np.linalg.qr(rng.normal(size=(3, 3)))[0]) + 5
-    of_components, by_latents = contents._maps(mean, np.array([2, 0, 1]))
+    umap = types.SimpleNamespace(UMAP=lambda **how: PCA(2))  # in its place: it takes a minute
+    monkeypatch.setitem(sys.modules, "umap", umap)
+    of_components, by_latents, by_umap = contents._maps(mean, np.array([2, 0, 1]))
+    assert (by_umap["name"], "directions" in by_umap) == ("UMAP", False)
     xy = np.frombuffer(base64.b64decode(of_components["xy"]), "<f4").reshape(40, 2)
     expected = PCA(2).fit(mean)
     np.testing.assert_allclose(np.abs(xy), np.abs(expected.transform(mean)), atol=1e-4)

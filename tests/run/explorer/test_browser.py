@@ -158,7 +158,7 @@ def test_an_exported_page_without_a_network(tab, digits, exported, width, height
     # The map: a brush shows pictures, one of which is chosen; a walk moves the code in the plane.
     middle, size = center(tab, "#map")
     tab.drag(middle - size / 4, middle, middle + size / 4)
-    num = int(tab.run("document.querySelector('#brushed .note').textContent").split(" ")[0])
+    num = int(tab.run("document.getElementById('count').textContent").split(" ")[0])
     assert 10 < num < 150
     tab.run("document.querySelectorAll('#brushed button')[3].click()")
     named = tab.run("document.querySelectorAll('#brushed button')[3].ariaLabel")

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from vae_jax.run.errors import RunError
 from vae_jax.run.explorer.contents import Explored
+from vae_jax.run.explorer.page import page
 from vae_jax.run.explorer.server import Server
 
 SIZE, SHAPE = 2, (3, 2, 1)
@@ -144,3 +146,13 @@ def test_all_else_is_refused_in_a_line(server, how, status):
 def test_a_port_that_is_taken(server):
     with pytest.raises(RunError, match=r"cannot listen at port \d+ \(Address already in use\)"):
         Server("", server.explored, server.server_address[1])
+
+
+def test_names_are_no_markup():
+    told = {"names": ["</script><script>alert(1)</script>", "<!--"]}
+    text = page(told, "<b>&", served=True)
+    assert text.count("<script") == text.count("</script>") == 2
+    assert "<title>&lt;b&gt;&amp;: " in text
+    assert "connect-src 'self'" in text
+    (held,) = re.findall(r'id="contents">(.*?)</script>', text, re.DOTALL)
+    assert json.loads(held) == told

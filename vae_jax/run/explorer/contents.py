@@ -1,7 +1,5 @@
 """What the explorer's page is told of a run, as JSON values: codes, maps, pictures, networks."""
 
-import importlib
-import importlib.util
 import io
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -241,10 +239,13 @@ def _maps(mean: np.ndarray, active: np.ndarray) -> list[dict[str, Any]]:
     share = np.square(singular[:2]) / max(np.square(singular).sum(), 1e-30)
     axes = [f"component {i + 1} ({of:.0%} of variance)" for i, of in enumerate(share)]
     found = [_plane(mean, "principal components", axes, centre, directions[:2]), by_latents]
-    if importlib.util.find_spec("umap") is not None and len(mean) > _NEIGHBOURS:
-        umap: Any = importlib.import_module("umap")
+    try:
+        from umap import UMAP
+    except ImportError:
+        return found
+    if len(mean) > _NEIGHBOURS:
         how = {"n_neighbors": _NEIGHBOURS, "random_state": 0, "n_jobs": 1}
-        xy = np.asarray(umap.UMAP(**how).fit_transform(mean))
+        xy = np.asarray(UMAP(**how).fit_transform(mean))
         found.append({"name": "UMAP", "axes": ["", ""], "xy": _floats(xy)})
     return found
 
@@ -363,7 +364,7 @@ def _about(trained: Any, shown: str, source: str) -> dict[str, Any]:
     ]
     given = "log p(x|c)" if results.get("conditional") else "log p(x)"
     for name, title in ("test_log_likelihood", given), ("test_elbo", "ELBO"):
-        if results.get(name) is not None:
+        if isinstance(results.get(name), int | float):
             facts.append((f"{title}, test", f"{results[name]:.2f} nats"))
     if results.get("epochs"):
         facts.append(("epochs", str(results["epochs"])))

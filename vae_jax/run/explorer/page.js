@@ -225,8 +225,7 @@ function brushed(rows) {
   const most = images ? 72 : 12;
   const some = rows.length <= most ? rows
     : Array.from({ length: most }, (_, i) => rows[Math.floor((i * rows.length) / most)]);
-  const count = `${rows.length.toLocaleString("en-US")} of ${page.num.toLocaleString("en-US")} brushed`;
-  const note = made("p", { className: "note", textContent: count });
+  element("count").textContent = `${rows.length.toLocaleString("en-US")} of ${page.num.toLocaleString("en-US")} brushed`;
   if (!images) {
     const head = made("tr", {}, made("th"), ...page.columns.map((c) => made("th", { textContent: c.name })));
     const body = some.map((row) => {
@@ -236,7 +235,7 @@ function brushed(rows) {
         ...page.rows[row].map((text) => made("td", { textContent: text })));
     });
     const table = made("table", {}, head, ...body);
-    element("brushed").replaceChildren(note, made("div", { className: "scroll", tabIndex: 0 }, table));
+    element("brushed").replaceChildren(made("div", { className: "scroll", tabIndex: 0 }, table));
     return;
   }
   const tiles = some.map((row) => {
@@ -246,7 +245,7 @@ function brushed(rows) {
     button.addEventListener("click", () => choose(row));
     return button;
   });
-  element("brushed").replaceChildren(note, made("div", { className: "tiles" }, ...tiles));
+  element("brushed").replaceChildren(made("div", { className: "tiles" }, ...tiles));
 }
 
 function peek(row, x, y, across) {
@@ -291,7 +290,7 @@ function paintBy(of) {
 function setMode(walking) {
   document.querySelector(`[name=mode][value=${walking ? "walk" : "brush"}]`).checked = true;
   map.walk(walking);
-  element("brushed").hidden = walking;
+  for (const id of ["brushed", "count"]) element(id).hidden = walking;
   const what = images ? "picture" : "row";
   element("map-help").textContent = walking
     ? "Drag, or use the arrow keys: the code goes along with you, its other latents stay."
