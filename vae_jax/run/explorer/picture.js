@@ -54,9 +54,10 @@ async function own(file) {
     const x = bytes.map((v) => (above === undefined ? (v + shift) / most : v > above ? 1 : 0));
     const z = await encode(x);
     element("beside").hidden = false;
+    element("beside").style.visibility = "visible";
     canvas.setAttribute("aria-label", `The picture itself: ${file.name}`);
     element("original-name").textContent = file.name;
-    state.row = -1;
+    [state.row, state.moved] = [-1, true];
     state.z = z;
     changed();
     say(above === undefined ? "" : "encoded in black and white: what is above the middle grey is white");
