@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from vae_jax.checkpoint import CheckpointError
 from vae_jax.run import comparison, examples, folder, kinds, loaded_examples, rows, table_options
@@ -16,6 +17,7 @@ from vae_jax.run.commands import embed, score
 from vae_jax.run.data import tables
 from vae_jax.run.data.kinds import from_json, to_json
 from vae_jax.run.errors import DataError
+from vae_jax.run.explorer import contents
 
 pd = pytest.importorskip("pandas")
 
@@ -44,6 +46,7 @@ def trained(people):
         **folder.stamp(),
         "kind": "table",
         "options": kinds.to_json(of),
+        "dataset": "people",
         "num_rows": 200,
         "columns": to_json(table.columns),
         "digest": table.digest,
@@ -165,3 +168,31 @@ def test_the_errors_of_rows_are_compared(people, tmp_path):
         folder.write_json(tmp_path / name / "results.json", numbers)
     found = comparison.compare([tmp_path / "a", tmp_path / "b"])
     assert found.numbers["elbo_error"] == [0.5, 0.25]
+
+
+def test_rows_on_a_page(trained, frame):
+    """What is decoded is the likelihood's medians and probabilities; holes are empty."""
+    batch, _ = trained.data("test")
+    explored = contents.of_table(trained, batch, "the test set", 1000)
+    told = explored.contents
+    assert explored.cannot is None
+    assert [of["name"] for of in told["columns"]] == ["height", "sex"]
+    expected = frame.astype(object).where(frame.notna(), "").astype(str)
+    assert [list(row) for row in told["rows"]] == expected.to_numpy().tolist()
+    colours = {of["name"]: of for of in told["colours"]}
+    assert colours["sex"]["names"] == ["f", "m"]
+    assert [["f", "m", ""][i] for i in colours["sex"]["of"]] == expected["sex"].tolist()
+    order = np.argsort(colours["height"]["ranks"], kind="stable")
+    assert (np.diff(frame["height"].to_numpy()[order]) >= 0).all()
+    z = np.array([[0.5, -1.0], [0.0, 2.0]], np.float32)
+    likelihood = trained.model.decode(trained.params, jnp.asarray(z))
+    values = explored.decode(z, None)
+    height, sex = (next(c for c in told["columns"] if c["name"] == n) for n in ("height", "sex"))
+    np.testing.assert_allclose(
+        values[:, height["start"]], likelihood.parts[0].mean[:, 0], rtol=1e-5
+    )
+    assert sex["levels"] == [str(level) for level in columns(trained)[1].levels]
+    logits = np.asarray(likelihood.parts[1].logits)[:, 0]
+    start = sex["start"]
+    np.testing.assert_allclose(values[:, start : start + 2], special.softmax(logits, 1), rtol=1e-5)
+    json.dumps(told, allow_nan=False)

@@ -41,7 +41,11 @@ def test_the_wheel_has_the_whole_package_and_nothing_else(wheel):
         names = {name for name in file.namelist() if ".dist-info/" not in name}
         (scripts,) = (n for n in file.namelist() if n.endswith(".dist-info/entry_points.txt"))
         assert "vae-jax = vae_jax.run.main:main" in file.read(scripts).decode()
-    sources = [*(ROOT / "vae_jax").rglob("*.py"), ROOT / "vae_jax" / "py.typed"]
+    page = [
+        path for ending in ("css", "html", "js") for path in ROOT.glob(f"vae_jax/**/*.{ending}")
+    ]
+    sources = [*(ROOT / "vae_jax").rglob("*.py"), ROOT / "vae_jax" / "py.typed", *page]
+    assert len(page) == 7
     assert names == {path.relative_to(ROOT).as_posix() for path in sources}
     assert {"vae_jax/py.typed", "vae_jax/run/main.py", "vae_jax/run/data/named.py"} <= names
 

@@ -16,7 +16,7 @@ import optax
 
 import vae_jax
 from vae_jax import checkpoint
-from vae_jax.run import devices, folder, kinds
+from vae_jax.run import devices, folder, kinds, published
 from vae_jax.run.errors import DataError, UsageError
 
 _DRAWN_VALUES, _DRAWN = 2**24, 1_000
@@ -112,6 +112,14 @@ def restore(run: Path) -> Trained:
     kind = kinds.of_run(folder.read_stamped(run))
     if kind is None:
         raise UsageError(f"{run} holds a run on images, and this is for runs on other data")
+    if published.is_one(run):
+        with published.reading(run):
+            published.check(run)
+            config = published.without_places(folder.read_config_of(kind, run))
+            options, model = kind.stored_options(config), kind.parts.make_model(config)
+            init = lambda: model.init(jax.random.key(0), *kind.parts.example(config))  # noqa: E731
+            params = published.parameters(run, init)
+            return Trained(kind, model, params, int(config["step"]), options, config)
     config = folder.read_config_of(kind, run)
     options = kind.stored_options(config)
     devices.use_compilation_cache()

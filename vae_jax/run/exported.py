@@ -12,7 +12,7 @@ from jax import export as jax_export
 
 import vae_jax
 from vae_jax.distributions.location import location
-from vae_jax.run import extras, folder
+from vae_jax.run import extras, folder, published
 from vae_jax.run.data import conditions, kinds
 from vae_jax.run.latents import as_layers, as_vectors
 from vae_jax.run.loaded import TrainedRun, picture
@@ -132,11 +132,7 @@ def _write_parameters(trained: TrainedRun, path: Path) -> Path:
     extras.check("safetensors")
     from safetensors.numpy import save
 
-    leaves = jax.tree_util.tree_leaves_with_path(trained.params)
-    named = {
-        jax.tree_util.keystr(place, simple=True, separator="."): np.ascontiguousarray(leaf)
-        for place, leaf in leaves
-    }
+    named = {n: np.asarray(leaf, order="C") for n, leaf in published.named(trained.params).items()}
     said = {"step": str(trained.step), "config": json.dumps(trained.config)}
     folder.write_bytes(path, save(named, said))
     return path

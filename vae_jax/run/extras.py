@@ -17,6 +17,7 @@ _EXTRA_OF = {
     "anndata": "counts",
     "flatbuffers": "export",
     "safetensors": "export",
+    "huggingface_hub": "hub",
     "tensorflow_datasets": "tfds",
     "importlib_resources": "tfds",
     "array_record": "tfds",

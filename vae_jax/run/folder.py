@@ -28,6 +28,7 @@ CONTENTS = (
     "results.json",
     "evaluation.json",
     "diagnosis.json",
+    "README.md",
     "checkpoints",
     "damaged",
     "reconstructions.png",
@@ -225,7 +226,7 @@ def read_stamped(folder: Path) -> dict[str, Any]:
         with reading(path):
             config: dict[str, Any] = json.loads(path.read_text())
         written = int(config.get("format", 1))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{folder} holds no run ({type(error).__name__}: {error}): name a folder that one wrote"
         ) from None

@@ -18,6 +18,7 @@ import vae_jax
 from vae_jax.evaluation import batched
 from vae_jax.run import (
     callbacks,
+    card,
     conditional,
     data,
     defaults,
@@ -248,6 +249,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
     except Exception as error:  # matplotlib's and Pillow's, of every type; the numbers are there
         brief = f"{type(error).__name__}: {error}".partition("\n")[0]
         warnings.warn(f"a picture could not be made ({brief})", RuntimeWarning, stacklevel=2)
+    card.write(job.output, job.config, results)
     print(f"pictures and numbers: {job.output}")
 
 

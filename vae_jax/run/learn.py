@@ -15,6 +15,7 @@ import numpy as np
 import vae_jax
 from vae_jax.run import (
     callbacks,
+    card,
     devices,
     extras,
     folder,
@@ -280,6 +281,7 @@ def _conclude(job: _Job, fitted: training.Fitted) -> None:
     except Exception as error:  # matplotlib's, of every type; the numbers are there
         brief = f"{type(error).__name__}: {error}".partition("\n")[0]
         warnings.warn(f"a picture could not be made ({brief})", RuntimeWarning, stacklevel=2)
+    card.write(job.output, job.config, results)
     print(f"pictures and numbers: {job.output}")
 
 

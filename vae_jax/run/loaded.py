@@ -331,7 +331,7 @@ def ended_by(results: dict[str, Any] | None) -> str:
 def results_of(path: Path) -> dict[str, Any] | None:
     """What results.json of a run says; None where it is not there yet."""
     try:
-        results: dict[str, Any] = json.loads((path / "results.json").read_text())
-    except (OSError, ValueError):  # not yet, or half written
+        results: Any = json.loads((path / "results.json").read_text())
+    except (OSError, ValueError, RecursionError):  # not yet, or half written
         return None
-    return results
+    return results if isinstance(results, dict) else None

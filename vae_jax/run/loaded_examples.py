@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from vae_jax.run import examples, folder, keys, kinds, options, tabular
+from vae_jax.run import examples, folder, hub, keys, kinds, options, tabular
 from vae_jax.run.data import remote
 from vae_jax.run.diagnosis import Course, Finding, diagnose
 from vae_jax.run.errors import DataError
@@ -217,7 +217,7 @@ def load(run: str | os.PathLike[str]) -> TrainedRun | TrainedExamples:
     The training data are not read, and a run that is still training can be looked at.
 
     Args:
-      run: folder of the run.
+      run: folder of the run; or hf:ORG/NAME, a model of the Hugging Face hub.
 
     Returns:
       A `TrainedRun`, or of a table, of counts and of sequences a `TrainedExamples`.
@@ -227,7 +227,10 @@ def load(run: str | os.PathLike[str]) -> TrainedRun | TrainedExamples:
       RunError: its checkpoint is of other data.
       CheckpointError: it holds no checkpoint that can be read.
     """
-    path = Path(run)
+    if str(run).startswith(hub.PREFIX):
+        path = hub.pull(str(run).removeprefix(hub.PREFIX))
+    else:
+        path = Path(run)
     return load_images(path) if folder.kind_in(path) is None else load_examples(path)
 
 

@@ -17,8 +17,10 @@ COMMANDS = {
     "interpolate": "the pictures between two, along a line between their codes",
     "traverse": "what each latent of a trained run does to a picture",
     "diagnose": "what ails a trained run: twelve illnesses, each with its number and a remedy",
+    "explore": "a page of a trained run: its map, a slider for each latent, the decoded picture",
     "compare": "several runs: the settings that differ, numbers with errors, minutes",
     "export": "encoder and decoder as StableHLO, for where only jax is, or safetensors",
+    "push": "a trained run's model to the Hugging Face hub, as safetensors and JSON",
     "impute": "a table or sequences whose holes are filled by a run on such",
 }
 

@@ -9,7 +9,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax import checkpoint
-from vae_jax.run import devices, folder
+from vae_jax.run import devices, folder, published
 from vae_jax.run.data import conditions
 from vae_jax.run.model import (
     Observe,
@@ -53,7 +53,34 @@ def restore(run: Path) -> Trained:
       RunError: its checkpoint is of other data.
       CheckpointError: it holds no checkpoint, or one of another model than its config.json says.
     """
+    if published.is_one(run):
+        with published.reading(run):
+            published.check(run)
+            config = published.without_places(folder.read_config(run))
+            model, options = _model(config)
+            params = published.parameters(run, lambda: _init(model, options, config))
+            return _trained(model, options, params, config["step"], config)
     config = folder.read_config(run)
+    model, options = _model(config)
+    optimizer = make_optimizer(options.training, total_steps=1)
+
+    def fresh() -> vae_jax.TrainState:
+        average = options.training.average_decay > 0
+        key = jax.random.key(0)
+        return vae_jax.init_state(key, _init(model, options, config), optimizer, average=average)
+
+    # A run that is under way can be looked at.
+    with checkpoint.manager(run / "checkpoints", read_only=True) as checkpoints:
+        state = checkpoint.restore(checkpoints, jax.eval_shape(fresh))
+        written = checkpoint.restore_config(checkpoints, int(state.step))
+        folder.check_checkpoint(run, int(state.step), written, config)
+        best = checkpoint.restore_best(checkpoints, int(state.step), state.params)
+    params = state.params if state.average is None else state.average
+    params = params if best is None else jax.device_put(best)
+    return _trained(model, options, params, int(state.step), config)
+
+
+def _model(config: dict[str, Any]) -> tuple[vae_jax.VAE, Options]:
     options = from_json(config["options"])
     devices.use_compilation_cache()
     image_shape = tuple(config["image_shape"])
@@ -70,24 +97,19 @@ def restore(run: Path) -> Trained:
         as_before="pixels" not in config,
         told=told,
     )
+    return model, options
+
+
+def _init(model: vae_jax.VAE, options: Options, config: dict[str, Any]) -> Any:
     label: Any = jnp.zeros(1, jnp.int32) if options.model.conditional else None
-    if told:
+    if told := conditions.num_classes(conditions.of_run(config)):
         label = jnp.zeros((1, len(told)))
-    optimizer = make_optimizer(options.training, total_steps=1)
+    return model.init(jax.random.key(0), jnp.zeros((1, *config["image_shape"])), label)
 
-    def fresh() -> vae_jax.TrainState:
-        key = jax.random.key(0)
-        params = model.init(key, jnp.zeros((1, *image_shape)), label)
-        average = options.training.average_decay > 0
-        return vae_jax.init_state(key, params, optimizer, average=average)
 
-    # A run that is under way can be looked at.
-    with checkpoint.manager(run / "checkpoints", read_only=True) as checkpoints:
-        state = checkpoint.restore(checkpoints, jax.eval_shape(fresh))
-        written = checkpoint.restore_config(checkpoints, int(state.step))
-        folder.check_checkpoint(run, int(state.step), written, config)
-        best = checkpoint.restore_best(checkpoints, int(state.step), state.params)
-    params = state.params if state.average is None else state.average
+def _trained(
+    model: vae_jax.VAE, options: Options, params: Any, step: int, config: dict[str, Any]
+) -> Trained:
     return Trained(
         model,
         observe(
@@ -95,8 +117,8 @@ def restore(run: Path) -> Trained:
             likelihood_of(options.model, config["binarization"]),
             dequantize="pixels" in config,
         ),
-        params if best is None else jax.device_put(best),
-        int(state.step),
+        params,
+        int(step),
         options,
         config["dataset"],
         config["binarization"],
