@@ -25,10 +25,17 @@ import docstrings  # noqa: E402
 WHOLE = ("vae_jax.checkpoint", "vae_jax.quantization")
 # Pages, and the pictures that they show, by where they stand in the repository.
 ELSEWHERE = {
-    "benchmarks.md": "benchmarks/README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
 }
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Names the papers in the navigation."""
+    for entry in config.nav or []:
+        if "Models" in entry:
+            entry["Models"] += [{name: f"models/{name}.md"} for name in programs()]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
