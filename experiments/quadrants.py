@@ -3,7 +3,8 @@
 The setting is that of Sohn et al. 2015, section 5.1, in the protocol of Pyro's tutorial
 "Conditional Variational Auto-encoder": the greys as they are, each the target of a Bernoulli, and a
 baseline network whose guess goes into the CVAE. The tutorial's negative conditional
-log-likelihoods, bounds of 10 draws, are 71.8, 51.0 and 24.2 nats; README.md has those of this one.
+log-likelihoods, bounds of 10 draws, are 71.8, 51.0 and 24.2 nats;
+docs/pages/conditional.md has those of this one.
 """
 
 import sys

@@ -5,7 +5,8 @@
 
 A judge, a perceptron trained on real images and on as many that show nothing, says whether it is
 sure of each image; precision is the share of the drawn that lies among real ones, recall that of
-the real that lies among drawn ones (Kynkäänniemi et al. 2019). README.md has MNIST's numbers.
+the real that lies among drawn ones (Kynkäänniemi et al. 2019). docs/pages/method.md has MNIST's
+numbers.
 """
 
 import sys

@@ -21,18 +21,55 @@ def page(results: list[dict[str, Any]]) -> str:
         "wrote. A row that is missing was not run.",
     ]
     for result in results:
-        versions = result["versions"]
-        lines += [
-            "",
-            f"## {result['paper']}, {result['device']}",
-            "",
-            f"`python -m experiments.papers.{result['paper']} {_arguments(result['options'])}`, "
-            f"jax {versions['jax']}. {result['protocol']}.",
-            "",
-            *([result["note"], ""] if "note" in result else []),
-            *_TABLES.get(result["paper"], _likelihoods)(result),
-        ]
+        lines += ["", *section(result)]
     return "\n".join(lines) + "\n"
+
+
+def section(result: dict[str, Any]) -> list[str]:
+    """The lines of one program's results."""
+    versions = result["versions"]
+    return [
+        f"## {result['paper']}, {result['device']}",
+        "",
+        f"`python -m experiments.papers.{result['paper']} {_arguments(result['options'])}`, "
+        f"jax {versions['jax']}. {result['protocol']}.",
+        "",
+        *([result["note"], ""] if "note" in result else []),
+        *_TABLES.get(result["paper"], _likelihoods)(result),
+    ]
+
+
+def summary(results: list[dict[str, Any]]) -> list[str]:
+    """A table of the rows with a published number, of each cell the best that was reached."""
+    best: dict[str, tuple[float, str]] = {}
+    for result in results:
+        name, sign, digits, unit = _REACHED.get(result["paper"], _NATS)
+        for row in result["rows"]:
+            if row.get("published") is None or name not in row:
+                continue
+            of = f"`{result['paper']}` | {row.get('cell') or row['name']} | {unit}"
+            value = sign * row[name]
+            reached = (
+                _spread(row, name, digits)
+                if row.get("deviation_over_seeds")
+                else f"{value:.{digits}f}"
+            )
+            line = f"| {of} | {row['published']} | {reached} | {result['device']} |"
+            best[of] = min(best.get(of, (value, line)), (value, line))
+    lines = [
+        "| program | cell | lower is better | published | reached | on |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    return lines + [line for _, line in best.values()]
+
+
+_NATS = ("negative_log_likelihood", 1, 2, "nats")
+# By paper: the number of a row, its sign where lower is better, digits, unit.
+_REACHED = {
+    "kingma2014": ("error", 1, 4, "share wrong"),
+    "krishnan2017": ("elbo", -1, 3, "nats a step"),
+    "mattei2019": ("error", 1, 3, "squared error"),
+}
 
 
 def _arguments(options: dict[str, Any]) -> str:

@@ -168,6 +168,32 @@ def test_the_page_is_that_of_the_results():
     assert (page.FOLDER / "README.md").read_text() == page.page(page.load())
 
 
+def test_the_front_page_has_the_best_of_each_cell():
+    assert (
+        "\n".join(page.summary(page.load())) in (page.FOLDER.parents[1] / "README.md").read_text()
+    )
+
+
+def test_the_best_of_a_cell_is_the_lowest_of_those_with_a_published_number():
+    def result(paper, device, *rows):
+        return {"paper": paper, "device": device, "rows": rows}
+
+    alone = {"deviation_over_seeds": None}
+    vae = {"cell": "vae", "published": 86.76, **alone}
+    lines = page.summary(
+        [
+            result("burda2016", "a", vae | {"negative_log_likelihood": 87.0}),
+            result("burda2016", "b", vae | {"negative_log_likelihood": 86.0}),
+            result("krishnan2017", "c", {"name": "dmm", "published": 6.87, "elbo": -6.5}),
+            result("oord2017", "d", {"name": "codes", "perplexity": 3.0}),
+        ]
+    )
+    assert lines[2:] == [
+        "| `burda2016` | vae | nats | 86.76 | 86.00 | b |",
+        "| `krishnan2017` | dmm | nats a step | 6.87 | 6.500 | c |",
+    ]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("paper", "arguments"),

@@ -122,7 +122,8 @@ def bidirectional(
       A `Sandwich` of two `Estimate`s with arrays [*b].
 
     Raises:
-      As `annealed_log_likelihood`; ValueError too where z has not the proposal's shape.
+      TypeError: as `annealed_log_likelihood` does.
+      ValueError: likewise, or z has not the proposal's shape.
 
     >>> from vae_jax import Normal, sample
     >>> normal, decode = Normal(jnp.zeros(2), 1.0), lambda z: Normal(2 * z, 1.0)
