@@ -158,3 +158,22 @@ def test_one_image():
     said = measure.summary({**measure.reported(test), "num_test": 1})
     assert "nan" not in said
     assert said.count("nats, of 1 images, too few to tell an error") == 2
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_conditions_that_change_nothing_are_said(weight):
+    """x is the condition and noise: shuffling costs (c - c')^2 / 2, or nothing."""
+    rng = np.random.default_rng(0)
+    label = rng.normal(size=(400, 1)).astype(np.float32)
+    x = jnp.asarray(label + rng.normal(size=(400, 1)).astype(np.float32))
+    model = vae_jax.VAE(
+        None,
+        lambda params, x, label=None: vae_jax.Normal(jnp.zeros_like(x), 1.0),
+        lambda params, label=None: vae_jax.Normal(jnp.zeros(1), 1.0),
+        lambda params, z, label=None: vae_jax.Normal(0.0 * z + params * label, 1.0),
+    )
+    found = measure.unused_conditions(jax.random.key(0), model, jnp.float32(weight), x, label)
+    assert len(found) == (weight == 0)
+    if found:
+        assert "shuffled ones cost 0.00 +- 0.00 nats; see that each example has its own" in found[0]
+    assert not measure.unused_conditions(jax.random.key(0), model, weight, x[:1], label[:1])

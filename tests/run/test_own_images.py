@@ -33,6 +33,7 @@ from vae_jax.run import (
     selection,
 )
 from vae_jax.run import folder as run_folder
+from vae_jax.run import pixels as start
 from vae_jax.run.commands import embed, evaluate, generate, train
 from vae_jax.run.data.arrays import Rows
 from vae_jax.run.data.dataset import Dataset, Split
@@ -199,7 +200,7 @@ def test_the_scale_starts_from_the_data_and_has_its_own_rate(monkeypatch, dtype)
     x = RANDOM.beta(2, 5, (50, 4, 3, 3)) * RANDOM.random((4, 3, 3))
     x = np.uint8(255 * x) if dtype == np.uint8 else np.float32(x)
     values = x / 255 if dtype == np.uint8 else np.float64(x)
-    monkeypatch.setattr(model, "_PART", 7 * 36)
+    monkeypatch.setattr(start, "_PART", 7 * 36)
     pixels = measure_pixels(x, "none")
     np.testing.assert_allclose(pixels.mean, values.mean(0), rtol=1e-5)
     expected = np.sqrt(np.square(values - values.mean(0)).mean())

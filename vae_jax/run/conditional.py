@@ -175,12 +175,12 @@ def unused_label(fields: dict[str, Any]) -> list[str]:
     """What is to be said where the model is no better under the images' own labels than others'."""
     cost = fields["conditional_shuffled_labels_cost"]
     error = fields["conditional_shuffled_labels_cost_standard_error"]
-    if not cost <= _STANDARD_ERRORS * error:  # of one image there is no error
+    if cost > _STANDARD_ERRORS * error:
         return []
     return [
-        f"the label changes nothing that can be seen: shuffled labels cost {cost:.2f} +- "
-        f"{error:.2f} nats; see that each image has its own label, train for longer, or leave "
-        "--conditional out"
+        f"the label changes nothing that can be seen: shuffled labels cost {cost:.2f} nats"
+        f"{_plus_minus(error, 2)}; see that each image has its own label, train for longer, or "
+        "leave --conditional out"
     ]
 
 

@@ -317,13 +317,14 @@ def unused_conditions(
     others = own[jax.random.permutation(order_key, len(rows))]
 
     @jax.jit
-    def elbo(label: jax.Array) -> jax.Array:
+    def elbo(draw_key: jax.Array, label: jax.Array) -> jax.Array:
         posterior, prior = model.encode(params, x, label), model.prior(params, label)
         z, posterior = vae_jax.sample_scored(draw_key, posterior)
         likelihood = model.decode(params, z, label)
         return vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=None).value
 
-    cost = np.asarray(elbo(own), np.float64) - np.asarray(elbo(others), np.float64)
+    of_both = elbo(draw_key, own), elbo(jax.random.clone(draw_key), others)
+    cost = np.subtract(*(np.asarray(of, np.float64) for of in of_both))
     error = batched.standard_error(cost)
     if not cost.mean() <= 2 * error:
         return []

@@ -113,8 +113,8 @@ def _parts(
             _check_unused(chosen, place, "a .npz file", "labels")
             told = tuple(conditions.names(chosen.condition))
             return arrays.read_npz(place, chosen.images_key, chosen.labels_key, told)
-        unused = ("images_key", "labels_key", "condition")
-        _check_unused(chosen, place, "a .npy file, which has no columns", *unused)
+        _check_unused(chosen, place, "a .npy file", "images_key", "labels_key")
+        _check_unused(chosen, place, "a .npy file, which has no columns", "condition")
         return arrays.read_npy(place, chosen.labels)
 
     looked = read(path)
