@@ -94,14 +94,13 @@ def place(tmp_path_factory):
     return found
 
 
-def named(place, arguments):
+def named(place, output, arguments):
     """What a run has, by the command."""
     data, *options = arguments
-    output = place / "run"
     if DRAWS not in options:
         options.append(DRAWS)
     with contextlib.redirect_stdout(io.StringIO()):
-        where = (f"--output={output}", "--overwrite", "--patience=0")
+        where = (f"--output={output}", "--patience=0")
         train.main([str(place / data), *options, *where], "vae-jax train")
         folder.unlock(output)
         diagnose.main([str(output)], "vae-jax diagnose")
@@ -109,22 +108,22 @@ def named(place, arguments):
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_healthy_runs_have_nothing(place, name):
-    assert named(place, HEALTHY[name]) == set()
+def test_healthy_runs_have_nothing(place, tmp_path, name):
+    assert named(place, tmp_path / "run", HEALTHY[name]) == set()
 
 
 @pytest.mark.parametrize("name", ILL)
-def test_ill_runs_are_named_rightly(place, name):
+def test_ill_runs_are_named_rightly(place, tmp_path, name):
     arguments, others = ILL[name]
-    found = named(place, arguments)
+    found = named(place, tmp_path / "run", arguments)
     assert name in found
     if others is not None:
         assert found - {name} <= others
 
 
-def test_a_decoder_whose_weights_of_z_are_gone_ignores_it(place):
-    named(place, ("digits.npz", *SMALL, "--epochs=20"))
-    trained = run.load(place / "run")
+def test_a_decoder_whose_weights_of_z_are_gone_ignores_it(place, tmp_path):
+    named(place, tmp_path / "run", ("digits.npz", *SMALL, "--epochs=20"))
+    trained = run.load(tmp_path / "run")
     shape = (16, 64)  # of the layer that takes z
     leaves = [leaf.shape for leaf in jax.tree.leaves(trained.params)]
     assert leaves.count(shape) == 1
