@@ -252,6 +252,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         for name, of in {**types, "image_shape": list}.items():
             if not isinstance(config[name], of):
                 raise TypeError(f"{name} is {config[name]!r}")
+        if not all(isinstance(name, str) for name in config.get("classes", [])):
+            raise TypeError(f"classes are {config['classes']!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{folder} holds no run of this program ({type(error).__name__}: {error}): name a "
