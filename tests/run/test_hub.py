@@ -266,6 +266,8 @@ def with_value(config, path, value):
         (("classes",), ["cat", 1], "classes are "),
         (("classes",), ["cat"], "num_classes is 2 but classes has 1 names"),
         (("step",), "x", "holds no model that can be read"),
+        (("kind",), [], "which this version does not know"),
+        (("format",), math.inf, "holds no run"),
         (("format",), 99, "is of format 99"),
     ],
 )
@@ -327,7 +329,7 @@ def paths_of(value, before=()):
             yield from paths_of(of, (*before, name))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_any_value_in_any_place_is_a_line_or_a_model(written, tmp_path, data):
     config = (written / "config.json").read_text()

@@ -225,7 +225,14 @@ def read_stamped(folder: Path) -> dict[str, Any]:
         with reading(path):
             config: dict[str, Any] = json.loads(path.read_text())
         written = int(config.get("format", 1))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise UsageError(
             f"{folder} holds no run ({type(error).__name__}: {error}): name a folder that one wrote"
         ) from None
