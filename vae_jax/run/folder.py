@@ -226,7 +226,14 @@ def read_stamped(folder: Path) -> dict[str, Any]:
         with reading(path):
             config: dict[str, Any] = json.loads(path.read_text())
         written = int(config.get("format", 1))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise UsageError(
             f"{folder} holds no run ({type(error).__name__}: {error}): name a folder that one wrote"
         ) from None
@@ -253,6 +260,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         for name, of in {**types, "image_shape": list}.items():
             if not isinstance(config[name], of):
                 raise TypeError(f"{name} is {config[name]!r}")
+        if not all(isinstance(name, str) for name in config.get("classes", [])):
+            raise TypeError(f"classes are {config['classes']!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{folder} holds no run of this program ({type(error).__name__}: {error}): name a "

@@ -184,7 +184,7 @@ def of_run(config: Mapping[str, Any]) -> Kind | None:
     name = config.get("kind")
     if name is None:
         return None
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise UsageError(
             f"the run is on {name}, which this version does not know: pip install -U vae_jax"
         )

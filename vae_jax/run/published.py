@@ -108,6 +108,9 @@ def check(folder: Path) -> None:
         raise UsageError(
             f"num_transforms is {model['num_transforms']}: {_MOST_LAYERS} are the most"
         )
+    classes, num = config.get("classes"), config.get("num_classes")
+    if isinstance(classes, list) and len(classes) != num:
+        raise UsageError(f"num_classes is {_shown(num)} but classes has {len(classes):,} names")
     sizes = {
         "image_shape": math.prod(config.get("image_shape", [1])),
         "num_classes": config.get("num_classes", 0),
