@@ -142,5 +142,5 @@ def test_convolutions_of_a_row_of_pixels_are_refused_in_a_line(network):
     given = chosen("normal", network, "normal", "standard", False)
     row = np.zeros((2, 1, 20, 1), np.uint8)
     pixels = measure_pixels(row, "none")
-    with pytest.raises(UsageError, match="no pictures: choose mlp, gated or residual"):
+    with pytest.raises(UsageError, match="too narrow: choose mlp, gated, residual or"):
         model.make_model(given.model, row.shape[1:], "none", pixels, 0)

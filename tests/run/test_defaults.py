@@ -125,7 +125,9 @@ def test_what_is_slow_takes_fewer_steps():
 
 @pytest.mark.parametrize("given", [{"network": "residual_conv"}, {"channels": (8,)}])
 def test_convolutions_of_a_row_of_pixels_are_refused_before_there_is_a_folder(given):
-    with pytest.raises(UsageError, match="the data are 1 x 20, no pictures: choose mlp, gated or"):
+    with pytest.raises(
+        UsageError, match="the data are 1 x 20, too narrow: choose mlp, gated, residual or"
+    ):
         complete(dataset_of((1, 20, 1)), **given)
 
 

@@ -151,6 +151,19 @@ def test_what_layers_of_latents_have_not_is_refused_in_a_line(model, more, named
     assert "\n" not in str(error.value)
 
 
+def test_more_sizes_than_pictures_have_are_refused():
+    pixels = measure_pixels(np.zeros((2, 9, 13, 1), np.uint8), "threshold")
+    for num, fine in (5, True), (6, False):
+        chosen = Model(
+            network="top_down", channels=(4,), blocks=(0,) * (num - 1) + (1,), latent_dim=3
+        )
+        if fine:
+            make_model(chosen, (9, 13, 1), "threshold", pixels, 0)
+            continue
+        with pytest.raises(UsageError, match="--blocks has 6 sizes but pictures of 9 x 13 have 5"):
+            make_model(chosen, (9, 13, 1), "threshold", pixels, 0)
+
+
 def test_stored_options_come_back():
     for model in CHOSEN.values():
         chosen = Options(model=model)

@@ -77,7 +77,9 @@ def test_each_network_trains_two_steps(network, binarization):
 @pytest.mark.parametrize("network", ["conv", "residual_conv"])
 def test_convolutions_of_what_is_no_picture_are_refused_in_a_line(network):
     images = np.zeros((2, 1, 20, 1), np.float32)
-    with pytest.raises(UsageError, match="data are 1 x 20, no pictures: choose mlp, gated or") as e:
+    with pytest.raises(
+        UsageError, match="data are 1 x 20, too narrow: choose mlp, gated, residual or"
+    ) as e:
         make_model(
             Model(network=network, latent_dim=2),
             images.shape[1:],

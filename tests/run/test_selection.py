@@ -1,8 +1,17 @@
-"""What results.json and a line say of the epoch that is a run's result."""
+"""Which parameters a run begins with, and what is said of the epoch that is its result."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
+import vae_jax
 from vae_jax.run import selection
+from vae_jax.run.errors import UsageError
 from vae_jax.run.training import Fitted
 
 ROWS = [
@@ -49,3 +58,31 @@ def test_the_epoch_its_number_and_the_end(chosen, ended_by, name, line):
         "selected_validation_elbo": ROWS[chosen]["validation_elbo"],
     }
     assert selection.summary(found) == line
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_run_begins_with_anothers_parameters_until_it_has_its_own(tmp_path, resume, saved):
+    if saved:
+        (tmp_path / "checkpoints" / "12").mkdir(parents=True)
+    state = vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optax.sgd(0.1))
+
+    def restore(run):
+        return SimpleNamespace(params={"w": np.ones(2, np.float32)})
+
+    of = SimpleNamespace(resume=resume)
+    begun = selection.begun(Path("other"), restore, state, of, tmp_path)
+    own = resume and saved
+    np.testing.assert_array_equal(begun.params["w"], np.zeros(2) if own else np.ones(2))
+
+
+def test_what_cannot_begin_leaves_no_run(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    state = vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optax.sgd(0.1))
+
+    def restore(run):
+        return SimpleNamespace(params={"w": np.ones(3, np.float32)})
+
+    with pytest.raises(UsageError, match=r"is of another model: w has shape \(3,\) there"):
+        selection.begun(Path("other"), restore, state, SimpleNamespace(resume=False), tmp_path)
+    assert not (tmp_path / "config.json").exists()

@@ -153,3 +153,7 @@ def test_a_run_starts_from_anothers_parameters_or_says_why_not(trained, monkeypa
         train.main(
             ["people.csv", "--output=third", *SMALL, *start, "--latent-dim=3"], "vae-jax train"
         )
+    assert not Path("third/config.json").exists()  # nothing to go on with, without the parameters
+    with pytest.raises(UsageError, match="nowhere holds no run"):
+        train.main(["people.csv", "--output=first", "--overwrite", "--init-from=nowhere"], "train")
+    assert load("first").results is not None

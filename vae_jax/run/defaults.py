@@ -229,7 +229,7 @@ def _with_network(model: options.Model, default: str, dataset: Dataset) -> optio
     elif model.network is None:
         network = "mlp" if model.channels is None else "conv"
         model = dataclasses.replace(model, network=network)
-    check_pictures(model.network, dataset.image_shape)
+    check_pictures(model, dataset.image_shape)
     if model.network in options.CONVOLUTIONS:
         return model
     filled: options.Model = _filled(model, hidden=LADDER if model.network == "ladder" else HIDDEN)

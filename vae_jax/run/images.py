@@ -29,6 +29,7 @@ from vae_jax.run import (
     objective,
     options,
     processes,
+    restore,
     selection,
     training,
 )
@@ -37,7 +38,6 @@ from vae_jax.run.errors import Diverged, Interrupted
 from vae_jax.run.job import Job, open_job, streamed
 from vae_jax.run.model import make_optimizer, num_levels
 from vae_jax.run.plan import Plan
-from vae_jax.run.selection import start_from
 
 
 def run(chosen: options.Options, prog: str) -> None:
@@ -48,6 +48,8 @@ def run(chosen: options.Options, prog: str) -> None:
     """
     start = time.perf_counter()
     folder.check_writable(chosen.run.output)
+    if chosen.training.init_from is not None and not chosen.run.resume:
+        folder.read_config(chosen.training.init_from)
     extras.check("matplotlib", "PIL", *(["tensorboardX"] if chosen.run.tensorboard else []))
     of = chosen.devices
     processes.join_processes(of.coordinator, of.num_processes, of.process_id)
@@ -155,11 +157,10 @@ def _fresh(
         shard_parameters=job.chosen.devices.shard_parameters,
     )
     state: vae_jax.TrainState = jax.jit(fresh, out_shardings=sharding)(*words)
-    if job.chosen.training.init_from is not None and not job.chosen.run.resume:
-        from vae_jax.run.restore import restore
-
-        run = job.chosen.training.init_from
-        state = start_from(run, restore(run).params, state)
+    chosen = job.chosen
+    state = selection.begun(
+        chosen.training.init_from, restore.restore, state, chosen.run, job.output
+    )
     return state, sharding
 
 

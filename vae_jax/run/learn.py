@@ -31,7 +31,6 @@ from vae_jax.run.errors import Diverged, Interrupted, UsageError
 from vae_jax.run.examples import Examples, Trained, check_same, own, restore
 from vae_jax.run.options import Objective
 from vae_jax.run.plan import Plan
-from vae_jax.run.selection import start_from
 
 _VALIDATED_VALUES = 2**23
 
@@ -58,6 +57,8 @@ def run(kind: kinds.Kind, chosen: Any, prog: str) -> None:
     """
     start = time.perf_counter()
     folder.check_writable(chosen.run.output)
+    if chosen.training.init_from is not None and not chosen.run.resume:
+        folder.read_config_of(kind, chosen.training.init_from)
     extras.check("matplotlib", *(["tensorboardX"] if chosen.run.tensorboard else []))
     devices.use_accelerator(chosen.run.accelerator)
     devices.use_compilation_cache()
@@ -228,8 +229,7 @@ def _train(job: _Job) -> training.Fitted:
             callbacks.EarlyStopping("validation_elbo", patience=of.patience, after=aim.kl_warmup)
         )
     state = jax.jit(fresh, out_shardings=sharding)(*words)
-    if of.init_from is not None and not job.chosen.run.resume:
-        state = start_from(of.init_from, restore(of.init_from).params, state)
+    state = selection.begun(of.init_from, restore, state, job.chosen.run, job.output)
     try:
         if not job.chosen.run.tensorboard:
             return training.train(setup, state, reporters)

@@ -106,7 +106,7 @@ def make_model(
     assert options.latent_dim is not None
     bias = _bias(name, pixels.mean)
     bias_init, output_shape = networks.constant_bias(bias), bias.shape
-    check_pictures(options.network, image_shape)
+    check_pictures(options, image_shape)
     if options.network in HIERARCHIES:
         return _hierarchy(options, bias, name, pixels, standardized=grey)
     matmul = networks.matmul_bfloat16 if options.precision == "bfloat16" else jnp.matmul
@@ -255,12 +255,19 @@ def blocks_for(image_shape: tuple[int, ...]) -> tuple[int, ...]:
     return (0, *[1] * (len(networks.channels_for(image_shape)) - 1), 2)
 
 
-def check_pictures(network: str | None, image_shape: tuple[int, ...]) -> None:
-    """Raises UsageError for convolutions of what has nothing to halve."""
-    if network in CONVOLUTIONS and min(image_shape[:2]) < _SMALLEST:
+def check_pictures(options: Model, image_shape: tuple[int, ...]) -> None:
+    """Raises UsageError for convolutions of what has nothing to halve, or not so often."""
+    size = f"{image_shape[0]} x {image_shape[1]}"
+    if options.network in CONVOLUTIONS and min(image_shape[:2]) < _SMALLEST:
         raise UsageError(
-            f"--network={network} halves height and width, but the data are "
-            f"{image_shape[0]} x {image_shape[1]}, no pictures: choose mlp, gated or residual"
+            f"--network={options.network} halves height and width, but the data are {size}, too "
+            "narrow: choose mlp, gated, residual or ladder"
+        )
+    most = 1 + (max(image_shape[:2]) - 1).bit_length()  # sizes, down to 1 x 1
+    if options.blocks is not None and len(options.blocks) > most:
+        raise UsageError(
+            f"--blocks has {len(options.blocks)} sizes but pictures of {size} have {most}, each "
+            "half of the one before: give as many or fewer"
         )
 
 

@@ -1,5 +1,6 @@
 """The parameters that a run starts from, and those of it that are its result."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,38 @@ def summary(results: dict[str, Any]) -> str:
         f"{ended}; the result is epoch {epoch}, validation ELBO {elbo:.2f} nats, where the last "
         f"has {results['last_validation_elbo']:.2f}"
     )
+
+
+def begun(
+    init_from: Path | None,
+    restore: Callable[[Path], Any],
+    state: vae_jax.TrainState,
+    run: Any,
+    output: Path,
+) -> vae_jax.TrainState:
+    """The state that a run begins with: with another's parameters, where it asked for them.
+
+    A resumed run that has a checkpoint has no use of them; one that was ended before its first has.
+
+    Args:
+      init_from: the other run's folder, or None.
+      restore: of such a folder.
+      state: a fresh one.
+      run: the options of where the run lies, with `resume`.
+      output: its folder. What cannot begin leaves no run there to resume.
+
+    Raises:
+      UsageError: as `start_from`, or there is no such run.
+    """
+    saved = (path.name for path in (output / "checkpoints").glob("*"))
+    if init_from is None or (run.resume and any(map(str.isdigit, saved))):
+        return state
+    try:
+        return start_from(init_from, restore(init_from).params, state)
+    except Exception:
+        if not run.resume:
+            (output / "config.json").unlink(missing_ok=True)
+        raise
 
 
 def start_from(run: Path, params: Any, state: vae_jax.TrainState) -> vae_jax.TrainState:

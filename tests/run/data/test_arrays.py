@@ -387,5 +387,5 @@ def test_a_test_set_may_be_whole(tmp_path):
         with pytest.raises(DataError, match=said):
             load(tmp_path / "wrong.npz")
     np.save(tmp_path / "nan.npy", with_nan(3))
-    with pytest.raises(DataError, match="leave them out, or save an array `observed` beside them"):
+    with pytest.raises(DataError, match=r"leave them out, or save a .npz with an array `observed`"):
         load(tmp_path / "nan.npy")

@@ -114,7 +114,11 @@ def _parts(
             told = tuple(conditions.names(chosen.condition))
             return arrays.read_npz(place, chosen.images_key, chosen.labels_key, told)
         _check_unused(chosen, place, "a .npy file", "images_key", "labels_key")
-        _check_unused(chosen, place, "a .npy file, which has no columns", "condition")
+        if chosen.condition is not None:
+            raise UsageError(
+                f"the model is told {chosen.condition} and {place} is a .npy file, which has no "
+                "columns: save the images and these as arrays of one .npz file"
+            )
         return arrays.read_npy(place, chosen.labels)
 
     looked = read(path)

@@ -61,7 +61,7 @@ class Seen:
                 raise DataError(
                     f"{self.what} has {kind} in {wrong.sum()} of its images from number "
                     f"{self._rows + int(wrong.argmax())} on: leave them out"
-                    + ", or save an array `observed` beside them, if they are missing"
+                    + ", or save a .npz with an array `observed` beside them, if they are missing"
                     * (kind == "NaN")
                 )
         self._rows += len(values)

@@ -105,7 +105,7 @@ def _check_network(model: Model) -> None:
     if model.hidden is not None and model.network in CONVOLUTIONS:
         raise UsageError(
             f"--hidden is of dense layers but --network={model.network} has its own: leave it out, "
-            "or choose mlp, gated or residual"
+            "or choose mlp, gated, residual or ladder"
         )
     for name, widths in ("hidden", model.hidden), ("channels", model.channels):
         if widths is not None and (not widths or min(widths) < 1):
