@@ -22,6 +22,7 @@ def results(output):
     return json.loads((output / "results.json").read_text())
 
 
+@pytest.mark.long
 def test_a_folder_of_colour_pictures_trains_with_one_command(command, tmp_path):
     write_pictures(tmp_path / "pets", np.tile(COLOURS, (3, 1, 1, 1)), ["cat", "dog"] * 90)
     output = tmp_path / "run"
