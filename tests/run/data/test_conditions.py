@@ -220,7 +220,7 @@ def test_arrays_of_a_npz_file_are_told(tmp_path):
     with pytest.raises(DataError, match=r"'age', has shape \(9,\) and there are 60 images"):
         load(tmp_path / "few.npz", "age")
     np.save(tmp_path / "a.npy", IMAGES)
-    with pytest.raises(UsageError, match=r"the model is told age and .* is a .npy file, which has no"):
+    with pytest.raises(UsageError, match=r"the model is told age and .* is a .npy file, which has"):
         load(tmp_path / "a.npy", "age")
 
 
