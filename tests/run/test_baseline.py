@@ -59,7 +59,8 @@ def test_what_is_missing_is_marginalised(monkeypatch, fit):
     monkeypatch.setattr(baseline, "NUM_COMPONENTS", 1)
     holes = RNG.random(ROWS.shape) < 0.3
     holes[:, -1], holes[[0, 200]] = True, True  # an entry of no row, rows of no entry
-    x = np.where(holes, np.nan, ROWS if fit is baseline.of_bits else RNG.normal(9, 2, ROWS.shape))
+    whole = ROWS if fit is baseline.of_bits else RNG.normal(9, 2, ROWS.shape)
+    x = np.where(holes, np.nan, whole)
     found = fit(x[200:], x[:200])
     mean = np.append(np.nanmean(x[200:, :-1], axis=0), np.nan)
     if fit is baseline.of_bits:
