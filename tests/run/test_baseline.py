@@ -73,7 +73,7 @@ def test_what_is_missing_is_marginalised(monkeypatch, fit):
 
 @pytest.mark.parametrize("fit", [baseline.of_bits, baseline.of_numbers])
 def test_holes_do_not_hide_the_components(fit):
-    """With a third of the entries gone a mixture still codes a row better than independent entries do."""
+    """With a third of the entries gone the mixture still beats independent entries."""
     x = np.where(RNG.random(ROWS.shape) < 0.3, np.nan, ROWS)
     mean = np.nanmean(x[:600], axis=0)
     each = np.where(x[600:] == 1, np.log(mean), np.log1p(-mean))
