@@ -51,3 +51,32 @@ def test_it_finds_components_and_nears_the_truth(kind):
         noisy = [scipy.stats.norm(c, 0.2).logpdf for c in CENTRES.astype(float)]
     true = scipy.special.logsumexp([of(x[600:]).sum(1) - np.log(4) for of in noisy], axis=0)
     assert true.mean() - 0.6 < fit(x[:600], x[600:]).mean() < true.mean() + 0.1
+
+
+@pytest.mark.parametrize("fit", [baseline.of_bits, baseline.of_numbers, baseline.of_bytes])
+def test_what_is_missing_is_marginalised(monkeypatch, fit):
+    """Of one component: what each entry's own rows say, summed over the entries that are there."""
+    monkeypatch.setattr(baseline, "NUM_COMPONENTS", 1)
+    holes = RNG.random(ROWS.shape) < 0.3
+    holes[:, -1], holes[[0, 200]] = True, True  # an entry of no row, rows of no entry
+    whole = ROWS if fit is baseline.of_bits else RNG.normal(9, 2, ROWS.shape)
+    x = np.where(holes, np.nan, whole)
+    found = fit(x[200:], x[:200])
+    mean = np.append(np.nanmean(x[200:, :-1], axis=0), np.nan)
+    if fit is baseline.of_bits:
+        each = np.where(x[:200] == 1, np.log(mean), np.log1p(-mean))
+    else:  # a byte's width is 1
+        scale = np.sqrt(np.nanmean(np.square(x[200:] - mean)))
+        each = scipy.stats.norm(mean, scale).logpdf(x[:200])
+    np.testing.assert_allclose(found, np.where(holes[:200], 0, each).sum(axis=1), atol=0.05)
+
+
+@pytest.mark.parametrize("fit", [baseline.of_bits, baseline.of_numbers])
+def test_holes_do_not_hide_the_components(fit):
+    """With a third of the entries gone the mixture still beats independent entries."""
+    x = np.where(RNG.random(ROWS.shape) < 0.3, np.nan, ROWS)
+    mean = np.nanmean(x[:600], axis=0)
+    each = np.where(x[600:] == 1, np.log(mean), np.log1p(-mean))
+    if fit is baseline.of_numbers:
+        each = scipy.stats.norm(mean, np.nanstd(x[:600])).logpdf(x[600:])
+    assert fit(x[:600], x[600:]).mean() > np.nansum(each, axis=1).mean() + 1

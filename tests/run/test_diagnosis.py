@@ -120,15 +120,91 @@ def test_the_lines_say_number_threshold_and_remedy_the_ill_first():
     assert all(line.startswith("fine  ") for line in rest)
 
 
+def of_few(num, **changed):
+    """What is measured of so many examples of each split."""
+    found = healthy()._asdict()
+    for name in "mixture", "code_gain", "label_gain", "pareto_k":
+        found[name] = found[name][:num]
+    for name in "elbo", "codes", "of_prior":
+        found[name] = {split: of[:num] for split, of in found[name].items()}
+    return Probe(**{**found, "ranks": RNG.multinomial(100, np.full(20, 1 / 20)), **changed})
+
+
+def state(found, of, name):
+    (finding,) = [f for f in diagnosis.diagnose(found, of) if f.name == name]
+    return finding.ill, finding.said
+
+
 def test_few_examples_are_not_taken_for_an_illness_by_chance():
-    """Of twelve examples everything is uncertain; of 1,000 draws of them few are called ill."""
-    wrong = 0
-    for _ in range(200):
-        elbo = {name: normal(-20, 4, 12) for name in ("train", "validation", "test")}
-        few = healthy(elbo=elbo, ranks=RNG.multinomial(100, np.full(20, 1 / 20)))
-        found = set(ill(few, course()))
-        wrong += bool({"overfitting", "likelihood that cannot fit these data"} & found)
-    assert wrong <= 10
+    """Of twelve examples everything is uncertain; of 200 draws of them few are called ill."""
+    beyond = {"overfitting", "likelihood that cannot fit these data", "decoder that ignores z"}
+    assert sum(bool(beyond & set(ill(of_few(12), course()))) for _ in range(200)) <= 10
+
+
+def test_of_few_examples_nothing_is_fine_and_only_what_is_beyond_chance_is_ill():
+    findings = diagnosis.diagnose(of_few(12), course())
+    judged = {finding.name for finding in findings if finding.ill is not None}
+    assert judged == {"schedule not finished", "learning rate too small for so few steps"}
+    said = diagnosis.lines(findings)
+    assert said[0] == "none of 2 illnesses found, 10 not judged"
+    assert sum("not judged, as 12 examples are too few: " in line for line in said) == 10
+    assert all(line.startswith("?     ") for line in said[3:])
+    apart = {"train": normal(0, 1, 12), "validation": normal(0, 1, 12), "test": normal(-9, 1, 12)}
+    assert ill(of_few(12, elbo=apart), course()) == ["overfitting"]
+    assert all(f.ill is False for f in diagnosis.diagnose(of_few(36), course()))
+
+
+def test_a_gain_too_noisy_to_be_seen_and_one_of_no_code_are_not_judged():
+    noisy = RNG.permutation(np.repeat([-3_000.0, 2_500.0], N // 2))  # 3 standard errors are 412
+    found, said = state(healthy(code_gain=noisy), course(), "decoder that ignores z")
+    assert found is None
+    assert said.startswith("not judged, as its standard error is too large: an example's own z")
+    found, said = state(*CASES["collapsed latents"](), "decoder that ignores z")
+    assert found is None
+    assert "no latent is used" in said
+
+
+def test_one_epoch_does_not_tell_whether_more_would_help():
+    one = course(rows=[{"validation_elbo": -24.0}])
+    found, said = state(healthy(), one, "too few epochs")
+    assert found is None
+    assert said.startswith("not judged, as one epoch is too few: ")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_no_illness_is_judged_by_what_is_no_finite_number(bad):
+    """Each measurement, one entry of which is bad, and those that are of it."""
+    names = {
+        "mixture": {"underfitting"},
+        "kl": {"decoder that ignores z"},
+        "kl_per_dimension": {"too few latents"},
+        "moved": {"collapsed latents"},
+        "code_gain": {"decoder that ignores z"},
+        "label_gain": {"decoder that ignores the label"},
+    }
+    for name, of in names.items():
+        values = np.array(getattr(healthy(), name), copy=True)
+        values.flat[0] = bad
+        findings = diagnosis.diagnose(healthy(**{name: values}), course())
+        assert {f.name for f in findings if f.ill is None} == of, name
+        assert not any(f.ill for f in findings)
+    for name in "codes", "of_prior":
+        values = {split: of.copy() for split, of in getattr(healthy(), name).items()}
+        values["test"][3, 1] = bad
+        assert state(healthy(**{name: values}), course(), "prior and codes apart")[0] is None
+    elbo = healthy().elbo
+    elbo["test"][5] = bad
+    findings = diagnosis.diagnose(healthy(elbo=elbo), course())
+    of_elbo = {"overfitting", "underfitting", "decoder that ignores the label", "too few epochs"}
+    assert {f.name for f in findings if f.ill is None} == of_elbo
+    lost = course(rows=[{"validation_elbo": bad}] * 8)
+    assert state(healthy(), lost, "too few epochs")[0] is None
+
+
+def test_what_is_missing_everywhere_is_not_judged():
+    of = healthy(ranks=np.zeros(20, int), pareto_k=np.full(N, np.nan))
+    for name in "likelihood that cannot fit these data", "proposal too narrow":
+        assert state(of, course(), name)[0] is None
 
 
 def test_patience_may_end_a_run_at_any_rate_and_a_warm_up_is_no_fall():

@@ -1,5 +1,7 @@
 """The options of a run: what cannot be used is one line, and JSON keeps the rest."""
 
+import ast
+import itertools
 import json
 import re
 from pathlib import Path
@@ -161,3 +163,18 @@ def test_a_resumed_run_keeps_its_objective():
     asked = options.Options(objective=options.Objective(beta=2.0), run=stored.run)
     with pytest.raises(UsageError, match=r"--beta is 2\.0 but the run in a has 1\.0"):
         options.check_resumed(asked, stored)
+
+
+def test_a_flag_that_is_on_says_what_switching_it_off_does():
+    """Of it --help shows --no-NAME alone, beside what NAME does."""
+    folder, seen = Path(options.__file__).parents[1], []
+    for path in folder.rglob("*.py"):
+        classes = (of for of in ast.walk(ast.parse(path.read_text())) if type(of) is ast.ClassDef)
+        for field, said in (pair for of in classes for pair in itertools.pairwise(of.body)):
+            on = isinstance(field, ast.AnnAssign) and isinstance(field.value, ast.Constant)
+            if on and field.value.value is True and isinstance(said, ast.Expr):
+                seen.append(field.target.id)
+                text = said.value.value
+                assert text.startswith("Whether ")
+                assert f"--no-{field.target.id} " in text
+    assert seen == ["browser", "browser"]  # of images and of tables

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -363,6 +364,8 @@ def test_a_run_is_told_columns_and_pictures_are_asked_for_by_them(tmp_path, monk
     results = json.loads(Path("run/results.json").read_text())
     assert results["conditions"] == {"level": "number", "kind": "category"}
     assert (results["conditional"], results["prior"]) == (True, "conditional")
+    card = re.search(r"```py\n(.*?)```", Path("run/README.md").read_text(), re.DOTALL)[1]
+    exec(card.replace("path/of/this/folder", "run"), {"images": pictures[:3]})
     how = ["run", "--condition=level=200,kind=row"]
     generate.main([*how, "--num=9", "--output=made.npz"], "generate")
     with np.load("made.npz") as made:

@@ -126,6 +126,10 @@ def test_rows_are_asked_for_by_what_the_run_is_told(trained, monkeypatch, capsys
     assert list(made.columns) == ["id", "height", "sex", "country"]
     assert (set(made["sex"]), made["height"].notna().all()) == ({"male"}, True)
     people().dropna(subset="sex").to_csv("told.csv", index=False)
+    card = Path("told/README.md").read_text()
+    assert "| given | sex, so that it is p(x\\|c) |" in card
+    code = re.search(r"```py\n(.*?)```", card, re.DOTALL)[1]
+    exec(code.replace("path/of/this/folder", "told"), {"rows": "told.csv"})
     impute.main(["told", "told.csv", "--output=full.csv", "--num-samples=20"], "impute")
     assert pd.read_csv("full.csv")["height"].notna().all()
     with pytest.raises(DataError, match=r"row \d+ of people.csv has no sex, which the run is told"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_jax.run import folder, kinds
+from vae_jax.run.data import conditions
 
 NAME = "README.md"
 _OWN = "<!-- Written by vae_jax. Without this line a later run of it leaves the file as it is. -->"
@@ -66,7 +67,7 @@ def text(run: Path, config: Mapping[str, Any], results: Mapping[str, Any]) -> st
         *pictures,
         "## How to use it",
         "With this folder and `vae_jax` (`pip install vae_jax`); nothing else is read:",
-        _usage(noun, conditional=bool(results.get("conditional"))),
+        _usage(noun, config, results),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -106,7 +107,7 @@ def _of_model(config: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator
     if model.get("channels"):
         yield "channels", ", ".join(map(str, model["channels"]))
     if results.get("conditional"):
-        yield "given", "the class, so that it is p(x|c)"
+        yield "given", f"{', '.join(_told(config)) or 'the class'}, so that it is p(x|c)"
     if "objective" in results:
         plain = results["beta"] == 1 and results["penalty"] == "none" and not results["free_bits"]
         beside = f", beta {results['beta']:g}, free bits {results['free_bits']:g}, penalty "
@@ -159,16 +160,30 @@ def _plain(value: Any) -> str:
     return text
 
 
-def _usage(noun: str, *, conditional: bool) -> str:
-    label = ', "LABEL"' if conditional else ""
+def _told(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that the model is told, each with a value of the run's own; none of classes."""
+    if "categories" in config:  # of counts
+        name = config["options"]["data"].get("condition")
+        return {} if name is None else {name: config["categories"][0]}
+    return conditions.example_of(config)
+
+
+def _usage(noun: str, config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    asked = label = ""
+    if told := _told(config):
+        asked = f", {'label' if noun == 'images' else 'condition'}={told!r}"
+        label = asked if noun == "images" else ""  # rows and cells have their own
+    elif results.get("conditional"):
+        asked = label = f", label={folder.classes(dict(config))[0]!r}"
+    given = "|c" if results.get("conditional") else ""
     lines = [
         "```py",
         "from vae_jax import run",
         "",
         'trained = run.load("path/of/this/folder")',
-        f"made = trained.generate(8{label})",
+        f"made = trained.generate(8{asked})",
         f"codes = trained.encode({noun}{label})",
-        f"scores = trained.score({noun}{label})  # log p(x), with its standard error",
+        f"scores = trained.score({noun}{label})  # log p(x{given}), with its standard error",
         "```",
     ]
     return "\n".join(lines)

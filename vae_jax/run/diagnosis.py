@@ -20,6 +20,9 @@ from vae_jax.run.probe import NUM_SAMPLES, Probe
 _SMALL, _MEDIUM = 0.2, 0.64
 # Of what is measured on a sample; by chance one in 700 is beyond.
 _ERRORS = 3.0
+# Three standard errors of a mean over fewer are more than a medium effect: nothing can be said of
+# them that allows for no chance.
+_FEWEST = 36
 
 
 class Finding(NamedTuple):
@@ -27,7 +30,7 @@ class Finding(NamedTuple):
 
     Attributes:
       name: of the illness.
-      ill: whether the run has it.
+      ill: whether the run has it; None where that cannot be told.
       number: what was measured.
       threshold: from where it is one.
       said: both, in words.
@@ -35,7 +38,7 @@ class Finding(NamedTuple):
     """
 
     name: str
-    ill: bool
+    ill: bool | None
     number: float
     threshold: float
     said: str
@@ -61,37 +64,61 @@ class Course(NamedTuple):
 def lines(findings: Sequence[Finding]) -> list[str]:
     """The findings for a terminal, the ill ones first, each with its remedy."""
     ill = [finding for finding in findings if finding.ill]
-    said = [f"{len(ill) or 'none'} of {len(findings)} illnesses found"]
+    judged = [finding for finding in findings if finding.ill is not None]
+    untold = f", {len(findings) - len(judged)} not judged" * (len(judged) < len(findings))
+    said = [f"{len(ill) or 'none'} of {len(judged)} illnesses found{untold}"]
     for finding in ill:
         said += [f"ILL   {finding.name}: {finding.said}", f"      remedy: {finding.remedy}"]
-    fine = (finding for finding in findings if not finding.ill)
-    return said + [f"fine  {finding.name}: {finding.said}" for finding in fine]
+    for word, state in ("fine", False), ("?   ", None):
+        said += [f"{word}  {of.name}: {of.said}" for of in findings if of.ill is state]
+    return said
 
 
+@np.errstate(invalid="ignore")  # what is not finite is not judged
 def diagnose(found: Probe, course: Course) -> list[Finding]:
     """Every finding of a run, ill or not, those of the model first.
 
-    What cannot be measured of a run, as the use of labels where it has none, is left out.
+    What cannot be measured of a run, as the use of labels where it has none, is left out. What is
+    measured but tells nothing, as it is no finite number or of too few examples, is not judged: its
+    `ill` is None, and `said` begins with why.
     """
+    few = min(len(found.elbo["train"]), len(found.elbo["test"]))
+    why_few = f"{few} examples are too few" if few < _FEWEST else ""
+    why_one = "one epoch is too few" if len(course.rows) < 2 else ""
+    # What allows for chance is ill of few examples too; but to be fine there must be more.
     findings = [
-        collapsed(found),
-        code_ignored(found),
-        label_ignored(found),
-        overfit(found),
-        underfit(found),
-        too_few_latents(found),
-        misfit(found),
-        narrow(found),
-        apart(found),
+        _told_by(why_few, collapsed(found)),
+        _told_by(why_few or _why_noisy(found), code_ignored(found), of_chance=True),
+        _told_by(why_few, label_ignored(found)),
+        _told_by(why_few, overfit(found), of_chance=True),
+        _told_by(why_few, underfit(found)),
+        _told_by(why_few, too_few_latents(found)),
+        _told_by(why_few, misfit(found), of_chance=True),
+        _told_by(why_few, narrow(found)),
+        _told_by(why_few, apart(found)),
         unfinished(course),
         unmoved(course),
-        still_rising(found, course),
+        _told_by(why_one or why_few, still_rising(found, course)),
     ]
-    return [
-        of._replace(ill=bool(of.ill), number=float(of.number), threshold=float(of.threshold))
-        for of in findings
-        if of is not None
-    ]
+    return [_checked(of) for of in findings if of is not None]
+
+
+def _told_by(why: str, of: Finding | None, *, of_chance: bool = False) -> Finding | None:
+    """The finding, not judged where there is a reason and it is not beyond chance."""
+    if of is None or not why or (of_chance and of.ill):
+        return of
+    return of._replace(ill=None, said=f"not judged, as {why}: {of.said}")
+
+
+def _checked(of: Finding) -> Finding:
+    """The finding in Python's types, not judged by what is no finite number."""
+    number, threshold = float(of.number), float(of.threshold)
+    of = of._replace(
+        number=number, threshold=threshold, ill=None if of.ill is None else bool(of.ill)
+    )
+    if of.ill is not None and not np.isfinite([number, threshold]).all():
+        of = of._replace(ill=None, said=f"not judged, as not all numbers are finite: {of.said}")
+    return of
 
 
 def collapsed(found: Probe) -> Finding:
@@ -100,7 +127,7 @@ def collapsed(found: Probe) -> Finding:
     return Finding(
         "collapsed latents",
         active == 0,
-        active,
+        active if np.isfinite(found.moved).all() else np.nan,
         1,
         f"{active} of {latents} latents are used (their means vary by more than 0.01 over the test "
         f"set), for {found.kl:.2f} nats of KL; 1 is the least",
@@ -129,12 +156,21 @@ def code_ignored(found: Probe) -> Finding:
     )
 
 
+def _why_noisy(found: Probe) -> str:
+    """Why a code's gain tells nothing: it has no cost, or a gain of 0 could be that by chance."""
+    if not (found.moved > 0.01).any():
+        return "no latent is used"
+    chance = _ERRORS * standard_error(found.code_gain)
+    noisy = found.code_gain.mean() < found.kl <= chance
+    return "its standard error is too large" if noisy else ""
+
+
 def label_ignored(found: Probe) -> Finding | None:
     """Whether the ELBO is no better under an example's own label than under another's."""
     if found.label_gain is None:
         return None
     gain = float(found.label_gain.mean())
-    least = max(_ERRORS * standard_error(found.label_gain), _SMALL * _spread(found))
+    least = float(np.maximum(_ERRORS * standard_error(found.label_gain), _SMALL * _spread(found)))
     return Finding(
         "decoder that ignores the label",
         gain < least,
@@ -189,6 +225,8 @@ def too_few_latents(found: Probe) -> Finding | None:
     if found.kl_per_dimension is None:
         return None
     least, latents = float(found.kl_per_dimension.min()), len(found.kl_per_dimension)
+    if not np.isfinite(found.kl_per_dimension).all():
+        least = np.nan
     return Finding(
         "too few latents",
         least > _FULL,
@@ -210,7 +248,7 @@ def misfit(found: Probe) -> Finding:
 
     As of a posterior in Talts et al. 2018, section 4, but of x in p(x|z), z from q(z|x).
     """
-    num, places = found.ranks.sum(), len(found.ranks)
+    num, places = found.ranks.sum() or np.nan, len(found.ranks)  # of what is there
     uneven = float(np.abs(found.ranks / num - 1 / places).sum() / 2)
     # What chance makes of so many values, on average: half the mean absolute value of Gaussians.
     chance = places / 2 * np.sqrt(2 / np.pi * (1 - 1 / places) / places / num)
@@ -235,7 +273,8 @@ _PARETO_K, _HEAVY = 0.7, 0.5
 
 def narrow(found: Probe) -> Finding:
     """Whether the weights of log p(x) have no variance for most examples."""
-    heavy = float((found.pareto_k > _PARETO_K).mean())
+    known = found.pareto_k[~np.isnan(found.pareto_k)]
+    heavy = float((known > _PARETO_K).mean()) if len(known) else np.nan
     return Finding(
         "proposal too narrow",
         heavy > _HEAVY,
@@ -312,9 +351,10 @@ def unmoved(course: Course) -> Finding:
 
 def still_rising(found: Probe, course: Course) -> Finding:
     """Whether the last quarter of the epochs still brought a small effect or more."""
-    elbo = [float(row["validation_elbo"]) for row in course.rows]
+    elbo = np.array([float(row["validation_elbo"]) for row in course.rows])
     cut = max(1, len(elbo) * 3 // 4)
-    rise = (np.nanmax(elbo) - np.nanmax(elbo[:cut])) / _spread(found)
+    best, before = (max(part[np.isfinite(part)], default=np.nan) for part in (elbo, elbo[:cut]))
+    rise = (best - before) / _spread(found)
     return Finding(
         "too few epochs",
         rise > _SMALL,
@@ -333,9 +373,13 @@ def _spread(found: Probe) -> float:
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
     """Share of pairs of which the first is larger, ties by half (Mann & Whitney 1947).
 
+    NaN where one is no finite number.
+
     >>> auc(np.array([1.0, 3.0]), np.array([0.0, 3.0]))
     0.625
     """
+    if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
+        return np.nan
     order = np.sort(negative)
     below, up_to = (np.searchsorted(order, positive, side=side) for side in ("left", "right"))
     return float((below + up_to).mean() / 2 / len(negative))
@@ -347,6 +391,8 @@ def told(found: Probe) -> float:
     By the ratio of two Gaussians, fitted to those of the training set and to as many of the prior:
     a classifier two-sample test (Lopez-Paz & Oquab 2017), 0.5 where they are alike.
     """
+    if not all(np.isfinite(z).all() for of in (found.codes, found.of_prior) for z in of.values()):
+        return np.nan
     fitted = [_gaussian(of["train"]) for of in (found.codes, found.of_prior)]
     ratio = [fitted[0](of["test"]) - fitted[1](of["test"]) for of in (found.codes, found.of_prior)]
     return auc(*ratio)

@@ -1,6 +1,7 @@
 """Columns that a model is told: what is asked for in words, what is found, and what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -135,8 +136,19 @@ def test_a_value_that_was_never_seen_is_refused_and_a_number_outside_said():
     with pytest.raises(UsageError, match="has size but the run is conditional on age, sex, dose"):
         conditions.drawn(config, 1, {"size": "d"}, 0)
     for name, value in ("age", "old"), ("age", "nan"), ("dose", "-1"):
-        with pytest.raises(UsageError, match=f"has {name}={value}, which is no "):
+        with pytest.raises(UsageError, match=f"has {name}={value}, which is no ") as refused:
             conditions.drawn(config, 1, {name: value}, 0)
+        assert not re.search("--columns|row", str(refused.value))
+    with pytest.raises(UsageError, match=r"is no number: give one such as the run saw, 17 to 90$"):
+        conditions.drawn(config, 1, {"age": "old"}, 0)
+    dates = config_of(told("day"))
+    with pytest.raises(UsageError, match=r"is no date: .* saw, 2020-01-01 to 2020-04-08$"):
+        conditions.drawn(dates, 1, {"day": "soon"}, 0)
+    columns = conditions.of_run(config)
+    for name, value in ("age", "old"), ("dose", -1.0):
+        with pytest.raises(DataError, match=r"give what the run can be told$") as refused:
+            conditions.given(FRAME.assign(**{name: value}), columns, "here")
+        assert "--columns" not in str(refused.value)
     found, notes = conditions.drawn(config, 1, {"age": "100"}, 0)
     assert "age=100 is outside of what the run saw, 17 to 90" in notes[0]
     assert conditions.frame_of(found, told("age,sex,dose"))["age"][0] == 100

@@ -17,7 +17,7 @@ class Options:
     Collapsed latents, a decoder that ignores z or the label, over- and underfitting, too few
     latents, a likelihood that cannot fit the data, a proposal too narrow for log p(x), a prior
     where no codes are, a learning rate that has not fallen, too few epochs. Each is said with its
-    number, the threshold, and a remedy.
+    number, the threshold, and a remedy; what too few examples or epochs cannot tell is not judged.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

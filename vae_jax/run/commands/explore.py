@@ -21,7 +21,8 @@ class Options:
     """Opens a page on this machine, in which a trained run's latents are moved by hand.
 
     It has a map of the codes of images, a slider for each latent that is used, the decoded picture,
-    which moves with them, a line between two codes, and takes a picture of one's own.
+    which moves with them, a line between two codes, and takes a picture of one's own. A run that
+    was trained with a --condition it does not show: see traverse, interpolate and generate.
     --export=explorer.html writes the page as one file that needs no server and no network.
     """
 
@@ -37,7 +38,7 @@ class Options:
     port: int = 0
     """Where the page is, at 127.0.0.1; one that is free when not given."""
     browser: bool = True
-    """Open the page in the browser."""
+    """Whether the page is opened in the browser; with --no-browser it is not."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class ExampleOptions:
     """Opens a page on this machine, in which the latents of a run on a table are moved by hand.
 
     It has a map of the codes of rows, a slider for each latent that is used, and the decoded row,
-    which moves with them.
+    which moves with them. A run that was trained with a --condition it does not show: see generate.
     --export=explorer.html writes the page as one file that needs no server and no network.
     """
 
@@ -62,7 +63,7 @@ class ExampleOptions:
     port: int = 0
     """Where the page is, at 127.0.0.1; one that is free when not given."""
     browser: bool = True
-    """Open the page in the browser."""
+    """Whether the page is opened in the browser; with --no-browser it is not."""
 
 
 def main(arguments: Sequence[str], prog: str) -> None:

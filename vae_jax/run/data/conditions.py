@@ -219,7 +219,11 @@ def given(frame: Any, columns: Sequence[Column], source: str) -> np.ndarray:
       DataError: a column is not there, a cell is missing, or a class is unknown.
     """
     present(frame, {column.name: None for column in columns}, source)
-    found = encode(frame, columns)
+    try:
+        found = encode(frame, columns)
+    except DataError as error:  # that of training has a remedy which is none here
+        what = str(error).partition(": --columns")[0]
+        raise DataError(f"{what}: give what the run can be told") from None
     if lost := np.argwhere(np.isnan(found)).tolist():
         row, i = lost[0]
         name, value = columns[i].name, frame[columns[i].name].iloc[row]
@@ -245,6 +249,24 @@ def stored(columns: Sequence[Column], train: np.ndarray | None) -> dict[str, Any
 def of_run(config: Mapping[str, Any]) -> tuple[Column, ...]:
     """Those of a run by its config.json; empty of one that is told nothing."""
     return kinds.from_json(config.get("conditions", []))
+
+
+def example_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What one training row had, by the columns' names: texts, numbers and truth values."""
+    columns = of_run(config)
+    if not columns:
+        return {}
+    row = frame_of(np.array(config["condition_rows"][:1], np.float32), columns)
+    return {column.name: _literal(row[column.name].iloc[0]) for column in columns}
+
+
+def _literal(value: Any) -> Any:
+    """As a program would write it: a float32 has six digits that are its own."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    # Of whole days a date has no time.
+    return value if isinstance(value, bool | int | str) else str(value).removesuffix(" 00:00:00")
 
 
 def drawn(
@@ -309,14 +331,14 @@ def _number(column: Column, value: Any) -> float:
         series = pd.to_datetime(series, errors="coerce")
     try:
         number = float(column.encode(series)[0][0])
-    except DataError as error:
-        number, why = math.nan, f" ({error})"
-    else:
-        why = ""
+    except DataError:  # its words are of a table, which is not there
+        number = math.nan
     if not math.isfinite(number):
+        what = {"positive": "positive number"}.get(column.kind, column.kind)
+        low, high = _range(column)
         raise UsageError(
-            f"--condition has {column.name}={value}, which is no {column.kind}: give such as the "
-            f"run saw{why}"
+            f"--condition has {column.name}={value}, which is no {what}: give one such as the run "
+            f"saw, {low} to {high}"
         )
     return number
 
@@ -330,17 +352,27 @@ def _outside(column: Column, value: Any, number: float) -> list[str]:
     """What is to be said of a number that is not between those of the training rows."""
     if column.kind in _CLASSES:
         return []
-    ends = np.array([column.low, column.high])
-    low, high = ((np.log(ends) if column.kind == "positive" else ends) - column.centre) / (
-        column.spread
-    )
+    low, high = _ends(column)
     if low - 1e-5 <= number <= high + 1e-5:
         return []
-    of = frame_of(np.array([[low], [high]]), [column])[column.name]
+    least, most = _range(column)
     return [
-        f"{column.name}={value} is outside of what the run saw, {of[0]} to {of[1]}: what it makes "
+        f"{column.name}={value} is outside of what the run saw, {least} to {most}: what it makes "
         "of it is a guess"
     ]
+
+
+def _ends(column: Column) -> np.ndarray:
+    """The least and the largest of the training rows' numbers, standardised."""
+    ends = np.array([column.low, column.high])
+    ends = np.log(ends) if column.kind == "positive" else ends
+    found: np.ndarray = (ends - column.centre) / column.spread
+    return found
+
+
+def _range(column: Column) -> list[Any]:
+    """The same two as the column has them."""
+    return [_literal(end) for end in frame_of(_ends(column)[:, None], [column])[column.name]]
 
 
 def _shown(column: Column) -> str:

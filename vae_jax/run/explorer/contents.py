@@ -327,8 +327,8 @@ def _colour(column: Mapping[str, Any], values: np.ndarray, texts: list[str]) -> 
 
 
 def _atlas(images: np.ndarray) -> dict[str, Any]:
-    """All images as one PNG, side by side; large ones are made smaller."""
-    pixels = images if images.dtype == np.uint8 else as_bytes(images)
+    """All images as one PNG, side by side; large ones are made smaller, what is missing grey."""
+    pixels = images if images.dtype == np.uint8 else as_bytes(np.nan_to_num(images, nan=0.5))
     num, height, width, channels = pixels.shape
     if channels not in (1, 3):
         pixels, channels = pixels[..., :1], 1
