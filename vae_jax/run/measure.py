@@ -367,7 +367,7 @@ def untrusted(estimate: vae_jax.Estimate, num_samples: int) -> list[str]:
     carried = (
         f", and for {heavy:.0%} of them a few draws carry all (Pareto k above {threshold:.2f})"
     )
-    if threshold <= 0:  # too few for the shape of their tail
+    if threshold <= 0 or heavy <= _HEAVY:  # too few for their tail's shape, or none
         carried = ""
     return [
         f"log p(x) may be too low by more than its standard error: of {num_samples} draws an "
