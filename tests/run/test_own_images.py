@@ -35,7 +35,7 @@ from vae_jax.run import (
 )
 from vae_jax.run import folder as run_folder
 from vae_jax.run import pixels as start
-from vae_jax.run.commands import embed, evaluate, generate, train
+from vae_jax.run.commands import diagnose, embed, evaluate, explore, generate, train
 from vae_jax.run.data.arrays import Rows
 from vae_jax.run.data.dataset import Dataset, Split
 from vae_jax.run.errors import DataError, Interrupted, UsageError
@@ -408,7 +408,12 @@ def test_a_run_learns_from_images_of_which_half_is_missing(tmp_path, monkeypatch
     evaluate.main(["run", "--num-samples=50"], "vae-jax evaluate")
     again = json.loads(Path("run/evaluation.json").read_text())
     assert abs(again["test_log_likelihood"] - results["test_log_likelihood"]) < 0.5
+    diagnose.main(["run"], "vae-jax diagnose")
+    found = json.loads(Path("run/diagnosis.json").read_text())["findings"]
+    assert all(isinstance(of["number"], float) for of in found)  # null of NaN
+    assert "underfitting" in [of["name"] for of in found]
     np.savez("more.npz", images=bars[:30], observed=~holes[:30])
+    explore.main(["run", "more.npz", "--export=page.html"], "vae-jax explore")
     embed.main(["run", "more.npz", "--output=codes.npz"], "embed")
     with np.load("codes.npz") as codes:
         assert np.isfinite(codes["mean"]).all()
