@@ -46,6 +46,7 @@ def test_few_codes_make_few_components():
     [
         ({"conditional": True}, "knows no classes but run is a conditional run"),
         ({"posterior": "power_spherical"}, "the codes of run are unit ones"),
+        ({"network": "ladder"}, "is of one layer of latents but run has several"),
     ],
 )
 def test_runs_that_no_mixture_is_fitted_to(model, said):

@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -273,15 +273,10 @@ class TrainedRun:
             splits[name] = vae_jax.Batch(x, self._labels(label, len(x)))
         levels = num_levels(self._likelihood)
         compared = {1: baseline.of_numbers, 2: baseline.of_bits, 256: baseline.of_bytes}[levels]
-        key = keys.of_run(seed)["diagnosis"]
-        measured = probe(key, self.model, self.params, splits, compared)
         of = self.options.training
-        assert of.epochs is not None
-        assert of.batch_size is not None
-        num_steps = of.epochs * (len(splits["train"].image) // of.batch_size)
-        steps = jnp.arange(num_steps, dtype=jnp.float32)
-        rates = np.asarray(make_schedule(of, num_steps)(steps))
-        return diagnose(measured, Course(self.rows, ended_by(self.results), rates, self.step))
+        return findings(
+            self, splits, lambda steps, num: make_schedule(of, num)(steps), seed, compared
+        )
 
     def _checked(self, images: Any, seed: int) -> measure.Observed:
         """The images as the model sees them, when they are asked for."""
@@ -311,6 +306,29 @@ def load_images(path: Path) -> TrainedRun:
     """A run on images by its folder; see `load`."""
     trained = restore(path)
     return TrainedRun(trained, results_of(path), folder.read_metrics(path, trained.step))
+
+
+def findings(
+    run: Any,
+    splits: Mapping[str, vae_jax.Batch],
+    rate: Callable[[jax.Array, int], Any],
+    seed: int,
+    compared: Callable[[Any, Any], np.ndarray] | None = None,
+) -> list[Finding]:
+    """What ails a run, by its own data.
+
+    Args:
+      run: a loaded one, on images or other data.
+      splits: train, validation and test, as the model sees them.
+      rate: (steps, their number in all) -> the learning rate at each.
+      seed: of the draws.
+      compared: as the baseline of `probe`.
+    """
+    key, of = keys.of_run(seed)["diagnosis"], run.options.training
+    measured = probe(key, run.model, run.params, splits, compared)
+    num_steps = of.epochs * (len(splits["train"].image) // of.batch_size)
+    rates = np.asarray(rate(jnp.arange(num_steps, dtype=jnp.float32), num_steps))
+    return diagnose(measured, Course(run.rows, ended_by(run.results), rates, run.step))
 
 
 def check_ended(results: dict[str, Any] | None, rows: Sequence[Row]) -> None:

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
 from vae_jax.run import examples, folder, hub, keys, kinds, options, tabular
 from vae_jax.run.data import remote
-from vae_jax.run.diagnosis import Course, Finding, diagnose
+from vae_jax.run.diagnosis import Finding
 from vae_jax.run.errors import DataError
-from vae_jax.run.loaded import TrainedRun, check_ended, ended_by, load_images, results_of
+from vae_jax.run.loaded import TrainedRun, check_ended, findings, load_images, results_of
 from vae_jax.run.plan import Row
-from vae_jax.run.probe import probe
 from vae_jax.run.programs import Programs
 from vae_jax.run.schedule import rate_at
 from vae_jax.run.scores import Codes, Scores
@@ -168,12 +166,10 @@ class TrainedExamples:
         options.check_seed(seed)
         own = examples.own(self._trained, None if where is None else str(where))
         splits = {"train": own.train, "validation": own.validation, "test": own.test}
-        measured = probe(keys.of_run(seed)["diagnosis"], self.model, self.params, splits)
         of = self.options.training
-        num_steps = of.epochs * (len(own.train.image) // of.batch_size)
-        steps = jnp.arange(num_steps, dtype=jnp.float32)
-        rates = np.asarray(rate_at(steps, num_steps, of.learning_rate, warm_up=1))
-        return diagnose(measured, Course(self.rows, ended_by(self.results), rates, self.step))
+        return findings(
+            self, splits, lambda steps, num: rate_at(steps, num, of.learning_rate, warm_up=1), seed
+        )
 
     def _batch(self, data: Any, seed: int) -> vae_jax.Batch:
         options.check_seed(seed)

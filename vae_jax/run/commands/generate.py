@@ -210,6 +210,11 @@ def check_sampler(chosen: Options, config: dict[str, Any]) -> None:
             f"--sampler={chosen.sampler} knows no classes but {chosen.run} is a conditional run: "
             "leave it out"
         )
+    if model.get("network") in options.HIERARCHIES:
+        raise UsageError(
+            f"--sampler={chosen.sampler} is of one layer of latents but {chosen.run} has several: "
+            "leave it out"
+        )
     if model.get("posterior") == "power_spherical":
         raise UsageError(
             f"--sampler={chosen.sampler} is of all vectors but the codes of {chosen.run} are unit "
