@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_jax.run import folder
+from vae_jax.run import folder, output
 from vae_jax.run.errors import UsageError
 from vae_jax.run.options import BINARY, OF_BYTES
 
@@ -36,6 +36,7 @@ _NUMBERS = {
     "elbo_error": "test_elbo_standard_error_over_images",
     "bits_per_dimension": "test_bits_per_dimension",
     "kl": "test_kl",
+    "validation_elbo": "selected_validation_elbo",
     "active_units": "active_units",
 }
 
@@ -135,6 +136,17 @@ def _unlike(configs: list[dict[str, Any]]) -> list[str]:
         for what, values in of.items()
         if len(set(values)) > 1
     ]
+
+
+def write(found: Comparison, table: Path) -> Path:
+    """Writes a comparison as a .csv, a row a run, and as the picture beside it, which is named."""
+    output.write_rows({"run": found.runs, **found.settings, **found.numbers}, table)
+
+    from vae_jax.run import figures  # here, as matplotlib takes a second
+
+    picture = table.with_suffix(".png")
+    figures.comparison(picture, [Path(run).name for run in found.runs], found.numbers)
+    return picture
 
 
 def lines(found: Comparison) -> list[str]:

@@ -44,6 +44,8 @@ CONTENTS = (
     "genes.png",
     "signal_to_noise.png",
     "tensorboard",
+    "runs.csv",
+    "runs.png",
 )
 
 
@@ -75,7 +77,7 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
                     "to delete it, or another folder"
                 )
             # config.json last: until it is gone the folder holds a run, if a damaged one.
-            for item in reversed(CONTENTS):
+            for item in (*runs_in(folder), *reversed(CONTENTS)):
                 path = folder / item
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
@@ -83,6 +85,19 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
                     path.unlink(missing_ok=True)
         sign(folder)
     return folder
+
+
+def runs_in(folder: Path) -> list[str]:
+    """The names of the runs in a folder of several; none where it is no such folder."""
+    try:
+        config = read_stamped(folder)
+    except (UsageError, RunError):
+        return []
+    found = config.get("runs")
+    if config.get("kind") != kinds.SEVERAL or not isinstance(found, dict):
+        return []
+    # A stranger's must not lead out of it.
+    return [name for name in found if name and Path(name).name == name != ".."]
 
 
 def open_for_fit(folder: Path, made_of: dict[str, Any], *, resume: bool) -> None:

@@ -1,13 +1,15 @@
-"""A VAE on images, from options to numbers and pictures: what `vae-jax mnist` and `train` do."""
+"""A VAE on images, from options to numbers and pictures: what `vae-jax mnist` and `train` do.
+
+A run is prepared, begun, said, trained and concluded: see `several.Road`.
+"""
 
 import contextlib
 import dataclasses
 import math
-import signal
 import time
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,18 +35,32 @@ from vae_jax.run import (
     selection,
     training,
 )
-from vae_jax.run.data.dataset import spread
-from vae_jax.run.errors import Diverged, Interrupted
+from vae_jax.run.data.dataset import Dataset, spread
+from vae_jax.run.errors import Diverged
 from vae_jax.run.job import Job, open_job, streamed
 from vae_jax.run.model import make_optimizer, num_levels
 from vae_jax.run.plan import Plan
 
 
-def run(chosen: options.Options, prog: str) -> None:
-    """Trains, measures and draws, as the options say.
+class Prepared(NamedTuple):
+    """A run before its folder is opened: complete options, the images, the devices."""
+
+    chosen: options.Options
+    dataset: Dataset
+    mesh: jax.sharding.Mesh
+    of_data: dict[str, Any]
+    start: float
+
+
+def prepare(chosen: options.Options, loaded: dict[Any, Any]) -> Prepared:
+    """Checks what can be known before a run begins, and reads its data.
+
+    Args:
+      chosen: the options.
+      loaded: the data of other runs, by what was asked for; these are put there too.
 
     Raises:
-      UsageError, DataError, RunError, Interrupted: in one line.
+      UsageError, DataError, RunError: in one line.
     """
     start = time.perf_counter()
     folder.check_writable(chosen.run.output)
@@ -56,31 +72,31 @@ def run(chosen: options.Options, prog: str) -> None:
     found = devices.use_accelerator(chosen.run.accelerator)
     devices.use_compilation_cache()
     mesh = devices.make_mesh(found, chosen)
-    if chosen.run.resume and chosen.run.output is not None:
+    asked = chosen.data, of.stream
+    if asked in loaded:
+        dataset = loaded[asked]
+    elif chosen.run.resume and chosen.run.output is not None:
         stored = folder.read_config(chosen.run.output)
         dataset = data.load_of_run(stored, chosen.data, stream=of.stream)
     else:
         dataset = data.load(chosen.data, stream=of.stream)
+    loaded[asked] = dataset
     if chosen.model.conditional:
         dataset = conditional.labelled(dataset)
     if streamed(chosen, dataset):
         extras.check("grain")
     complete = defaults.settled(chosen, dataset, mesh)
     of_data = defaults.described(chosen, complete, dataset)
-    job = open_job(complete, dataset, mesh, prog, start, of_data)
-    fitted = _train(job)
-    if jax.process_index() == 0:
-        try:
-            _conclude(job, fitted)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                signal.SIGINT,
-                "stopped while measuring; the training is done and saved, and what is missing is "
-                f"made by\n  {job.continued_by}",
-            ) from None
+    return Prepared(complete, dataset, mesh, of_data, start)
 
 
-def _train(job: Job) -> training.Fitted:
+def begin(prepared: Prepared, prog: str) -> Job:
+    """Opens the run's folder."""
+    chosen, dataset, mesh, of_data, start = prepared
+    return open_job(chosen, dataset, mesh, prog, start, of_data)
+
+
+def train(job: Job) -> training.Fitted:
     """Trains to the last epoch, or until patience or time ends.
 
     Raises:
@@ -128,6 +144,7 @@ def _train(job: Job) -> training.Fitted:
         config=job.config,
         continued_by=job.continued_by,
         start=job.start,
+        stop=job.stop,
     )
     with _reporters(job) as reporters:
         try:
@@ -181,7 +198,7 @@ def _reporters(job: Job) -> Iterator[list[callbacks.Callback]]:
     """Those of the first process; a bar that shows nothing in the others."""
     leader = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
-        found: list[callbacks.Callback] = [callbacks.ProgressBar(disable=not leader)]
+        found: list[callbacks.Callback] = [callbacks.ProgressBar(job.name, disable=not leader)]
         if leader:
             found.append(callbacks.AtStart(lambda _: _settle_config(job)))
         if leader and job.chosen.run.tensorboard:
@@ -201,8 +218,10 @@ def _settle_config(job: Job) -> None:
     folder.write_json(job.output / "config.json", job.config)
 
 
-def _conclude(job: Job, fitted: training.Fitted) -> None:
+def conclude(job: Job, fitted: training.Fitted) -> None:
     """Measures on the test set, touched here, once; numbers first, then pictures."""
+    if jax.process_index() > 0:
+        return
     test_x = measure.observed(job.observe, job.dataset.test.images, "test")
     label = job.labels("test")
     test_label = None if label is None else jnp.asarray(label)

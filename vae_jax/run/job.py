@@ -20,6 +20,7 @@ from vae_jax.run.model import (
     observe,
 )
 from vae_jax.run.pixels import measure_pixels
+from vae_jax.run.survival import StopRequest
 
 
 class Job(NamedTuple):
@@ -36,6 +37,8 @@ class Job(NamedTuple):
       keys: of the run, from `keys.of_run`.
       continued_by: the command that goes on with it.
       start: of the process, by time.perf_counter.
+      name: among several runs of one command; empty where it is the only one.
+      stop: whether they are asked to stop.
     """
 
     chosen: options.Options
@@ -48,6 +51,8 @@ class Job(NamedTuple):
     keys: dict[str, jax.Array]
     continued_by: str
     start: float
+    name: str = ""
+    stop: StopRequest | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -112,7 +117,7 @@ def open_job(
     start: float,
     of_data: dict[str, Any] | None = None,
 ) -> Job:
-    """Opens the folder, says what is about to run, and builds what it is made of.
+    """Opens the folder and builds what the run is made of.
 
     Args:
       chosen: the options, complete.
@@ -158,7 +163,7 @@ def open_job(
         folder.write_json(output / "config.json", config)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the folder is made")
-    job = Job(
+    return Job(
         chosen=chosen,
         dataset=dataset,
         mesh=mesh,
@@ -182,8 +187,6 @@ def open_job(
         continued_by=f"{prog} --output={output} --resume",
         start=start,
     )
-    _announce(job)
-    return job
 
 
 def open_program(chosen: Any, program: str, dataset: Dataset) -> tuple[Path, dict[str, Any]]:
@@ -201,7 +204,8 @@ def open_program(chosen: Any, program: str, dataset: Dataset) -> tuple[Path, dic
     output = folder.create(chosen.output, name, overwrite=chosen.overwrite)
     plain = plain_options(chosen)
     folder.write_json(output / "config.json", plain)
-    _say_notice(dataset)
+    if dataset.notice:
+        print(_notice(dataset))
     for note in dataset.notes:
         print(f"note: {note}")
     print(f"results: {output}   device: {jax.devices()[0].device_kind}")
@@ -217,9 +221,8 @@ def _name(dataset: Dataset) -> str:
     return f"{dataset.name}-instead-of-mnist" if dataset.notice else dataset.name
 
 
-def _say_notice(dataset: Dataset) -> None:
-    if dataset.notice:
-        print(f"\n*** {dataset.notice} ***\n")
+def _notice(dataset: Dataset) -> str:
+    return f"\n*** {dataset.notice} ***\n"
 
 
 def _say_longer(training: options.Training, before: int, dataset: Dataset) -> None:
@@ -239,25 +242,26 @@ def _say_longer(training: options.Training, before: int, dataset: Dataset) -> No
     )
 
 
-def _announce(job: Job) -> None:
+def announced(job: Job) -> list[str]:
+    """What is about to run, in lines."""
     dataset, binarization = job.dataset, job.config["binarization"]
-    _say_notice(dataset)
+    said = [_notice(dataset)] if dataset.notice else []
     sizes = "{:,} training, {:,} validation, {:,} test images".format(
         *(len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
     )
-    print(
+    said.append(
         f"{dataset.name}: {sizes}, {dataset.source}; binarization: {binarization}; likelihood: "
         f"{job.likelihood}"
     )
     if dataset.names:
         more = f", ... ({len(dataset.names)} in all)" if len(dataset.names) > 20 else ""
-        print(f"classes: {', '.join(dataset.names[:20])}{more}")
+        said.append(f"classes: {', '.join(dataset.names[:20])}{more}")
     if (of_data := job.config["defaults"]) is not None:
-        print(defaults.announced(of_data))
-    for note in dataset.notes:
-        print(f"note: {note}")
+        said.append(defaults.announced(of_data))
+    said += [f"note: {note}" for note in dataset.notes]
     if aim := objective.described(job.chosen.objective):
-        print(aim)
+        said.append(aim)
     number = f"{job.mesh.size} " if job.mesh.size > 1 else ""
     streamed = ", data streamed" if job.stream else ""
-    print(f"results: {job.output}   device: {number}{jax.devices()[0].device_kind}{streamed}")
+    where = f"device: {number}{jax.devices()[0].device_kind}{streamed}"
+    return [*said, f"results: {job.output}   {where}"]

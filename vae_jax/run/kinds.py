@@ -77,6 +77,10 @@ class Kind(NamedTuple):
         return self.options(**groups)
 
 
+SEVERAL = "several"
+"""In config.json's "kind", of a folder of several runs."""
+
+
 def _check_table(config: Mapping[str, Any]) -> None:
     for column in config["columns"]:
         if not isinstance(column["kind"], str):
@@ -184,6 +188,9 @@ def of_run(config: Mapping[str, Any]) -> Kind | None:
     name = config.get("kind")
     if name is None:
         return None
+    if name == SEVERAL:
+        first = next(iter(config.get("runs", [])), "seed=0")
+        raise UsageError(f"the folder holds several runs: name one of them, such as {first}")
     if not isinstance(name, str) or name not in KINDS:
         raise UsageError(
             f"the run is on {name}, which this version does not know: pip install -U vae_jax"
@@ -222,7 +229,7 @@ def check_resumed(options: Any, stored: Any) -> None:
 def to_json(options: Any) -> dict[str, Any]:
     """The options as JSON values."""
     groups = dataclasses.asdict(options)
-    for name in "resume", "overwrite":
+    for name in "resume", "overwrite", "seeds", "sweep":
         del groups["run"][name]
     for group, name in ("run", "output"), ("training", "init_from"):
         path = groups[group][name]

@@ -1,9 +1,11 @@
-"""A VAE on examples that are no images, from options to numbers and pictures."""
+"""A VAE on examples that are no images, from options to numbers and pictures.
+
+A run is prepared, begun, said, trained and concluded: see `several.Road`.
+"""
 
 import dataclasses
 import functools
 import math
-import signal
 import time
 import warnings
 from pathlib import Path
@@ -27,10 +29,11 @@ from vae_jax.run import (
     training,
 )
 from vae_jax.run.data import stream
-from vae_jax.run.errors import Diverged, Interrupted, UsageError
+from vae_jax.run.errors import Diverged, UsageError
 from vae_jax.run.examples import Examples, Trained, check_same, own, restore
 from vae_jax.run.options import Objective
 from vae_jax.run.plan import Plan
+from vae_jax.run.survival import StopRequest
 
 _VALIDATED_VALUES = 2**23
 
@@ -47,13 +50,29 @@ class _Job(NamedTuple):
     continued_by: str
     start: float
     widths: np.ndarray | None
+    name: str = ""
+    stop: StopRequest | None = None
 
 
-def run(kind: kinds.Kind, chosen: Any, prog: str) -> None:
-    """Trains, measures and draws, as the options say.
+class Prepared(NamedTuple):
+    """A run before its folder is opened: complete options, and what is learned."""
+
+    kind: kinds.Kind
+    chosen: Any
+    examples: Examples
+    start: float
+
+
+def prepare(kind: kinds.Kind, chosen: Any, loaded: dict[Any, Examples]) -> Prepared:
+    """Checks what can be known before a run begins, and reads its data.
+
+    Args:
+      kind: of the data.
+      chosen: the options.
+      loaded: the data of other runs, by what was asked for; these are put there too.
 
     Raises:
-      UsageError, DataError, RunError, Interrupted: in one line.
+      UsageError, DataError, RunError: in one line.
     """
     start = time.perf_counter()
     folder.check_writable(chosen.run.output)
@@ -62,23 +81,18 @@ def run(kind: kinds.Kind, chosen: Any, prog: str) -> None:
     extras.check("matplotlib", *(["tensorboardX"] if chosen.run.tensorboard else []))
     devices.use_accelerator(chosen.run.accelerator)
     devices.use_compilation_cache()
-    job = _open(kind, chosen, kind.parts.load(chosen), prog, start)
-    fitted = _train(job)
-    try:
-        _conclude(job, fitted)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            signal.SIGINT,
-            "stopped while measuring; the training is done and saved, and what is missing is made "
-            f"by\n  {job.continued_by}",
-        ) from None
-
-
-def _open(kind: kinds.Kind, chosen: Any, examples: Examples, prog: str, start: float) -> _Job:
-    """Opens the folder, and says what is about to be learned."""
+    asked = chosen.data, chosen.model
+    if asked not in loaded:
+        loaded[asked] = kind.parts.load(chosen)
+    examples = loaded[asked]
     if _streamed(examples):
         extras.check("grain")
-    chosen = _settled(kind, chosen, examples)
+    return Prepared(kind, _settled(kind, chosen, examples), examples, start)
+
+
+def begin(prepared: Prepared, prog: str) -> _Job:
+    """Opens the run's folder."""
+    kind, chosen, examples, start = prepared
     output = chosen.run.output
     if chosen.run.resume and output is not None:
         check_same(kind, examples, folder.read_config_of(kind, output))
@@ -96,41 +110,46 @@ def _open(kind: kinds.Kind, chosen: Any, examples: Examples, prog: str, start: f
         f"num_{kind.noun}": examples.num,
     }
     folder.write_json(output / "config.json", config)
-    splits = examples.train, examples.validation, examples.test
-    sizes = "{:,} training, {:,} validation, {:,} test".format(*(len(of.image) for of in splits))
-    print(f"{examples.name}: {sizes} {kind.noun}, {examples.source}")
-    for line in examples.lines:
-        print(f"  {line}")
-    for note in examples.notes:
-        print(f"note: {note}")
-    widths = _widths(examples, chosen.training.batch_size)
-    streamed = ", data streamed" if _streamed(examples) else ""
-    print(f"results: {output}   device: {jax.devices()[0].device_kind}{streamed}")
     model = kind.parts.make_model(config)
+    widths = None
+    if examples.lengths is not None:
+        widths = stream.widths_of(examples.lengths, chosen.training.batch_size)
     continued_by = f"{prog} --output={output} --resume"
     return _Job(kind, chosen, examples, model, config, output, continued_by, start, widths)
 
 
-def _widths(examples: Examples, batch_size: int) -> np.ndarray | None:
-    """What training sequences are padded to, which is said; None for all to the longest."""
-    lengths = examples.lengths
-    if lengths is None:
-        return None
-    found = stream.widths_of(lengths, batch_size)
+def announced(job: _Job) -> list[str]:
+    """What is about to be learned, in lines."""
+    kind, examples = job.kind, job.examples
+    splits = examples.train, examples.validation, examples.test
+    sizes = "{:,} training, {:,} validation, {:,} test".format(*(len(of.image) for of in splits))
+    said = [f"{examples.name}: {sizes} {kind.noun}, {examples.source}"]
+    said += [f"  {line}" for line in examples.lines]
+    said += [f"note: {note}" for note in examples.notes]
+    if examples.lengths is not None:
+        said += _padding(examples.lengths, job.widths)
+    streamed = ", data streamed" if _streamed(examples) else ""
+    where = f"device: {jax.devices()[0].device_kind}{streamed}"
+    return [*said, f"results: {job.output}   {where}"]
+
+
+def _padding(lengths: np.ndarray, widths: np.ndarray | None) -> list[str]:
+    """What training sequences are padded to; all to the longest where there are no widths."""
     longest = int(lengths.max())
-    padding = 1 - lengths.mean() / (longest if found is None else found.mean())
-    if found is not None:
-        print(
-            f"  padded in batches of like lengths, to {', '.join(map(str, np.unique(found)))} "
+    padding = 1 - lengths.mean() / (longest if widths is None else widths.mean())
+    said = []
+    if widths is not None:
+        said.append(
+            f"  padded in batches of like lengths, to {', '.join(map(str, np.unique(widths)))} "
             f"steps: {padding:.0%} of what is trained on is padding, and to the longest alone "
             f"{1 - lengths.mean() / longest:.0%}"
         )
     if padding > _MOSTLY_PADDING:
-        print(
+        said.append(
             f"note: {padding:.0%} of the steps that are trained on are padding: cut the long "
             "sequences into pieces to train faster"
         )
-    return found
+    return said
 
 
 _MOSTLY_PADDING = 0.7
@@ -179,7 +198,7 @@ def _settled(kind: kinds.Kind, chosen: Any, examples: Examples) -> Any:
     return dataclasses.replace(chosen, training=filled, run=run)
 
 
-def _train(job: _Job) -> training.Fitted:
+def train(job: _Job) -> training.Fitted:
     """Trains to the last epoch, or until patience or time ends."""
     of, train, held_out = job.chosen.training, job.examples.train, job.examples.validation
     num = len(train.image)
@@ -219,9 +238,10 @@ def _train(job: _Job) -> training.Fitted:
         continued_by=job.continued_by,
         start=job.start,
         widths=job.widths,
+        stop=job.stop,
     )
     reporters: list[callbacks.Callback] = [
-        callbacks.ProgressBar(),
+        callbacks.ProgressBar(job.name),
         callbacks.Collapse("validation_elbo"),
     ]
     if of.patience:
@@ -239,7 +259,7 @@ def _train(job: _Job) -> training.Fitted:
         raise Diverged(f"{error} --learning-rate=...") from None
 
 
-def _conclude(job: _Job, fitted: training.Fitted) -> None:
+def conclude(job: _Job, fitted: training.Fitted) -> None:
     """Measures on the test set, touched here, once; numbers first, then pictures."""
     examples, of = job.examples, job.chosen.training
     key, samples = keys.of_run(of.seed)["evaluation"], job.chosen.evaluation.num_importance_samples

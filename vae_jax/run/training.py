@@ -7,6 +7,7 @@ on many hosts at once and call `train`.
 import contextlib
 import math
 import operator
+import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ from vae_jax.run.survival import StopRequest
 
 # A call makes as many steps as take about so long: a stop, or a checkpoint, waits for its end.
 _CALL_SECONDS = 1.0
+
+# Of runs in threads the next finds in the compilation cache what the first has put there.
+_COMPILING = threading.Lock()
 
 Validate = Callable[[Any], Mapping[str, Any]]
 """params, whole and on one device -> figures of the validation set, higher being better."""
@@ -76,6 +80,8 @@ class Setup:
       continued_by: what goes on with the run, for messages.
       start: when this process began with it, by time.perf_counter.
       widths: of sequences; see `stream.in_buckets`.
+      stop: whether the process is asked to stop, where others train beside this one; its own
+        when not given.
     """
 
     loss: Callable[..., Any]
@@ -88,6 +94,7 @@ class Setup:
     continued_by: str
     start: float
     widths: np.ndarray | None = None
+    stop: StopRequest | None = None
 
     @property
     def mesh(self) -> Mesh:
@@ -139,7 +146,8 @@ class Setup:
             sharding=self.sharding,
         )
         args = (state, piece.dataset, piece.order, np.int32(0), np.int32(1))
-        compiled: Callable[..., Any] = train_epoch.lower(*args).compile()
+        with _COMPILING:
+            compiled: Callable[..., Any] = train_epoch.lower(*args).compile()
         return compiled
 
 
@@ -256,7 +264,9 @@ def train(setup: Setup, state: vae_jax.TrainState, callbacks: Sequence[Callback]
         progress.ended_by = "plan" if progress.finished else asked or late
         if not progress.ended_by:
             pieces = stack.enter_context(contextlib.closing(setup.pieces(state, progress)))
-            stop = stack.enter_context(StopRequest(asked=plan.folder is not None))
+            stop = setup.stop
+            if stop is None:
+                stop = stack.enter_context(StopRequest(asked=plan.folder is not None))
             try:
                 state = _take_steps(setup, state, progress, saver, pieces, callbacks, stop)
             except Diverged as error:

@@ -113,15 +113,16 @@ def test_training_improves_the_validation_bound(finished):
             np.testing.assert_allclose(row[f"{split}_elbo"], bound, rtol=1e-5)
 
 
-@pytest.mark.long
-def test_same_seed_same_numbers_and_another_seed_others(command, finished, tmp_path):
-    succeeded(train(command, tmp_path / "again", "--epochs=6"))
-    succeeded(train(command, tmp_path / "other", "--epochs=6", "--seed=1"))
-    again, other = results(tmp_path / "again"), results(tmp_path / "other")
-    assert again["parameters_sha256"] == results(finished)["parameters_sha256"]
-    assert again["test_log_likelihood"] == results(finished)["test_log_likelihood"]
-    assert [*map(without_times, rows(tmp_path / "again"))] == [*map(without_times, rows(finished))]
-    assert other["parameters_sha256"] != again["parameters_sha256"]
+def test_seeds_at_once_are_the_runs_that_each_is_alone(command, finished, tmp_path):
+    output = tmp_path / "both"
+    process = succeeded(train(command, output, "--epochs=6", "--seeds=2"))
+    first, second = (results(output / f"seed={seed}") for seed in (0, 1))
+    for name in "parameters_sha256", "test_log_likelihood", "test_elbo":
+        assert results(finished)[name] == first[name] != second[name]
+    assert [*map(without_times, rows(output / "seed=0"))] == [*map(without_times, rows(finished))]
+    both = [of["test_log_likelihood"] for of in (first, second)]
+    assert results(output)["means"][0]["log_likelihood"] == pytest.approx(np.mean(both))
+    assert f"2 seeds: test log p(x) {np.mean(both):.2f} +- " in process.stdout
 
 
 def interrupt(output, signum, arguments):

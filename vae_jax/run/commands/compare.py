@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from vae_jax.run import command, comparison, extras, output
+from vae_jax.run import command, comparison, extras, folder, output
 from vae_jax.run.errors import UsageError
 
 
@@ -20,27 +20,22 @@ class Options:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folders of runs, two or more."""
+    """Folders of runs, two or more; or one of several, as --seeds and --sweep leave."""
     output: Path = Path("compare.csv")
     """The table; .csv."""
 
 
 def main(arguments: Sequence[str], prog: str) -> None:
     chosen = command.parse(Options, arguments, prog=prog)
-    if len(chosen.runs) < 2:
+    runs = [r for of in chosen.runs for r in [of / name for name in folder.runs_in(of)] or [of]]
+    if len(runs) < 2:
         raise UsageError("there is nothing to compare: name two runs or more")
     output.check(chosen.output, (".csv",))
-    found = comparison.compare(chosen.runs)
+    found = comparison.compare(runs)
     for line in comparison.lines(found):
         print(line)
     for note in found.notes:
         print(f"note: {note}")
     extras.check("matplotlib")
-    rows = {"run": found.runs, **found.settings, **found.numbers}
-    output.write_rows(rows, chosen.output)
-
-    from vae_jax.run import figures  # here, as matplotlib takes a second
-
-    picture = chosen.output.with_suffix(".png")
-    figures.comparison(picture, [Path(run).name for run in found.runs], found.numbers)
+    picture = comparison.write(found, chosen.output)
     print(f"table: {chosen.output}   picture: {picture}")

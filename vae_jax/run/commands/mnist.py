@@ -3,12 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vae_jax.run import command, folder, options
+from vae_jax.run import command, folder, options, several
 
 
 def main(
     arguments: Sequence[str], prog: str, kind: type[options.Options] = options.Options
 ) -> None:
+    several.main(lambda of_run: read(of_run, prog, kind), arguments, prog)
+
+
+def read(
+    arguments: Sequence[str], prog: str, kind: type[options.Options] = options.Options
+) -> several.Read:
+    """The options of a run on images, and its road."""
     stored = None
     if "--resume" in arguments:
         # What is not said again is as it was: the stored options are the defaults.
@@ -21,6 +28,11 @@ def main(
     if stored is not None:
         options.check_resumed(chosen, stored)
 
-    from vae_jax.run import images  # after the options, as it brings JAX
+    def road() -> several.Road:
+        from vae_jax.run import images, job  # after the options, as they bring JAX
 
-    images.run(chosen, prog)
+        return several.Road(
+            images.prepare, images.begin, job.announced, images.train, images.conclude
+        )
+
+    return chosen, road

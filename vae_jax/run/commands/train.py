@@ -1,29 +1,37 @@
 """A VAE on one's own data: pictures, a table, counts, sequences, an array, or tfds:NAME."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vae_jax.run import command, folder, kinds, options
+from vae_jax.run import command, folder, kinds, options, several
 from vae_jax.run.commands import mnist
 
 
 def main(arguments: Sequence[str], prog: str) -> None:
+    several.main(lambda of_run: _read(of_run, prog), arguments, prog)
+
+
+def _read(arguments: Sequence[str], prog: str) -> several.Read:
     kind, stored = _stored(arguments)
     if kind is None:
         named = (_kind_of(a, arguments) for a in arguments if not a.startswith("-"))
         kind = next((found for found in named if found is not None), None)
     if kind is None:
-        mnist.main(arguments, prog, options.OwnOptions)
-        return
+        return mnist.read(arguments, prog, options.OwnOptions)
     chosen = command.parse(kind.options, arguments, prog=prog, default=stored)
     kinds.check(chosen)
     if stored is not None:
         kinds.check_resumed(chosen, stored)
 
-    from vae_jax.run import learn  # after the options, as it brings JAX
+    def road() -> several.Road:
+        from vae_jax.run import learn  # after the options, as it brings JAX
 
-    learn.run(kind, chosen, prog)
+        prepare = functools.partial(learn.prepare, kind)
+        return several.Road(prepare, learn.begin, learn.announced, learn.train, learn.conclude)
+
+    return chosen, road
 
 
 def _kind_of(argument: str, arguments: Sequence[str]) -> kinds.Kind | None:

@@ -84,6 +84,7 @@ def check_run(run: Run) -> None:
         )
     if run.max_minutes is not None and not 0 < run.max_minutes < math.inf:
         raise UsageError(f"--max-minutes is {run.max_minutes}: it must be above 0, and finite")
+    check_at_least(1, seeds=run.seeds)
     if run.resume and run.output is None:
         raise UsageError("--resume needs --output=DIR, the folder of the run to go on with")
     if run.resume and run.overwrite:
@@ -287,6 +288,8 @@ def _check_devices(options: Options) -> None:
             f"--process-id is {devices.process_id}: it must be from 0 to --num-processes - 1, "
             f"{devices.num_processes - 1}"
         )
+    if devices.coordinator is not None and (options.run.seeds > 1 or options.run.sweep):
+        raise UsageError("--seeds and --sweep are of one process: leave --coordinator out")
     if devices.coordinator is not None and options.run.output is None:
         raise UsageError("--coordinator needs --output=DIR, a folder that all processes see")
 

@@ -337,6 +337,13 @@ class Run:
     max_minutes: float | None = None
     """Minutes after which training ends, those of a resumed run's earlier processes counted in; the
     test set is measured then, and --resume with more goes on."""
+    seeds: int = 1
+    """How many runs, of --seed and the numbers after it, each in a folder seed=N in --output, with
+    the mean over them and their deviation. On a CPU as many at once as there are cores; each run is
+    what it would be alone, to the bit."""
+    sweep: tuple[str, ...] = ()
+    """NAME=VALUE,VALUE,... for options that take each of these values in turn, such as beta=1,2,4;
+    of several every combination is a run, or as many as --seeds."""
 
 
 @dataclass(frozen=True)
