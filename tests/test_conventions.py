@@ -254,15 +254,16 @@ def test_modules_import_only_from_floors_below():
 
 
 ENGINE_FLOORS = [
-    {"baseline", "errors", "survival", "keys"},
+    {"baseline", "errors", "survival", "keys", "together"},
     {"extras", "options", "plan", "processes", "schedule"},
     {"count_options", "sequence_options", "table_options"},
     {"kinds"},
     {"callbacks", "command", "data", "devices", "folder", "latents", "objective", "pixels"},
-    {"card", "comparison", "output", "published"},
+    {"card", "output", "published"},
     {"figures", "model"},
-    {"defaults", "given", "identity", "measure", "restore", "sampler", "saver", "scores"},
-    {"job", "probe", "programs", "training"},
+    {"comparison", "defaults", "given", "identity"},
+    {"measure", "restore", "sampler", "saver", "scores"},
+    {"job", "probe", "programs", "several", "training"},
     {"diagnosis"},
     {"loaded", "selection"},
     {"classifier"},

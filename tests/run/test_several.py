@@ -46,6 +46,7 @@ class Job(NamedTuple):
     start: float = 0.0
     name: str = ""
     stop: Any = None
+    replica: Any = None
 
     continued_by = "it --resume"
 

@@ -134,12 +134,12 @@ def _scatter(
     axes.legend(title="label", loc="upper left", bbox_to_anchor=(1, 1), markerscale=3)
 
 
-def _written(name: str, label: int) -> str:
-    """A class's name for a legend; its number where the font has not all of its letters."""
+def _written(name: str, label: int, most: int = 20) -> str:
+    """A name for a legend, cut; the class's number where the font has not all of its letters."""
     font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
     if not all(map(font.get_char_index, map(ord, name))):
         return f"number {label}"
-    name = name if len(name) <= 20 else f"{name[:19]}\N{HORIZONTAL ELLIPSIS}"
+    name = name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
     # Matplotlib omits what begins with an underscore, and sets what has dollars as mathematics.
     return f" {name}".replace("$", r"\$")
 
@@ -293,7 +293,7 @@ def comparison(path: Path, names: list[str], numbers: dict[str, list[Any]]) -> N
             axes[0].errorbar(values, place + shift, xerr=2 * errors, fmt="o", label=title)
     axes[0].legend()
     axes[0].set(xlabel="nats, test set, with two standard errors")
-    axes[0].set_yticks(place, [_written(name, i) for i, name in enumerate(names)])
+    axes[0].set_yticks(place, [_written(name, i, 40) for i, name in enumerate(names)])
     axes[0].invert_yaxis()
     axes[0].grid(alpha=0.3)
     axes[1].barh(place, np.nan_to_num(np.array(numbers.get("minutes", place * 0), np.float64)))

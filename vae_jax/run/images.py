@@ -145,6 +145,7 @@ def train(job: Job) -> training.Fitted:
         continued_by=job.continued_by,
         start=job.start,
         stop=job.stop,
+        replica=job.replica,
     )
     with _reporters(job) as reporters:
         try:

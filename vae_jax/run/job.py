@@ -21,6 +21,7 @@ from vae_jax.run.model import (
 )
 from vae_jax.run.pixels import measure_pixels
 from vae_jax.run.survival import StopRequest
+from vae_jax.run.together import Replica
 
 
 class Job(NamedTuple):
@@ -39,6 +40,7 @@ class Job(NamedTuple):
       start: of the process, by time.perf_counter.
       name: among several runs of one command; empty where it is the only one.
       stop: whether they are asked to stop.
+      replica: of those whose steps are one program.
     """
 
     chosen: options.Options
@@ -53,6 +55,12 @@ class Job(NamedTuple):
     start: float
     name: str = ""
     stop: StopRequest | None = None
+    replica: Replica | None = None
+
+    @property
+    def resident(self) -> bool:
+        """Whether its steps take their examples from data that are there whole."""
+        return not self.stream
 
     @property
     def image_shape(self) -> tuple[int, ...]:

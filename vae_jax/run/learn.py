@@ -34,6 +34,7 @@ from vae_jax.run.examples import Examples, Trained, check_same, own, restore
 from vae_jax.run.options import Objective
 from vae_jax.run.plan import Plan
 from vae_jax.run.survival import StopRequest
+from vae_jax.run.together import Replica
 
 _VALIDATED_VALUES = 2**23
 
@@ -52,6 +53,12 @@ class _Job(NamedTuple):
     widths: np.ndarray | None
     name: str = ""
     stop: StopRequest | None = None
+    replica: Replica | None = None
+
+    @property
+    def resident(self) -> bool:
+        """Whether its steps take their examples from data that are there whole."""
+        return self.widths is None and not _streamed(self.examples)
 
 
 class Prepared(NamedTuple):
@@ -239,6 +246,7 @@ def train(job: _Job) -> training.Fitted:
         start=job.start,
         widths=job.widths,
         stop=job.stop,
+        replica=job.replica,
     )
     reporters: list[callbacks.Callback] = [
         callbacks.ProgressBar(job.name),

@@ -9,7 +9,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -224,26 +224,35 @@ def _trained(
     Raises:
       Interrupted: SIGINT or SIGTERM came; all are saved.
     """
-    import jax
-
     with StopRequest() as stop:
 
-        def train(name: str, job: Any) -> Any:
-            if stop.signum:
-                raise Interrupted(stop.signum, "")
+        def train(name: str, job: Any, replica: Any = None) -> Any:
             start = time.perf_counter()
-            fitted = road.train(job._replace(name=name, stop=stop, start=start))
+            job = job._replace(name=name, stop=stop, start=start, replica=replica)
+            try:
+                if stop.signum:
+                    raise Interrupted(stop.signum, "")
+                fitted = road.train(job)
+            finally:
+                if replica is not None:
+                    replica.together.leave(replica.who)
             return fitted, time.perf_counter() - start
 
-        # Elsewhere a device has one program after another, and many devices must all have the same.
-        on_cores = jax.devices()[0].platform == "cpu" and len(jax.devices()) == 1
-        with ThreadPoolExecutor(_num_cores() if on_cores else 1) as pool:
-            futures = [
-                pool.submit(train, of.name, job) for of, job in zip(asked, jobs, strict=True)
-            ]
-            wait(futures)
+        futures: dict[str, Any] = {}
+        for at_once, group in _groups(asked, jobs):
+            replicas: list[Any] = [None] * len(group)
+            if at_once is None:
+                from vae_jax.run.together import Together
+
+                together = Together(len(group))
+                replicas = [together.replica(who) for who in range(len(group))]
+            with ThreadPoolExecutor(at_once or len(group)) as pool:
+                for (name, job), replica in zip(group, replicas, strict=True):
+                    futures[name] = pool.submit(train, name, job, replica)
+                wait(futures.values())
     found: dict[str, Any] = {}
-    for of, future in zip(asked, futures, strict=True):
+    for of in asked:
+        future = futures[of.name]
         error = future.exception()
         if isinstance(error, Interrupted):
             raise Interrupted(error.signum, f"stopped and saved; go on with\n  {continued_by}")
@@ -251,6 +260,30 @@ def _trained(
             raise error
         found[of.name] = future.result() if error is None else error
     return found
+
+
+def _groups(
+    asked: Sequence[_Asked], jobs: Sequence[Any]
+) -> Iterator[tuple[int | None, list[tuple[str, Any]]]]:
+    """The runs that are trained at once, one group after another: how many threads, names, jobs.
+
+    On cores any of them. On an accelerator, which has one program after another, those of a program
+    that differ in their seeds, as one program: None in place of threads. Many devices must all have
+    the same programs in the same order: one run at a time, as where the data are streamed.
+    """
+    import jax
+
+    named = [(of.name, job) for of, job in zip(asked, jobs, strict=True)]
+    one_device, on_cores = len(jax.devices()) == 1, jax.devices()[0].platform == "cpu"
+    if one_device and on_cores:
+        yield _num_cores(), named
+    elif one_device and all(job.resident for job in jobs):
+        for settings in dict.fromkeys(tuple(of.settings.items()) for of in asked):
+            same = [tuple(of.settings.items()) == settings for of in asked]
+            group = list(itertools.compress(named, same))
+            yield None if len(group) > 1 else 1, group
+    else:
+        yield 1, named
 
 
 def _num_cores() -> int:

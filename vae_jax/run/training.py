@@ -31,6 +31,7 @@ from vae_jax.run.identity import check_lengths, made_of
 from vae_jax.run.plan import Plan, Progress, Row
 from vae_jax.run.saver import Saver
 from vae_jax.run.survival import StopRequest
+from vae_jax.run.together import Replica
 
 # A call makes as many steps as take about so long: a stop, or a checkpoint, waits for its end.
 _CALL_SECONDS = 1.0
@@ -82,6 +83,7 @@ class Setup:
       widths: of sequences; see `stream.in_buckets`.
       stop: whether the process is asked to stop, where others train beside this one; its own
         when not given.
+      replica: of those whose steps are one program; their data are alike, and not streamed.
     """
 
     loss: Callable[..., Any]
@@ -95,6 +97,7 @@ class Setup:
     start: float
     widths: np.ndarray | None = None
     stop: StopRequest | None = None
+    replica: Replica | None = None
 
     @property
     def mesh(self) -> Mesh:
@@ -134,7 +137,10 @@ class Setup:
             return stream.in_buckets(self.data, self.widths, *where)
         if self.plan.stream:
             return stream.stream(self.data, *where, num_workers=self.plan.num_workers)
-        return stream.resident(self.data, *where)
+        if self.replica is None:
+            return stream.resident(self.data, *where)
+        data = self.replica.together.shared(lambda: jax.device_put(self.data))
+        return stream.resident(data, *where)
 
     def compile(self, state: vae_jax.TrainState, piece: stream.Piece) -> Callable[..., Any]:
         """The program that takes steps of a piece."""
@@ -143,8 +149,10 @@ class Setup:
             self.optimizer,
             average_decay=self.plan.average_decay,
             accumulate=self.plan.accumulate,
-            sharding=self.sharding,
+            sharding=None if self.replica else self.sharding,
         )
+        if self.replica is not None:
+            return self.replica.program(train_epoch, self.sharding)
         args = (state, piece.dataset, piece.order, np.int32(0), np.int32(1))
         with _COMPILING:
             compiled: Callable[..., Any] = train_epoch.lower(*args).compile()
@@ -326,6 +334,8 @@ def _take_steps(
             step_seconds, signum, age, ended, spent = _agreed(
                 seconds / num, stop.signum, saver.age, bool(asked), spent
             )
+            if setup.replica is not None:
+                step_seconds, signum, age = setup.replica.largest(step_seconds, signum, age)
             num = max(1, int(_CALL_SECONDS / step_seconds))
             # Of several processes it may be another's callback.
             ended_by = "plan" if progress.finished else asked or ("callback" if ended else "")

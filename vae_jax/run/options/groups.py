@@ -339,8 +339,8 @@ class Run:
     test set is measured then, and --resume with more goes on."""
     seeds: int = 1
     """How many runs, of --seed and the numbers after it, each in a folder seed=N in --output, with
-    the mean over them and their deviation. On a CPU as many at once as there are cores; each run is
-    what it would be alone, to the bit."""
+    the mean over them and their deviation. On a CPU as many at once as there are cores, each to the
+    bit what it is alone; on an accelerator as one program, each to rounding."""
     sweep: tuple[str, ...] = ()
     """NAME=VALUE,VALUE,... for options that take each of these values in turn, such as beta=1,2,4;
     of several every combination is a run, or as many as --seeds."""
