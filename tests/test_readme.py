@@ -68,8 +68,10 @@ def test_python_runs(page, tmp_path, monkeypatch):
 
 def test_a_file_that_a_page_shows_is_run_by_a_test():
     files = {name.partition(":")[0] for text in PAGES.values() for name in SNIPPET.findall(text)}
-    # By this file, by test_tutorial_programs.py, by test_compose.py; the report has no Python.
+    # By this file, by test_tutorial_programs.py, by test_compose.py and by test_schedulers.py; the
+    # report has no Python.
     tested = {"README.md", "experiments/tutorial/whole.py", "benchmarks/README.md"}
+    tested |= {f"docs/pages/scripts/train{ending}" for ending in (".sbatch", "-jobset.yaml")}
     tested |= {
         f"experiments/compose/{path.name}" for path in (ROOT / "experiments/compose").iterdir()
     }

@@ -158,6 +158,26 @@ def test_every_combination_and_seed_is_a_run_of_its_own(tmp_path, tables, capsys
     assert (output / "runs.png").stat().st_size > 1000
 
 
+def test_one_command_begins_and_goes_on(tmp_path, tables, monkeypatch):
+    output = tmp_path / "all"
+    given = ["--seeds", "2", "--sweep", "hidden=4,5", f"--output={output}", "--restartable"]
+    fake, more = Fake(), ["--epochs=3"]
+    several.main(fake.read, [*given, *more], "it")
+    assert len(fake.trained) == 4
+    let_go(output)
+    went_on = []
+    monkeypatch.setattr(fake, "begin", lambda of, prog: went_on.append(of.run) or Job(of))
+    several.main(fake.read, [*given, *more], "it")
+    assert [(of.resume, of.output.name) for of in went_on] == [
+        (True, name) for name in folder.runs_in(output)
+    ]
+    for other in "--resume", "--overwrite":
+        with pytest.raises(UsageError, match=f"leave {other} out"):
+            several.main(fake.read, [*given, other], "it")
+    with pytest.raises(UsageError, match="--restartable needs --output"):
+        several.main(fake.read, ["--restartable"], "it")
+
+
 def test_a_sweep_of_values_alone_has_one_run_each_and_no_deviation(tmp_path, tables):
     several.main(Fake().read, ["--sweep", "seed=1,4", f"--output={tmp_path / 'all'}"], "it")
     written = results(tmp_path / "all")

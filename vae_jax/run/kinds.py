@@ -229,7 +229,7 @@ def check_resumed(options: Any, stored: Any) -> None:
 def to_json(options: Any) -> dict[str, Any]:
     """The options as JSON values."""
     groups = dataclasses.asdict(options)
-    for name in "resume", "overwrite", "seeds", "sweep":
+    for name in "resume", "restartable", "overwrite", "seeds", "sweep":
         del groups["run"][name]
     for group, name in ("run", "output"), ("training", "init_from"):
         path = groups[group][name]

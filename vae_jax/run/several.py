@@ -61,6 +61,8 @@ def main(read: Callable[[Sequence[str]], Read], arguments: Sequence[str], prog: 
       UsageError, DataError, RunError, Interrupted: in one line.
     """
     output = command.option_value(arguments, "--output")
+    if "--restartable" in arguments:
+        arguments = _restarted(arguments, output)
     if output is not None and "--resume" in arguments and folder.runs_in(Path(output)):
         asked, road = _resumed(read, arguments, Path(output))
         _several(road(), asked, Path(output), prog)
@@ -74,6 +76,36 @@ def main(read: Callable[[Sequence[str]], Read], arguments: Sequence[str], prog: 
     place = chosen.run.output or Path("runs") / f"several-{time.strftime('%Y%m%d-%H%M%S')}"
     asked = _planned(read, arguments, chosen, place)
     _several(road(), asked, place, prog, new=True, overwrite=chosen.run.overwrite)
+
+
+def _restarted(arguments: Sequence[str], output: str | None) -> list[str]:
+    """The command line of a restartable run: to begin it, or to go on with it."""
+    if output is None:
+        raise UsageError("--restartable needs --output=DIR, where the run is looked for")
+    for other in "--resume", "--overwrite":
+        if other in arguments:
+            raise UsageError(f"--restartable says itself when to go on: leave {other} out")
+    begun = (Path(output) / "config.json").exists()
+    given = [a for a in arguments if a != "--restartable"]
+    several = "--seeds", "--sweep"  # a folder of several knows them
+    if not begun:
+        return given
+    if folder.runs_in(Path(output)):
+        given = _without(given, several)
+    return [*given, "--resume"]
+
+
+def _without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A command line without some options and their values, numbers or NAME=VALUE."""
+    kept, inside = [], False
+    for argument in arguments:
+        if argument.startswith("-"):
+            inside = argument.partition("=")[0] in names
+        elif inside:
+            inside = argument.isdigit() or "=" in argument
+        if not inside:
+            kept.append(argument)
+    return kept
 
 
 def _alone(road: Road, chosen: Any, prog: str) -> None:

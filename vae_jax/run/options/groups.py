@@ -320,6 +320,9 @@ class Run:
     """Folder of the results; runs/DATASET-TIME when not given."""
     resume: bool = False
     """Go on with the run in --output, with the options it was started with."""
+    restartable: bool = False
+    """--resume where --output holds a run, and a new one where it does not: for a scheduler, which
+    starts the same command again after a failure or a time limit."""
     overwrite: bool = False
     """Delete a finished or broken run in --output first."""
     keep: int = 3

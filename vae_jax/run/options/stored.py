@@ -31,7 +31,7 @@ def to_json(options: Options) -> dict[str, Any]:
 
     groups = dataclasses.asdict(options)
     of_one_command = {
-        "run": ("resume", "overwrite", "seeds", "sweep"),
+        "run": ("resume", "restartable", "overwrite", "seeds", "sweep"),
         "devices": ("coordinator", "num_processes", "process_id"),
     }
     for group, names in of_one_command.items():
