@@ -99,9 +99,15 @@ class Browser:
         return found["result"].get("value")
 
     def open(
-        self, address: str, width: int = 1280, height: int = 900, *, dark: bool = False
+        self,
+        address: str,
+        width: int = 1280,
+        height: int = 900,
+        *,
+        dark: bool = False,
+        until: str = "document.documentElement?.matches('[data-ready]')",
     ) -> None:
-        """Opens the explorer at an address, and waits until it is there."""
+        """Opens a page, and waits until it is there, as the explorer says itself."""
         self.do(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -112,7 +118,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.do("Emulation.setEmulatedMedia", features=[scheme])
         self.do("Page.navigate", url=address)
-        self.wait("document.documentElement?.matches('[data-ready]')")
+        self.wait(until)
 
     def wait(self, condition: str) -> None:
         """Until an expression is true."""
