@@ -49,6 +49,7 @@ class Job(NamedTuple):
     replica: Any = None
 
     continued_by = "it --resume"
+    resident = True
 
 
 def log_likelihood(chosen: Options) -> float:

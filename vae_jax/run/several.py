@@ -306,16 +306,15 @@ def _groups(
     import jax
 
     named = [(of.name, job) for of, job in zip(asked, jobs, strict=True)]
-    one_device, on_cores = len(jax.devices()) == 1, jax.devices()[0].platform == "cpu"
-    if one_device and on_cores:
+    if len(jax.devices()) > 1 or not all(job.resident for job in jobs):
+        yield 1, named
+    elif jax.devices()[0].platform == "cpu":
         yield _num_cores(), named
-    elif one_device and all(job.resident for job in jobs):
+    else:
         for settings in dict.fromkeys(tuple(of.settings.items()) for of in asked):
             same = [tuple(of.settings.items()) == settings for of in asked]
             group = list(itertools.compress(named, same))
             yield None if len(group) > 1 else 1, group
-    else:
-        yield 1, named
 
 
 def _num_cores() -> int:
