@@ -268,7 +268,7 @@ ENGINE_FLOORS = [
     {"classifier"},
     {"conditional"},
     {"pictures"},
-    {"images", "rows"},
+    {"generated", "images", "rows"},
     {"examples"},
     {"cells", "hub", "learn", "sequences", "tabular"},
     {"exported", "loaded_examples"},

@@ -19,7 +19,7 @@ class Comparison(NamedTuple):
       runs: their folders.
       settings: options that differ among them.
       numbers: from results.json, in nats, with the standard errors over the test examples; minutes
-        are of the whole run, active units of latent_dim.
+        are of the whole run, active units of latent_dim; of drawn images from evaluation.json.
       notes: why numbers do not compare, or are not there.
     """
 
@@ -37,6 +37,9 @@ _NUMBERS = {
     "bits_per_dimension": "test_bits_per_dimension",
     "kl": "test_kl",
     "active_units": "active_units",
+    "frechet_distance": "samples_frechet_distance",
+    "precision": "samples_precision",
+    "recall": "samples_recall",
 }
 
 
@@ -78,12 +81,21 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _results(path: Path) -> dict[str, Any]:
+    """What results.json says, and what evaluation.json does of drawn images."""
+    results, again = (_read(path / name) for name in ("results.json", "evaluation.json"))
+    if again.get("parameters_sha256") != results.get("parameters_sha256"):  # of another step
+        return results
+    samples = {name: value for name, value in again.items() if name.startswith("samples_")}
+    return {**results, **samples}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        with folder.reading(path / "results.json"):
-            results: dict[str, Any] = json.loads((path / "results.json").read_text())
+        with folder.reading(path):
+            found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):  # not yet, or half written
         return {}
-    return results
+    return found
 
 
 def _number(results: dict[str, Any], key: str) -> Any:
