@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import vae_jax
-from vae_jax.run import kinds
+from vae_jax.run import kinds, published
 from vae_jax.run.errors import RunError, UsageError
 from vae_jax.run.options import Options, from_json
 
@@ -209,6 +209,11 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+def beside(run: Path, name: str) -> Path:
+    """Where a command writes of a run: in its folder, or of a model as others have it, here."""
+    return Path(name) if published.is_one(run) else run / name
+
+
 def stamp() -> dict[str, Any]:
     """What says who wrote a config.json; see `FORMAT`."""
     return {"format": FORMAT, "vae_jax": vae_jax.__version__}
@@ -217,11 +222,17 @@ def stamp() -> dict[str, Any]:
 def read_stamped(folder: Path) -> dict[str, Any]:
     """The config.json of a run of any program, if this version can read it.
 
+    Of a model that a stranger may have written it is looked at before, and names no place.
+
     Raises:
       UsageError: the folder holds no run, or one of a later format.
       RunError: it cannot be read now.
     """
     path = folder / "config.json"
+    of_stranger = published.is_one(folder)
+    if of_stranger:
+        with published.reading(folder):
+            published.check(folder)
     try:
         with reading(path):
             config: dict[str, Any] = json.loads(path.read_text())
@@ -242,6 +253,9 @@ def read_stamped(folder: Path) -> dict[str, Any]:
             f"{folder} is of format {written}, written by vae_jax {config.get('vae_jax')}: this is "
             f"{vae_jax.__version__}, which reads up to {FORMAT}; pip install -U vae_jax"
         )
+    if of_stranger:
+        with published.reading(folder):
+            return published.without_places(config)
     return config
 
 

@@ -332,11 +332,12 @@ def findings(
 
 
 def check_ended(results: dict[str, Any] | None, rows: Sequence[Row]) -> None:
-    """Raises UsageError for a run that has no results yet, or no rows."""
+    """Raises UsageError for a run that has no results yet, or no rows, as a model of the hub."""
     if results is None or not rows:
         missing = "metrics.jsonl" if results else "results.json"
         raise UsageError(
-            f"the run has no {missing}, which it leaves at its end: wait for it, or --resume it"
+            f"the run has no {missing}, which it leaves at its end: wait for it, --resume it, or "
+            "name the folder that it was trained in"
         )
 
 

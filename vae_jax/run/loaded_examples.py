@@ -223,10 +223,7 @@ def load(run: str | os.PathLike[str]) -> TrainedRun | TrainedExamples:
       RunError: its checkpoint is of other data.
       CheckpointError: it holds no checkpoint that can be read.
     """
-    if str(run).startswith(hub.PREFIX):
-        path = hub.pull(str(run).removeprefix(hub.PREFIX))
-    else:
-        path = Path(run)
+    path = hub.place(run)
     return load_images(path) if folder.kind_in(path) is None else load_examples(path)
 
 

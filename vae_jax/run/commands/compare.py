@@ -20,7 +20,7 @@ class Options:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folders of runs, two or more."""
+    """Folders of runs, or hf:ORG/NAME, two or more."""
     output: Path = Path("compare.csv")
     """The table; .csv."""
 

@@ -14,6 +14,8 @@ from vae_jax.run import command, folder, kinds, options
 class Options:
     """Measures a trained run on its test set again; writes evaluation.json beside its results.
 
+    Of a model of the hub it is written where one is.
+
     Of labelled images also what the run draws is worth: a classifier is trained on the run's
     training set, and in its last hidden layer drawn images stand beside the test set's, by their
     Fréchet distance, precision and recall. Beside them is what as many validation images have. The
@@ -21,7 +23,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     num_samples: int = 5000
     """Importance samples for each test image, row or cell."""
     data: str | None = None
@@ -89,9 +91,11 @@ def measure_again(chosen: Options) -> None:
         "device": jax.devices()[0].device_kind,
         "versions": measure.versions(),
     }
-    folder.write_json(chosen.run / "evaluation.json", results)
+    path = folder.beside(chosen.run, "evaluation.json")
+    folder.write_json(path, results)
     print("\n".join([measure.summary(results), *generated.lines(results)]))
     of_run = loaded.results_of(chosen.run) or {}
-    if of_run.get("parameters_sha256") == results["parameters_sha256"]:
+    same = of_run.get("parameters_sha256") == results["parameters_sha256"]
+    if same and path.parent == chosen.run:
         card.write(chosen.run, trained.config, {**of_run, **samples})
-    print(f"numbers: {chosen.run / 'evaluation.json'}")
+    print(f"numbers: {path}")

@@ -27,7 +27,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     images: options.UsedData = field(default_factory=options.UsedData)
     label: str | None = None
     """Of a conditional run: one class for all images; their own when not given."""
@@ -51,7 +51,7 @@ class ExampleOptions:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
     """A file with the run's columns; the run's own test set when not given."""
     data: Path | None = None
