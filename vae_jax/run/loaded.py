@@ -265,10 +265,8 @@ class TrainedRun:
         check_ended(self.results, self.rows)
         options.check_seed(seed)
         splits = {}
-        for name in "train", "validation", "test":
-            found, label = examples.with_classes(
-                self.data(name, where), self.config, list(self.classes), None
-            )
+        for name, own in examples.every_split(self.config, where).items():
+            found, label = examples.with_classes(own, self.config, list(self.classes), None)
             x = measure.observed(self._observe, found.images, name)
             splits[name] = vae_jax.Batch(x, self._labels(label, len(x)))
         levels = num_levels(self._likelihood)

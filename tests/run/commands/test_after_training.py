@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from vae_jax import run
-from vae_jax.run import card, folder, keys, loaded, measure, options, output
+from vae_jax.run import card, data, folder, keys, loaded, measure, options, output
 from vae_jax.run.commands import (
     compare,
     diagnose,
@@ -100,8 +100,13 @@ def test_the_best_epoch_on_validation_is_what_is_measured_and_loaded(trained, of
     np.testing.assert_allclose(found["elbo"], best["validation_elbo"], rtol=1e-5)
 
 
-def test_a_run_is_looked_over_and_a_program_can_read_what_was_found(trained, of, tmp_path):
+def test_a_run_is_looked_over_and_a_program_can_read_what_was_found(
+    trained, of, tmp_path, monkeypatch
+):
+    load, read = data.load_of_run, []
+    monkeypatch.setattr(data, "load_of_run", lambda *of: read.append(load(*of)) or read[-1])
     said = of_command(diagnose, trained[0], f"--output={tmp_path / 'found.json'}")
+    assert len(read) == 1
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["findings"] == [finding._asdict() for finding in of.diagnose()]
     ill = {finding["name"] for finding in found["findings"] if finding["ill"]}

@@ -77,12 +77,29 @@ def own(config: Mapping[str, Any], split: str, chosen: options.UsedData | None =
       DataError: they are not there, or are others.
       UsageError: an option does not go with them.
     """
-    chosen = chosen or options.UsedData()
+    return _of_dataset(_own(config, chosen or options.UsedData()), split)
+
+
+def every_split(config: Mapping[str, Any], where: str | None = None) -> dict[str, Examples]:
+    """The train, validation and test set of the run's own data, which are read once.
+
+    Args:
+      config: of the run, its config.json.
+      where: they lie, if they have moved.
+
+    Raises:
+      DataError, UsageError: as `own`.
+    """
+    dataset = _own(config, options.UsedData(data=where))
+    return {split: _of_dataset(dataset, split) for split in ("train", "validation", "test")}
+
+
+def _own(config: Mapping[str, Any], chosen: options.UsedData) -> Dataset:
     _check_left_out(chosen, "the run's own data are read as in the run", "resize", *_FILES)
     where = options.moved(options.from_json(dict(config["options"])).data, chosen.data)
     if chosen.data_dir is not None:
         where = dataclasses.replace(where, data_dir=chosen.data_dir)
-    return _of_dataset(data.load_of_run(config, where), split)
+    return data.load_of_run(config, where)
 
 
 _FILES = ("labels", "images_key", "labels_key")
