@@ -254,7 +254,7 @@ def test_modules_import_only_from_floors_below():
 
 
 ENGINE_FLOORS = [
-    {"baseline", "errors", "survival", "keys"},
+    {"baseline", "errors", "keys", "overwritten", "survival"},
     {"extras", "options", "plan", "processes", "schedule"},
     {"count_options", "published", "sequence_options", "table_options"},
     {"kinds"},

@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import re
-import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import vae_jax
-from vae_jax.run import kinds, published
+from vae_jax.run import kinds, overwritten, published
 from vae_jax.run.errors import RunError, UsageError
 from vae_jax.run.options import Options, from_json
 
@@ -53,7 +52,7 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
     Args:
       output: the folder asked for; None for runs/NAME-TIME.
       name: used when output is None.
-      overwrite: delete a run that is there.
+      overwrite: set a run that is there aside; `overwritten.gone` deletes it.
 
     Raises:
       UsageError: the folder holds a run, or other files, and may not be overwritten.
@@ -74,13 +73,7 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
                     f"--output={folder} holds a run: give --resume to go on with it, --overwrite "
                     "to delete it, or another folder"
                 )
-            # config.json last: until it is gone the folder holds a run, if a damaged one.
-            for item in reversed(CONTENTS):
-                path = folder / item
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:  # of a link the link alone
-                    path.unlink(missing_ok=True)
+            overwritten.set_aside(folder, CONTENTS)
         sign(folder)
     return folder
 
