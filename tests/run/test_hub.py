@@ -382,7 +382,7 @@ def test_commands_take_a_model_of_the_hub(trained, there, capsys, tmp_path):
     assert "minutes" not in said_by(capsys, "compare", run_, "hf:you/pictures")
     said = said_by(capsys, "compare", run_, "hf:you/pictures")
     assert said.splitlines()[0].split() == ["pictures", "pictures"]
-    with pytest.raises(UsageError, match=r"no metrics.jsonl.*name the folder that it was trained"):
+    with pytest.raises(RunError, match=r"no metrics.jsonl.*name the folder that it was trained"):
         main._choose(["diagnose", run_])
     with pytest.raises(DataError, match="the data of pictures"):
         main._choose(["evaluate", run_])

@@ -15,7 +15,7 @@ import vae_jax
 from vae_jax.run import baseline, folder, given, keys, latents, measure, options
 from vae_jax.run.data import conditions, examples
 from vae_jax.run.diagnosis import Course, Finding, diagnose
-from vae_jax.run.errors import UsageError
+from vae_jax.run.errors import RunError
 from vae_jax.run.model import expected, make_schedule, num_levels
 from vae_jax.run.plan import Row
 from vae_jax.run.probe import probe
@@ -259,7 +259,7 @@ class TrainedRun:
           seed: of the draws.
 
         Raises:
-          UsageError: the run has not ended.
+          RunError: the run has not ended.
           DataError: the data are not there, or are others.
         """
         check_ended(self.results, self.rows)
@@ -330,10 +330,10 @@ def findings(
 
 
 def check_ended(results: dict[str, Any] | None, rows: Sequence[Row]) -> None:
-    """Raises UsageError for a run that has no results yet, or no rows, as a model of the hub."""
+    """Raises RunError for a run that has no results yet, or no rows, as a model of the hub."""
     if results is None or not rows:
         missing = "metrics.jsonl" if results else "results.json"
-        raise UsageError(
+        raise RunError(
             f"the run has no {missing}, which it leaves at its end: wait for it, --resume it, or "
             "name the folder that it was trained in"
         )

@@ -159,7 +159,7 @@ class TrainedExamples:
           seed: of the draws.
 
         Raises:
-          UsageError: the run has not ended.
+          RunError: the run has not ended.
           DataError: the file is not there, or is another.
         """
         check_ended(self.results, self.rows)

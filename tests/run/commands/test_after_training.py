@@ -127,7 +127,7 @@ def test_a_run_is_looked_over_and_a_program_can_read_what_was_found(
 
 def test_a_run_that_has_not_ended_is_not_looked_over(of, monkeypatch):
     monkeypatch.setattr(of, "results", None)
-    with pytest.raises(UsageError, match=r"the run has no results\.json, which it leaves at its"):
+    with pytest.raises(RunError, match=r"the run has no results\.json, which it leaves at its"):
         of.diagnose()
 
 
@@ -509,6 +509,13 @@ def test_what_cannot_be_is_one_line_before_anything_is_loaded(
         module.main([str(trained[0]) if a == "RUN" else a for a in arguments], "PROG")
     assert "\n" not in str(raised.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_images_of_an_array_without_the_columns_that_a_run_is_told(trained):
+    config = json.loads((trained[0] / "config.json").read_text())
+    config["options"]["data"]["condition"] = "age"
+    with pytest.raises(DataError, match=r"a.npy is a .npy file, which has no columns, and the run"):
+        examples.read(config, options.UsedData("a.npy"))
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):

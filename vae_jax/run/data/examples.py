@@ -136,6 +136,11 @@ def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     how: dict[str, Any] = {name: getattr(chosen, name) for name in (*_FILES, "data_dir")}
     if isinstance(asked, options.OwnData) and asked.condition is not None:
         how["condition"] = asked.condition
+        if here.lower().endswith(".npy"):
+            raise DataError(
+                f"{chosen.dataset} is a .npy file, which has no columns, and the run is told "
+                f"{asked.condition}: save the images and these as arrays of one .npz file"
+            )
     if chosen.dataset.startswith("tfds:"):
         how["data_dir"] = chosen.data_dir or asked.data_dir
     if pictures_of:
