@@ -273,6 +273,7 @@ ENGINE_FLOORS = [
         "scores",
     },
     {"job", "probe", "programs", "training"},
+    {"illnesses"},
     {"diagnosis"},
     {"loaded", "selection"},
     {"classifier"},

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 
-from vae_jax.run.data.kinds import as_numbers
+from vae_jax.run.data.columns import as_numbers
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

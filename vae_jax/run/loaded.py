@@ -14,8 +14,9 @@ import numpy as np
 import vae_jax
 from vae_jax.run import baseline, folder, given, keys, latents, measure, options
 from vae_jax.run.data import conditions, examples
-from vae_jax.run.diagnosis import Course, Finding, diagnose
+from vae_jax.run.diagnosis import diagnose
 from vae_jax.run.errors import RunError
+from vae_jax.run.illnesses import Course, Finding
 from vae_jax.run.model import expected, make_schedule, num_levels
 from vae_jax.run.plan import Row
 from vae_jax.run.probe import probe

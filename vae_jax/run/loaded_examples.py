@@ -11,8 +11,8 @@ import numpy as np
 import vae_jax
 from vae_jax.run import examples, folder, hub, keys, kinds, options, tabular
 from vae_jax.run.data import remote
-from vae_jax.run.diagnosis import Finding
 from vae_jax.run.errors import DataError
+from vae_jax.run.illnesses import Finding
 from vae_jax.run.loaded import TrainedRun, check_ended, findings, load_images, results_of
 from vae_jax.run.plan import Row
 from vae_jax.run.programs import Programs

@@ -9,8 +9,9 @@ import numpy as np
 
 from vae_jax.run import data, kinds, options
 from vae_jax.run.data import conditions, named, pictures, remote
+from vae_jax.run.data.columns import Column
 from vae_jax.run.data.dataset import Dataset, Found, spread, take
-from vae_jax.run.data.kinds import Column
+from vae_jax.run.data.picture import Reading
 from vae_jax.run.errors import DataError, UsageError
 
 
@@ -201,9 +202,7 @@ def picture(path: Path, config: Mapping[str, Any], *, resize: bool = False) -> n
     """
     asked = options.from_json(dict(config["options"])).data
     how = _reading(config, asked, resize=resize)
-    reading = pictures.Reading(
-        how["image_size"], how.get("background", "white"), config["image_shape"][-1]
-    )
+    reading = Reading(how["image_size"], how.get("background", "white"), config["image_shape"][-1])
     images = pictures.read_file(path, reading)
     _check_alike(Examples(images, None, None, str(path)), config)
     one: np.ndarray = images[0]

@@ -12,7 +12,8 @@ from PIL import Image
 import vae_jax
 from vae_jax.distributions.location import location
 from vae_jax.run import keys
-from vae_jax.run.data import kinds, tables
+from vae_jax.run.data import tables
+from vae_jax.run.data.columns import from_json
 from vae_jax.run.data.dataset import spread
 from vae_jax.run.data.examples import Examples
 from vae_jax.run.errors import RunError
@@ -120,7 +121,7 @@ def of_table(trained: TrainedExamples, batch: Any, source: str, most: int) -> Ex
     rows = spread(len(batch.image), most)
     x = np.asarray(batch.image)[rows]
     codes = trained.encode(vae_jax.Batch(x), progress=True)
-    columns = kinds.from_json(trained.config["columns"])
+    columns = from_json(trained.config["columns"])
     shown = _shown(trained.model, trained.params, row.shown)
     told, texts = row.columns_of(columns), row.texts(x, columns)
     place = {column.name: i for i, column in enumerate(tables.learned(columns))}
