@@ -14,10 +14,10 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from tests.run.commands.after import of_command
-from vae_jax.run import folder
+from vae_jax.run import folder, kinds, sequence_options
 from vae_jax.run.commands import explore
 from vae_jax.run.errors import RunError, UsageError
-from vae_jax.run.explorer import contents, program
+from vae_jax.run.explorer import codes, program
 
 pytestmark = pytest.mark.usefixtures("one_program_for_all")
 
@@ -51,12 +51,12 @@ def test_a_page_of_its_own(trained, of, tmp_path):
         n[:3] for n in names
     ]
     images = np.stack([np.asarray(Image.open(pictures / name)) for name in names])
-    codes = of.encode(images)
-    np.testing.assert_array_equal(floats(told["codes"]).reshape(20, 2), codes.mean)
-    np.testing.assert_array_equal(floats(told["maps"][0]["xy"]).reshape(20, 2), codes.mean)
-    kl = (codes.mean**2 + codes.scale**2 - 1) / 2 - np.log(codes.scale)
+    code = of.encode(images)
+    np.testing.assert_array_equal(floats(told["codes"]).reshape(20, 2), code.mean)
+    np.testing.assert_array_equal(floats(told["maps"][0]["xy"]).reshape(20, 2), code.mean)
+    kl = (code.mean**2 + code.scale**2 - 1) / 2 - np.log(code.scale)
     np.testing.assert_allclose(told["cost"], kl.mean(axis=0), atol=1e-4)
-    assert set(told["active"]) == set(np.flatnonzero(codes.mean.var(axis=0) > 0.01).tolist())
+    assert set(told["active"]) == set(np.flatnonzero(code.mean.var(axis=0) > 0.01).tolist())
     atlas = Image.open(io.BytesIO(base64.b64decode(told["atlas"]["src"].partition(",")[2])))
     np.testing.assert_array_equal(np.hsplit(np.asarray(atlas), 20), images)
     assert told["decoder"] is not None
@@ -71,12 +71,19 @@ def test_what_is_not_explored(trained, tmp_path):
     for option, message in said.items():
         with pytest.raises(UsageError, match=message):
             of_command(explore, trained[0], option)
-    for kind, what in ("counts", "counts"), ("sequences", "sequences"):
-        (tmp_path / "config.json").write_text(json.dumps({**folder.stamp(), "kind": kind}))
-        with pytest.raises(
-            UsageError, match=f"holds a run on {what}, and explore is for runs on im"
-        ):
-            of_command(explore, tmp_path)
+    of_steps = {
+        **folder.stamp(),
+        "kind": "sequences",
+        "options": kinds.to_json(sequence_options.Options(sequence_options.Data("a.jsonl"))),
+        "lengths": [3],
+        "centre": [0.0],
+        "spread": [1.0],
+        "length": 3,
+        "likelihood": "normal",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(of_steps))
+    with pytest.raises(UsageError, match=r"a run with latents at every step, and explore is for"):
+        of_command(explore, tmp_path)
 
 
 def test_a_network_that_a_page_cannot_carry(trained, tmp_path, monkeypatch):
@@ -93,7 +100,7 @@ def test_latents_of_more_than_two_dimensions_are_seen_by_components(monkeypatch)
     mean = (rng.normal(size=(40, 3)) * [3, 0.1, 1] @ np.linalg.qr(rng.normal(size=(3, 3)))[0]) + 5
     umap = types.SimpleNamespace(UMAP=lambda **how: PCA(2))  # in its place: it takes a minute
     monkeypatch.setitem(sys.modules, "umap", umap)
-    of_components, by_latents, by_umap = contents._maps(mean, np.array([2, 0, 1]))
+    of_components, by_latents, by_umap = codes._maps(mean, np.array([2, 0, 1]))
     assert (by_umap["name"], "directions" in by_umap) == ("UMAP", False)
     xy = np.frombuffer(base64.b64decode(of_components["xy"]), "<f4").reshape(40, 2)
     expected = PCA(2).fit(mean)
