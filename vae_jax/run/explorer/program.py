@@ -148,7 +148,7 @@ class _Writer:
         if not any(isinstance(of, _InPage) for of in given):
             return _computed(equation, given)
         if name == "scan":
-            return self._scanned(params, given)
+            return self._scanned(equation, given)
         shapes = [tuple(of.aval.shape) for of in equation.outvars]
         if name == "convert_element_type":
             _check_types(given[0], equation)
@@ -168,15 +168,25 @@ class _Writer:
             return [self._step(name, places, numbers, shapes[0])]
         raise CannotCarryError(f"has {name} of {equation.outvars[0].aval.dtype}")
 
-    def _scanned(self, params: Any, given: list[Any]) -> list[Any]:
+    def _scanned(self, equation: Any, given: list[Any]) -> list[Any]:
         """A loop of known length, as a recurrent network has one, written out."""
-        first, inner = params["num_consts"], params["jaxpr"]
-        last = first + params["num_carry"]
-        carry, kept = given[first:last], {}
+        params, inner = equation.params, equation.params["jaxpr"]
+        jaxpr, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+        # How many are carried JAX has under other names in each version; the shapes tell it too:
+        # what is carried is outside as it is in a turn, of rows a turn has one.
+        num = sum(
+            len(of.aval.shape) == len(one.aval.shape)
+            for of, one in zip(equation.outvars, jaxpr.outvars, strict=True)
+        )
+        same = sum(
+            len(of.aval.shape) == len(one.aval.shape)
+            for of, one in zip(equation.invars, jaxpr.invars, strict=True)
+        )
+        held, carry, kept = given[: same - num], given[same - num : same], {}
         for i in range(params["length"])[:: -1 if params["reverse"] else 1]:
-            rows = [self._row(of, i) for of in given[last:]]
-            found = self.follow(inner.jaxpr, inner.consts, [*given[:first], *carry, *rows])
-            carry, kept[i] = found[: len(carry)], found[len(carry) :]
+            rows = [self._row(of, i) for of in given[same:]]
+            found = self.follow(jaxpr, constants, [*held, *carry, *rows])
+            carry, kept[i] = found[:num], found[num:]
         each = zip(*(kept[i] for i in range(params["length"])), strict=True)
         return [*carry, *map(self._stacked, each)]
 
