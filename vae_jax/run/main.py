@@ -10,7 +10,7 @@ COMMANDS = {
     "train": "a VAE on your own data: pictures, tables, counts, sequences, arrays, or tfds:NAME",
     "mnist": "a VAE on MNIST, Fashion-MNIST, binarized MNIST or scikit-learn's digits",
     "generate": "images, rows or cells from a trained run: draws, of a class, images as another",
-    "evaluate": "log p(x) of a trained run's test set, with as many draws as asked for",
+    "evaluate": "log p(x) of a trained run's test set; what the images that it draws are worth",
     "embed": "the codes of images, rows, cells or sequences by a trained run",
     "score": "how likely they are to a trained run, and which are odd",
     "reconstruct": "images after encoding and decoding, as files or one picture",
