@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from vae_jax.run import devices, folder, measure
+from vae_jax.run import devices, folder, measure, overwritten
 from vae_jax.run.job import plain_options
 
 
@@ -19,6 +19,7 @@ def begin(chosen: Any) -> None:
 def open_folder(chosen: Any, name: str) -> Path:
     """The folder of results, runs/NAME-TIME where none is asked for; it says where it is."""
     output = folder.create(chosen.output, name, overwrite=chosen.overwrite)
+    overwritten.gone(output)
     folder.write_json(output / "config.json", plain_options(chosen))
     print(f"results: {output}   device: {jax.devices()[0].device_kind}")
     return output

@@ -26,7 +26,7 @@ from experiments.papers import table, training
 from experiments.papers.training import Length
 from vae_jax.run import command, extras, options, rows
 from vae_jax.run.data import tables
-from vae_jax.run.data.kinds import Column
+from vae_jax.run.data.columns import Column
 from vae_jax.run.errors import UsageError
 
 PROG = "python -m experiments.papers.xu2019"

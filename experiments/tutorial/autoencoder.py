@@ -284,7 +284,10 @@ def elsewhere(study: Study, drawn: dict[str, dict[str, jax.Array]]) -> dict[str,
     def judged(images: np.ndarray) -> np.ndarray:
         return np.log(np.asarray(study.judge(jnp.asarray(images, jnp.float32))) + 1e-6)
 
-    spaces: dict[str, Callable[[np.ndarray], np.ndarray]] = {"pixels": np.asarray, "judge": judged}
+    def flat(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), -1)
+
+    spaces: dict[str, Callable[[np.ndarray], np.ndarray]] = {"pixels": flat, "judge": judged}
     return {
         space: {
             codes: {name: study.fidelity(means, features) for name, means in of.items()}

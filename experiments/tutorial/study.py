@@ -13,7 +13,6 @@ import optax
 from sklearn.decomposition import PCA
 
 import vae_jax
-from experiments.tutorial.fidelity import precision_and_recall
 from vae_jax import run
 from vae_jax.run import classifier, measure, model, options
 from vae_jax.run.data.dataset import Dataset, Split
@@ -121,7 +120,8 @@ class Study:
         """
         features = features or self.features
         drawn = np.asarray(jax.random.bernoulli(self.key("draws of pixels"), means[:NUM_COMPARED]))
-        return precision_and_recall(features(self.real_draws), features(drawn))._asdict()
+        spaces = features(self.real_draws), features(drawn)
+        return vae_jax.precision_and_recall(*spaces)._asdict()
 
     def key(self, name: str) -> jax.Array:
         return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))

@@ -15,7 +15,6 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from experiments.tutorial.__main__ import CHAPTERS
-from experiments.tutorial.fidelity import precision_and_recall
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("attributes", "loss_cases", "optimisation", "conditional", "program")
@@ -116,36 +115,6 @@ def test_an_array_without_labels_names_what_is_missing(tmp_path):
     np.savez(tmp_path / "own.npz", image=np.zeros((10, 4, 4), np.uint8))
     with pytest.raises(AssertionError, match="label is not a file in the archive"):
         typed(tmp_path, WHOLE.read_text(), "own.npz")
-
-
-# Precision and recall
-
-
-def share_by_hand(points, others, num_neighbours):
-    between = np.linalg.norm(others[:, None] - others, axis=-1)
-    radius = np.sort(between, axis=1)[:, num_neighbours]  # the nearest of all is the point itself
-    return (np.linalg.norm(points[:, None] - others, axis=-1) <= radius).any(axis=1).mean()
-
-
-def test_precision_and_recall_are_those_of_all_distances():
-    generator = np.random.default_rng(0)
-    real, generated = generator.normal(size=(200, 3, 2)), generator.normal(0.7, 0.6, (150, 3, 2))
-    found = precision_and_recall(real, generated, num_neighbours=4)
-    flat = real.reshape(200, 6), generated.reshape(150, 6)
-    assert found.precision == share_by_hand(flat[1], flat[0], 4)
-    assert found.recall == share_by_hand(flat[0], flat[1], 4)
-    assert found.precision > found.recall + 0.2  # the generated are narrower than the real
-
-
-def test_precision_tells_garbage_and_recall_what_is_missing():
-    generator = np.random.default_rng(0)
-    left, right = generator.normal(size=(200, 2)), generator.normal([50, 0], size=(200, 2))
-    both, more = np.concatenate([left, right]), generator.normal(size=(400, 2))
-    half = precision_and_recall(both, more)
-    assert half.precision > 0.9
-    assert 0.4 < half.recall < 0.5  # nothing on the right
-    elsewhere = precision_and_recall(both, more + np.array([0, 100]))
-    assert elsewhere == (0, 0)
 
 
 # The chapters

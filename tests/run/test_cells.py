@@ -123,6 +123,20 @@ def test_a_file_of_other_genes_without_names_is_refused(tmp_path):
         cells.given(tmp_path / "more.npz", config)
 
 
+def test_a_file_that_has_no_layers_and_no_columns(tmp_path):
+    """Its counts are taken for those of the run's layer; what the run is told must be there."""
+    scipy.sparse.save_npz(tmp_path / "some.npz", scipy.sparse.csr_matrix(COUNTS))
+    plain, told = config_of(found()), config_of(found(BATCH))
+    for config in plain, told:
+        config["options"]["data"]["layer"] = "counts"
+        config["genes"] = [str(i) for i in range(G)]
+    (x, _), _ = cells.given(tmp_path / "some.npz", plain)
+    np.testing.assert_array_equal(x[np.arange(N)], COUNTS[:, :-1])
+    told["options"]["data"]["condition"] = "batch"
+    with pytest.raises(DataError, match=r"has no batch, which the run is told: give a .h5ad file"):
+        cells.given(tmp_path / "some.npz", told)
+
+
 def test_a_matrix_without_names_is_of_the_runs_genes_in_order():
     config = config_of(found())
     empty = COUNTS[:3].copy()

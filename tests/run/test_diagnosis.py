@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vae_jax.run import diagnosis
-from vae_jax.run.diagnosis import Course
+from vae_jax.run import diagnosis, illnesses
+from vae_jax.run.illnesses import Course
 from vae_jax.run.probe import Probe
 
 RNG = np.random.default_rng(0)
@@ -217,13 +217,13 @@ def test_patience_may_end_a_run_at_any_rate_and_a_warm_up_is_no_fall():
 
 def test_a_gap_of_half_a_standard_deviation_is_the_threshold():
     """Of Gaussians of one scale, the area is Phi(d / sqrt 2)."""
-    assert abs(scipy.stats.norm.cdf(0.5 / np.sqrt(2)) - diagnosis._MEDIUM) < 0.005
+    assert abs(scipy.stats.norm.cdf(0.5 / np.sqrt(2)) - illnesses._MEDIUM) < 0.005
 
 
 def test_the_area_under_the_curve_is_scipys():
     a, b = RNG.integers(0, 9, 70).astype(float), RNG.integers(2, 12, 40).astype(float)
     expected = scipy.stats.mannwhitneyu(a, b).statistic / (70 * 40)
-    np.testing.assert_allclose(diagnosis.auc(a, b), expected)
+    np.testing.assert_allclose(illnesses.auc(a, b), expected)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
@@ -232,5 +232,5 @@ def test_codes_are_told_from_the_prior_as_well_as_can_be(shift):
     move = np.array([shift, 0, 0])
     codes = {name: normal(0, 1, (20_000, Z)) + move for name in ("train", "test")}
     prior = {name: normal(0, 1, (20_000, Z)) for name in ("train", "test")}
-    area = diagnosis.told(healthy(codes=codes, of_prior=prior))
+    area = illnesses.told(healthy(codes=codes, of_prior=prior))
     np.testing.assert_allclose(area, scipy.stats.norm.cdf(shift / np.sqrt(2)), atol=0.01)

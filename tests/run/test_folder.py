@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_jax.run import folder
+from vae_jax.run import folder, overwritten
 from vae_jax.run.errors import RunError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -81,22 +81,39 @@ def test_of_links_in_a_run_that_is_overwritten_the_links_alone_go(tmp_path):
     (run / "results.json").symlink_to(elsewhere / "kept")
     (run / "damaged").symlink_to(tmp_path / "nowhere")
     folder.create(run, "", overwrite=True)
+    assert not (run / "config.json").exists()
+    overwritten.gone(run)
     assert [path.name for path in run.iterdir()] == [".lock"]
     assert (elsewhere / "kept").read_text() == "all of it"
 
 
-def test_a_run_that_cannot_be_deleted_is_still_a_run(tmp_path, monkeypatch):
+def test_a_run_that_cannot_be_moved_is_where_it_was(tmp_path, monkeypatch):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.json").write_text("{}")
+    rename = os.rename
 
-    def refuse(path):
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def refuse(path, to):
+        if path.name == "config.json":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        rename(path, to)
 
-    monkeypatch.setattr(folder.shutil, "rmtree", refuse)
+    monkeypatch.setattr(overwritten.os, "rename", refuse)
     with pytest.raises(RunError, match=r"cannot write .*run: Permission denied"):
         folder.create(run, "", overwrite=True)
     assert (run / "config.json").read_text() == "{}"
+    assert {path.name for path in run.iterdir()} == {".lock", "config.json", "checkpoints"}
+
+
+def test_what_one_that_was_killed_had_set_aside_goes_with_the_next(tmp_path):
+    (tmp_path / "config.json").write_text("first")
+    folder.create(tmp_path, "", overwrite=True)
+    folder.unlock(tmp_path)
+    (tmp_path / "config.json").write_text("second")
+    folder.create(tmp_path, "", overwrite=True)
+    assert overwritten.put_back(tmp_path)
+    assert (tmp_path / "config.json").read_text() == "second"
+    assert not overwritten.put_back(tmp_path)
 
 
 def test_what_is_no_number_is_null_in_json(tmp_path):

@@ -7,6 +7,7 @@ import math
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from vae_jax import run
 from vae_jax.checkpoint import CheckpointError
-from vae_jax.run import folder, hub, loaded, measure, options, published, restore
+from vae_jax.run import folder, hub, loaded, main, measure, options, published, restore
 from vae_jax.run.errors import DataError, RunError, UsageError
 
 numpy_files = pytest.importorskip("safetensors.numpy")
@@ -345,3 +346,76 @@ def test_any_value_in_any_place_is_a_line_or_a_model(written, tmp_path, data):
         assert {leaf.dtype for leaf in jax.tree.leaves(found.params)} == {np.dtype(np.float32)}
     except LINES as error:
         assert "\n" not in str(error)  # noqa: PT017 - one or the other
+
+
+# Commands
+
+
+def said_by(capsys, *arguments):
+    main._choose(list(map(str, arguments)))
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def there(trained, written, stand_in, monkeypatch, tmp_path):
+    """The model on the hub, and its images here."""
+    stand_in["me/pictures"] = {path.name: path.read_bytes() for path in written.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    np.save("images.npy", IMAGES)
+    return stand_in
+
+
+@pytest.mark.relax("numpy_dtype_promotion")
+def test_commands_take_a_model_of_the_hub(trained, there, capsys, tmp_path):
+    """Each as of a folder; of those that share their way to it, one."""
+    of, _ = trained
+    run_, images = "hf:me/pictures", "images.npy"
+    said_by(capsys, "embed", run_, images, "--label=dog", "--output=codes.npy")
+    np.testing.assert_array_equal(np.load("codes.npy"), of.encode(IMAGES, "dog").mean)
+    said_by(capsys, "generate", "--seed=3", run_, "--num=2", "--label=cat", "--output=a.npy")
+    made = np.round(255 * of.generate(2, "cat", seed=3)).astype(np.uint8)
+    np.testing.assert_array_equal(np.load("a.npy"), made)
+    said_by(capsys, "export", f"{run_}@main", "--output=params.safetensors")
+    assert numpy_files.load_file("params.safetensors").keys() == published.named(of.params).keys()
+    said_by(capsys, "push", run_, "hf:you/pictures")
+    assert there["you/pictures"]["config.json"] == there["me/pictures"]["config.json"]
+    assert "minutes" not in said_by(capsys, "compare", run_, "hf:you/pictures")
+    said = said_by(capsys, "compare", run_, "hf:you/pictures")
+    assert said.splitlines()[0].split() == ["pictures", "pictures"]
+    with pytest.raises(RunError, match=r"no metrics.jsonl.*name the folder that it was trained"):
+        main._choose(["diagnose", run_])
+    with pytest.raises(DataError, match="the data of pictures"):
+        main._choose(["evaluate", run_])
+    with pytest.raises(RunError, match="me/none cannot be had from the hub"):
+        main._choose(["reconstruct", "hf:me/none", images])
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_what_stands_in_for_a_folder():
+    """RUN alone: data of hf:// and the name that a model is pushed to are what they are."""
+    for arguments in (
+        ["embed", "run", "hf:me/pictures"],
+        ["push", "run", "hf:me/pictures"],
+        ["embed", "hf://datasets/me/pictures/a.npy"],
+        ["train", "a.npy", "--init-from=runs/a"],
+        ["compare", "hf:me/a", "hf:me/b"],
+        ["embed", "hf:me/a", "--help"],
+    ):
+        assert main._brought(arguments[0], arguments[1:]) == arguments[1:]
+
+
+def test_a_run_starts_from_a_model_of_the_hub(there):
+    arguments = ["images.npy", "--init-from=hf:me/pictures", "--epochs=1"]
+    first, init_from, last = main._brought("train", arguments)
+    assert (first, last) == ("images.npy", "--epochs=1")
+    assert published.is_one(Path(init_from.removeprefix("--init-from=")))
+
+
+def test_of_a_model_of_others_is_written_here_and_no_place_is_read(written, trained, tmp_path):
+    _, place = trained
+    assert folder.beside(written, "evaluation.json") == Path("evaluation.json")
+    assert folder.beside(place, "evaluation.json") == place / "evaluation.json"
+    config = (written / "config.json").read_text()
+    lying = with_value(config, ("options", "data", "dataset"), "/etc")
+    found = folder.read_config(copied(written, tmp_path, config=lying))
+    assert found["options"]["data"]["dataset"] == "the data of pictures"

@@ -9,7 +9,8 @@ from scipy import special, stats
 import vae_jax
 from vae_jax import networks, run
 from vae_jax.run import folder, loaded, options, programs
-from vae_jax.run.data import conditions, kinds
+from vae_jax.run.data import conditions
+from vae_jax.run.data.columns import Column
 from vae_jax.run.errors import UsageError
 from vae_jax.run.model import observe
 from vae_jax.run.restore import Trained
@@ -229,8 +230,8 @@ def test_draws_have_the_posteriors_moments(plain):
 def test_a_run_with_conditions_is_told_names_and_values():
     """A linear run, whose picture's logits are c's number and class: the oracle is NumPy's."""
     columns = (
-        kinds.Column("age", "number", "", "float64", centre=50.0, spread=10.0, low=20, high=80),
-        kinds.Column("site", "category", "", "object", levels=("a", "b")),
+        Column("age", "number", "", "float64", centre=50.0, spread=10.0, low=20, high=80),
+        Column("site", "category", "", "object", levels=("a", "b")),
     )
     condition = networks.ColumnsCondition((0, 2), 3)
     model = vae_jax.make_vae(

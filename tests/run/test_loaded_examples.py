@@ -15,7 +15,7 @@ from vae_jax.checkpoint import CheckpointError
 from vae_jax.run import comparison, examples, folder, kinds, loaded_examples, rows, table_options
 from vae_jax.run.commands import embed, score
 from vae_jax.run.data import tables
-from vae_jax.run.data.kinds import from_json, to_json
+from vae_jax.run.data.columns import from_json, to_json
 from vae_jax.run.errors import DataError
 from vae_jax.run.explorer import contents
 

@@ -107,6 +107,8 @@ def test_a_model_that_is_worse_than_knowing_nothing_is_said(nats, num_levels, sa
     """A coin a pixel costs 784 log 2 = 543.4 nats, a byte eight times as much."""
     found = measure.uninformed(nats, (28, 28, 1), num_levels)
     assert ["worse than if it knew nothing" in warning for warning in found] == [True] * said
+    nats = {1: "0 nats, a density of 1 on [0, 1]", 2: "-543 nats", 256: "-4347 nats"}[num_levels]
+    assert all(f"nothing of them ({nats}): train" in warning for warning in found)
 
 
 NATS_OF_100_BYTES = {0.0: 8.0, 100 * np.log(256): 0.0, -100 * np.log(2): 9.0}

@@ -8,7 +8,7 @@ import pandas as pd
 import vae_jax
 from vae_jax.run import examples, kinds, rows, table_options, tabular
 from vae_jax.run.data import conditions, tables
-from vae_jax.run.data.kinds import to_json
+from vae_jax.run.data.columns import to_json
 
 
 def test_a_row_with_holes_has_a_bound_and_a_gradient():

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import vae_jax
-from vae_jax.run import selection
+from vae_jax.run import folder, selection
 from vae_jax.run.errors import UsageError
 from vae_jax.run.training import Fitted
 
@@ -76,7 +76,13 @@ def test_a_run_begins_with_anothers_parameters_until_it_has_its_own(tmp_path, re
     np.testing.assert_array_equal(begun.params["w"], np.zeros(2) if own else np.ones(2))
 
 
-def test_what_cannot_begin_leaves_no_run(tmp_path):
+@pytest.mark.parametrize("overwrites", [False, True])
+def test_what_cannot_begin_leaves_no_run_but_the_one_before(tmp_path, overwrites):
+    if overwrites:
+        (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+        (tmp_path / "config.json").write_text("the one before")
+        folder.create(tmp_path, "", overwrite=True)
+        folder.unlock(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     state = vae_jax.init_state(jax.random.key(0), {"w": jnp.zeros(2)}, optax.sgd(0.1))
 
@@ -85,4 +91,12 @@ def test_what_cannot_begin_leaves_no_run(tmp_path):
 
     with pytest.raises(UsageError, match=r"is of another model: w has shape \(3,\) there"):
         selection.begun(Path("other"), restore, state, SimpleNamespace(resume=False), tmp_path)
-    assert not (tmp_path / "config.json").exists()
+    left = {path.name for path in tmp_path.iterdir()} - {".lock"}
+    assert left == ({"checkpoints", "config.json"} if overwrites else set())
+    if overwrites:
+        assert (tmp_path / "config.json").read_text() == "the one before"
+        folder.create(tmp_path, "", overwrite=True)
+        folder.unlock(tmp_path)
+        of = SimpleNamespace(resume=False)
+        assert selection.begun(None, restore, state, of, tmp_path) is state
+        assert {path.name for path in tmp_path.iterdir()} == {".lock"}

@@ -243,6 +243,15 @@ def test_a_folder_of_several_is_overwritten_whole_and_taken_for_no_run(tmp_path,
     with pytest.raises(UsageError, match="--overwrite"):
         several.main(Fake().read, ["--seeds=2", f"--output={output}"], "it")
     let_go(output)
+    fails = Fake()
+    fails.train = lambda job: (_ for _ in ()).throw(UsageError("of another model"))
+    with pytest.raises(UsageError, match="of another model"):
+        several.main(fails.read, ["--sweep=seed=7", f"--output={output}", "--overwrite"], "it")
+    assert folder.runs_in(output) == ["seed=0", "seed=1"]
+    assert (output / "seed=0" / "results.json").exists()
+    assert not (output / "seed=7").exists()
+    let_go(output)
+    folder.unlock(output / "seed=7")
     several.main(Fake().read, ["--sweep=seed=7", f"--output={output}", "--overwrite"], "it")
     assert folder.runs_in(output) == ["seed=7"]
     assert not (output / "seed=0").exists()

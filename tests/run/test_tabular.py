@@ -158,6 +158,12 @@ def test_a_run_starts_from_anothers_parameters_or_says_why_not(trained, monkeypa
             ["people.csv", "--output=third", *SMALL, *start, "--latent-dim=3"], "vae-jax train"
         )
     assert not Path("third/config.json").exists()  # nothing to go on with, without the parameters
+    folder.unlock(Path("second"))
+    over = ["people.csv", "--output=second", "--overwrite", *SMALL, *start, "--latent-dim=3"]
+    with pytest.raises(UsageError, match=r"--init-from=first is of another model"):
+        train.main(over, "vae-jax train")
+    folder.unlock(Path("second"))
+    assert load("second").results == second.results
     with pytest.raises(UsageError, match="nowhere holds no run"):
         train.main(["people.csv", "--output=first", "--overwrite", "--init-from=nowhere"], "train")
     assert load("first").results is not None

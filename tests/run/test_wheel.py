@@ -68,7 +68,7 @@ def test_the_whole_job_in_an_empty_folder_without_a_network(installed, tmp_path)
     small = ("--epochs=3", "--hidden=16", "--num-importance-samples=5")
     vae_jax("mnist", "--dataset=digits", "--output=digits", *small)
     vae_jax("generate", "digits", "--num=4", "--output=digits.png")
-    vae_jax("evaluate", "digits", "--num-samples=5")
+    vae_jax("evaluate", "digits", "--num-samples=5", "--num-generated=0")
     pictures = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
     for i, picture in enumerate(pictures):
         path = tmp_path / "pictures" / ("cat", "dog")[i % 2] / f"{i}.png"

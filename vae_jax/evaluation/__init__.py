@@ -17,6 +17,7 @@ from vae_jax.evaluation.latents import (
     kl_per_layer,
 )
 from vae_jax.evaluation.likelihood import Estimate, log_likelihood
+from vae_jax.evaluation.samples import PrecisionRecall, frechet_distance, precision_and_recall
 
 __all__ = [
     "DCI",
@@ -24,6 +25,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Imputation",
+    "PrecisionRecall",
     "Sandwich",
     "active_units",
     "active_units_per_layer",
@@ -32,10 +34,12 @@ __all__ = [
     "bidirectional",
     "dci",
     "evaluate",
+    "frechet_distance",
     "impute",
     "kl_per_dimension",
     "kl_per_layer",
     "log_likelihood",
     "mutual_information_gap",
+    "precision_and_recall",
     "separated_attribute_predictability",
 ]

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
         wandb,
     )
     from vae_jax.run.comparison import Comparison, compare
-    from vae_jax.run.diagnosis import Finding
     from vae_jax.run.errors import Diverged, Interrupted, RunError, UsageError
     from vae_jax.run.exported import export
+    from vae_jax.run.illnesses import Finding
     from vae_jax.run.loaded import TrainedRun
     from vae_jax.run.loaded_examples import TrainedExamples, load
     from vae_jax.run.plan import Plan, Progress
@@ -41,7 +41,7 @@ _ROOMS = {
         "wandb",
     ),
     "comparison": ("Comparison", "compare"),
-    "diagnosis": ("Finding",),
+    "illnesses": ("Finding",),
     "errors": ("Diverged", "Interrupted", "RunError", "UsageError"),
     "exported": ("export",),
     "loaded": ("TrainedRun",),

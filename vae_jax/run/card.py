@@ -143,7 +143,18 @@ def _of_results(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "latents that are used", f"{results['active_units']} of {results['latent_dim']}"
     if (accuracy := known("conditional_bayes_accuracy")) is not None:
         yield "accuracy of Bayes' rule", f"{accuracy:.1%}"
+    for name, shown in _OF_SAMPLES.items():
+        if (value := known(name)) is not None:
+            yield shown, f"{value:.3g}; of validation images {known(f'{name}_of_validation'):.3g}"
     yield "parameters, SHA-256", results["parameters_sha256"]
+
+
+_OF_SAMPLES = {
+    "samples_frechet_distance": "squared Fréchet distance of drawn images from test images, in the "
+    "features of a perceptron trained on these data",
+    "samples_precision": "precision of drawn images, likewise",
+    "samples_recall": "recall of drawn images, likewise",
+}
 
 
 def _table(rows: Iterator[tuple[str, Any]]) -> str:

@@ -153,8 +153,9 @@ def given(cells: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[st
     """
     of = config["options"]["data"]
     if isinstance(cells, str | Path):
-        beside = {name: of[name] for name in ("condition", "layer")}
-        matrix = matrices.read(Path(cells), **beside)
+        # Another kind of file has neither: its counts are the layer, a category is missed below.
+        beside = ("condition", "layer") if str(cells).lower().endswith(".h5ad") else ()
+        matrix = matrices.read(Path(cells), **{name: of[name] for name in beside})
     elif hasattr(cells, "obs"):
         matrix = matrices.of_anndata(cells, "the AnnData", of["condition"], of["layer"])
     else:
@@ -180,7 +181,10 @@ def given(cells: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[st
     category = None
     if config["categories"]:
         if matrix.categories is None:
-            raise DataError(f"{matrix.source} has no {of['condition']}, which the run is told")
+            raise DataError(
+                f"{matrix.source} has no {of['condition']}, which the run is told: give a .h5ad "
+                "file whose obs has it"
+            )
         number = {name: i for i, name in enumerate(config["categories"])}
         unknown = [value for value in matrix.categories if value not in number]
         if unknown:

@@ -1,7 +1,7 @@
 """A small classifier, trained on real images: the judge of generated ones."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from vae_jax.run.callbacks import ProgressBar
 from vae_jax.run.data.dataset import Split
 from vae_jax.run.plan import Plan
 
-_STEPS, _BATCH = 5000, 128
+_STEPS, _BATCH, _HIDDEN = 5000, 128, (500, 500)
 
 Classify = Callable[[jax.Array], jax.Array]
 """Grey images [N, H, W, C] in [0, 1] -> classes [N]."""
@@ -34,14 +34,31 @@ def train(key: jax.Array, split: Split, num_classes: int) -> Classify:
 def train_probabilities(
     key: jax.Array, split: Split, num_classes: int, num_steps: int = _STEPS
 ) -> Callable[[jax.Array], jax.Array]:
-    """A multilayer perceptron on the greys of a split: images -> probabilities [N, num_classes].
+    """Images -> probabilities [N, num_classes], by `train_judge`."""
+    return train_judge(key, split, num_classes, num_steps).probabilities
+
+
+class Judge(NamedTuple):
+    """A trained classifier.
+
+    Attributes:
+      probabilities: grey images [N, H, W, C] in [0, 1] -> [N, num_classes].
+      features: likewise -> what its last hidden layer gives, [N, 500].
+    """
+
+    probabilities: Callable[[jax.Array], jax.Array]
+    features: Callable[[jax.Array], jax.Array]
+
+
+def train_judge(key: jax.Array, split: Split, num_classes: int, num_steps: int = _STEPS) -> Judge:
+    """A multilayer perceptron on the greys of a split.
 
     Each image is shifted at random when it is seen, by up to a fourteenth of the width: 2 pixels of
     MNIST's 28. Convolutions are better by 0.3 % there, agree with the generated digits no more
     often, and take five times as long on a CPU.
     """
     reach = split.images.shape[2] // 14
-    network = networks.MLP((num_classes,), hidden=(500, 500), event_ndims=3)
+    network = networks.MLP((num_classes,), hidden=_HIDDEN, event_ndims=3)
 
     def shift(image: jax.Array, by: jax.Array) -> jax.Array:
         padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)))
@@ -73,4 +90,13 @@ def train_probabilities(
         logits: Any = network.apply(fitted.params, images)
         return jax.nn.softmax(logits)
 
-    return probabilities
+    @jax.jit
+    def features(images: jax.Array) -> jax.Array:
+        last = f"Dense_{len(_HIDDEN) - 1}"
+        found: Any = network.apply(
+            fitted.params, images, capture_intermediates=lambda module, _: module.name == last
+        )
+        (hidden,) = found[1]["intermediates"][last]["__call__"]
+        return network.activation(hidden)
+
+    return Judge(probabilities, features)

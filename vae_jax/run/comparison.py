@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_jax.run import folder, output
+from vae_jax.run import folder, hub, output
 from vae_jax.run.errors import UsageError
 from vae_jax.run.options import BINARY, OF_BYTES
 
@@ -19,7 +19,7 @@ class Comparison(NamedTuple):
       runs: their folders.
       settings: options that differ among them.
       numbers: from results.json, in nats, with the standard errors over the test examples; minutes
-        are of the whole run, active units of latent_dim.
+        are of the whole run, active units of latent_dim; of drawn images from evaluation.json.
       notes: why numbers do not compare, or are not there.
     """
 
@@ -38,6 +38,9 @@ _NUMBERS = {
     "kl": "test_kl",
     "validation_elbo": "selected_validation_elbo",
     "active_units": "active_units",
+    "frechet_distance": "samples_frechet_distance",
+    "precision": "samples_precision",
+    "recall": "samples_recall",
 }
 
 
@@ -45,21 +48,23 @@ def compare(runs: Sequence[str | os.PathLike[str]]) -> Comparison:
     """Runs side by side, by what their folders say; nothing is computed.
 
     Args:
-      runs: their folders, of images or of tables.
+      runs: their folders, or hf:ORG/NAME, models of the hub.
 
     Raises:
       UsageError: a folder holds no run, or one is there twice, or none is given.
+      RunError: a model cannot be had from the hub.
     """
-    paths = [Path(run) for run in runs]
-    twice = [str(path) for path in paths if paths.count(path) > 1]
-    if twice or not paths:
+    names = [str(Path(run)) for run in runs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice or not names:
         raise UsageError(
             f"{twice[0]} is given twice: name it once" if twice else "there are no runs: name some"
         )
+    paths = [hub.place(name) for name in names]
     configs, results = [_config(path) for path in paths], [_results(path) for path in paths]
     flat = [_settings(config) for config in configs]
-    names = list(dict.fromkeys(name for settings in flat for name in settings))
-    of_each = {name: [settings.get(name) for settings in flat] for name in names}
+    every = list(dict.fromkeys(name for settings in flat for name in settings))
+    of_each = {name: [settings.get(name) for settings in flat] for name in every}
     settings = {
         name: values
         for name, values in of_each.items()
@@ -68,9 +73,9 @@ def compare(runs: Sequence[str | os.PathLike[str]]) -> Comparison:
     numbers = {name: [_number(of, key) for of in results] for name, key in _NUMBERS.items()}
     numbers["minutes"] = [_minutes(of) for of in results]
     numbers = {n: values for n, values in numbers.items() if any(v is not None for v in values)}
-    missing = [str(path) for path, of in zip(paths, results, strict=True) if not of]
+    missing = [name for name, of in zip(names, results, strict=True) if not of]
     notes = [f"{', '.join(missing)}: no results.json yet"] if missing else []
-    return Comparison(list(map(str, paths)), settings, numbers, notes + _unlike(configs))
+    return Comparison(names, settings, numbers, notes + _unlike(configs))
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -79,17 +84,27 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _results(path: Path) -> dict[str, Any]:
+    """What results.json says, and what evaluation.json does of drawn images."""
+    results, again = (_read(path / name) for name in ("results.json", "evaluation.json"))
+    if again.get("parameters_sha256") != results.get("parameters_sha256"):  # of another step
+        return results
+    samples = {name: value for name, value in again.items() if name.startswith("samples_")}
+    return {**results, **samples}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        with folder.reading(path / "results.json"):
-            results: dict[str, Any] = json.loads((path / "results.json").read_text())
-    except (OSError, ValueError):  # not yet, or half written
+        with folder.reading(path):
+            found: Any = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):  # not yet, or half written
         return {}
-    return results
+    return found if isinstance(found, dict) else {}
 
 
 def _number(results: dict[str, Any], key: str) -> Any:
-    """By its name in a run on images, or on what is none."""
-    return results.get(key, results.get(key.replace("_over_images", "_over_examples")))
+    """By its name in a run on images, or on what is none; None of what is no number."""
+    value = results.get(key, results.get(key.replace("_over_images", "_over_examples")))
+    return value if isinstance(value, int | float) else None
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -102,9 +117,10 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _minutes(results: dict[str, Any]) -> float | None:
-    seconds = results.get("total_seconds")
-    if seconds is None and "train_seconds" in results:  # of a table
-        seconds = results["train_seconds"] + results["compile_seconds"]
+    seconds = _number(results, "total_seconds")
+    if seconds is None:  # of a table
+        parts = [_number(results, name) for name in ("train_seconds", "compile_seconds")]
+        seconds = None if None in parts else sum(parts)
     return None if seconds is None else seconds / 60
 
 

@@ -114,8 +114,7 @@ def restore(run: Path) -> Trained:
         raise UsageError(f"{run} holds a run on images, and this is for runs on other data")
     if published.is_one(run):
         with published.reading(run):
-            published.check(run)
-            config = published.without_places(folder.read_config_of(kind, run))
+            config = folder.read_config_of(kind, run)
             options, model = kind.stored_options(config), kind.parts.make_model(config)
             init = lambda: model.init(jax.random.key(0), *kind.parts.example(config))  # noqa: E731
             params = published.parameters(run, init)

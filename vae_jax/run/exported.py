@@ -13,7 +13,8 @@ from jax import export as jax_export
 import vae_jax
 from vae_jax.distributions.location import location
 from vae_jax.run import extras, folder, published
-from vae_jax.run.data import conditions, kinds
+from vae_jax.run.data import conditions
+from vae_jax.run.data.columns import to_json
 from vae_jax.run.latents import as_layers, as_vectors
 from vae_jax.run.loaded import TrainedRun, picture
 from vae_jax.run.options import OF_BYTES
@@ -119,7 +120,7 @@ def _described(trained: TrainedRun, *, bytes_seen: bool) -> dict[str, Any]:
         "x": seen,
         "image": "the expected value of p(x|z), within [0, 1]",
         "classes": list(trained.classes),
-        "conditions": kinds.to_json(conditions.of_run(trained.config)),
+        "conditions": to_json(conditions.of_run(trained.config)),
         "dataset": trained.config["dataset"],
         "binarization": binarization,
         "step": trained.step,

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 
-from vae_jax.run.data.kinds import as_numbers
+from vae_jax.run.data.columns import as_numbers
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -287,7 +287,8 @@ def comparison(path: Path, names: list[str], numbers: dict[str, list[Any]]) -> N
     for name, shift in ("log_likelihood", -0.12), ("elbo", 0.12):
         if name in numbers:
             values, errors = (
-                np.array(numbers[of], np.float64) for of in (name, f"{name}_error")
+                np.array(numbers.get(of, [None] * len(names)), np.float64)
+                for of in (name, f"{name}_error")
             )  # None is NaN
             title = {"log_likelihood": "log p(x)", "elbo": "ELBO"}[name]
             axes[0].errorbar(values, place + shift, xerr=2 * errors, fmt="o", label=title)

@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import re
-import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import vae_jax
-from vae_jax.run import kinds
+from vae_jax.run import kinds, overwritten, published
 from vae_jax.run.errors import RunError, UsageError
 from vae_jax.run.options import Options, from_json
 
@@ -55,7 +54,7 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
     Args:
       output: the folder asked for; None for runs/NAME-TIME.
       name: used when output is None.
-      overwrite: delete a run that is there.
+      overwrite: set a run that is there aside; `overwritten.gone` deletes it.
 
     Raises:
       UsageError: the folder holds a run, or other files, and may not be overwritten.
@@ -76,13 +75,7 @@ def create(output: Path | None, name: str, *, overwrite: bool) -> Path:
                     f"--output={folder} holds a run: give --resume to go on with it, --overwrite "
                     "to delete it, or another folder"
                 )
-            # config.json last: until it is gone the folder holds a run, if a damaged one.
-            for item in (*runs_in(folder), *reversed(CONTENTS)):
-                path = folder / item
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:  # of a link the link alone
-                    path.unlink(missing_ok=True)
+            overwritten.set_aside(folder, (*CONTENTS, *runs_in(folder)))
         sign(folder)
     return folder
 
@@ -224,6 +217,11 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+def beside(run: Path, name: str) -> Path:
+    """Where a command writes of a run: in its folder, or of a model as others have it, here."""
+    return Path(name) if published.is_one(run) else run / name
+
+
 def stamp() -> dict[str, Any]:
     """What says who wrote a config.json; see `FORMAT`."""
     return {"format": FORMAT, "vae_jax": vae_jax.__version__}
@@ -232,11 +230,17 @@ def stamp() -> dict[str, Any]:
 def read_stamped(folder: Path) -> dict[str, Any]:
     """The config.json of a run of any program, if this version can read it.
 
+    Of a model that a stranger may have written it is looked at before, and names no place.
+
     Raises:
       UsageError: the folder holds no run, or one of a later format.
       RunError: it cannot be read now.
     """
     path = folder / "config.json"
+    of_stranger = published.is_one(folder)
+    if of_stranger:
+        with published.reading(folder):
+            published.check(folder)
     try:
         with reading(path):
             config: dict[str, Any] = json.loads(path.read_text())
@@ -257,6 +261,9 @@ def read_stamped(folder: Path) -> dict[str, Any]:
             f"{folder} is of format {written}, written by vae_jax {config.get('vae_jax')}: this is "
             f"{vae_jax.__version__}, which reads up to {FORMAT}; pip install -U vae_jax"
         )
+    if of_stranger:
+        with published.reading(folder):
+            return published.without_places(config)
     return config
 
 

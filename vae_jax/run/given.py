@@ -7,7 +7,7 @@ import numpy as np
 
 from vae_jax.run import extras
 from vae_jax.run.data import conditions
-from vae_jax.run.data.kinds import Column
+from vae_jax.run.data.columns import Column
 from vae_jax.run.errors import DataError
 from vae_jax.run.model import num_levels
 

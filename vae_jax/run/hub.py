@@ -1,6 +1,7 @@
 """Trained models to and from the Hugging Face hub: safetensors and JSON, and nothing that runs."""
 
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -17,6 +18,21 @@ def check(name: str) -> None:
     """Raises UsageError for what is no ORG/NAME."""
     if not _NAME.fullmatch(name) or ".." in name or "--" in name:
         raise UsageError(f"{name} is no name of a model on the hub: give ORG/NAME")
+
+
+def is_of_hub(run: str | os.PathLike[str]) -> bool:
+    """Whether it is hf:ORG/NAME; hf://... is a file, of data."""
+    text = os.fspath(run)
+    return text.startswith(PREFIX) and not text.startswith(f"{PREFIX}//")
+
+
+def place(run: str | os.PathLike[str]) -> Path:
+    """The folder of a run, which is one already or hf:ORG/NAME, a model of the hub.
+
+    Raises:
+      UsageError, RunError: as `pull`.
+    """
+    return pull(os.fspath(run).removeprefix(PREFIX)) if is_of_hub(run) else Path(run)
 
 
 def pull(name: str) -> Path:
@@ -51,13 +67,14 @@ def push(trained: Any, run: Path, name: str, *, private: bool = False) -> str:
     Args:
       trained: from `load`.
       run: its folder.
-      name: ORG/NAME.
+      name: ORG/NAME, or hf:ORG/NAME.
       private: where it is new.
 
     Raises:
       UsageError: it is no such name.
       RunError: it cannot be put there.
     """
+    name = name.removeprefix(PREFIX)
     check(name)
     extras.check("huggingface_hub", "safetensors")
     from huggingface_hub import HfApi

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import vae_jax
-from vae_jax.run import defaults, folder, keys, latents, objective, options
+from vae_jax.run import defaults, folder, keys, latents, objective, options, overwritten
 from vae_jax.run.data import conditions
 from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.model import (
@@ -210,6 +210,7 @@ def open_program(chosen: Any, program: str, dataset: Dataset) -> tuple[Path, dic
     """
     name = f"{program}-{_name(dataset)}"
     output = folder.create(chosen.output, name, overwrite=chosen.overwrite)
+    overwritten.gone(output)
     plain = plain_options(chosen)
     folder.write_json(output / "config.json", plain)
     if dataset.notice:

@@ -17,6 +17,7 @@ _NAMES = (
     "test pixels",
     "train pixels",
     "diagnosis",
+    "judge",
 )
 
 

@@ -333,6 +333,7 @@ def evaluate(run: Path, where: str | None, num_samples: int, seed: int) -> None:
         "device": jax.devices()[0].device_kind,
         "versions": measure.versions(),
     }
-    folder.write_json(run / "evaluation.json", results)
+    path = folder.beside(run, "evaluation.json")
+    folder.write_json(path, results)
     print(measure.summary(results, "examples"))
-    print(f"numbers: {run / 'evaluation.json'}")
+    print(f"numbers: {path}")

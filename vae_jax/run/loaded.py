@@ -14,8 +14,9 @@ import numpy as np
 import vae_jax
 from vae_jax.run import baseline, folder, given, keys, latents, measure, options
 from vae_jax.run.data import conditions, examples
-from vae_jax.run.diagnosis import Course, Finding, diagnose
-from vae_jax.run.errors import UsageError
+from vae_jax.run.diagnosis import diagnose
+from vae_jax.run.errors import RunError
+from vae_jax.run.illnesses import Course, Finding
 from vae_jax.run.model import expected, make_schedule, num_levels
 from vae_jax.run.plan import Row
 from vae_jax.run.probe import probe
@@ -259,16 +260,14 @@ class TrainedRun:
           seed: of the draws.
 
         Raises:
-          UsageError: the run has not ended.
+          RunError: the run has not ended.
           DataError: the data are not there, or are others.
         """
         check_ended(self.results, self.rows)
         options.check_seed(seed)
         splits = {}
-        for name in "train", "validation", "test":
-            found, label = examples.with_classes(
-                self.data(name, where), self.config, list(self.classes), None
-            )
+        for name, own in examples.every_split(self.config, where).items():
+            found, label = examples.with_classes(own, self.config, list(self.classes), None)
             x = measure.observed(self._observe, found.images, name)
             splits[name] = vae_jax.Batch(x, self._labels(label, len(x)))
         levels = num_levels(self._likelihood)
@@ -332,11 +331,12 @@ def findings(
 
 
 def check_ended(results: dict[str, Any] | None, rows: Sequence[Row]) -> None:
-    """Raises UsageError for a run that has no results yet, or no rows."""
+    """Raises RunError for a run that has no results yet, or no rows, as a model of the hub."""
     if results is None or not rows:
         missing = "metrics.jsonl" if results else "results.json"
-        raise UsageError(
-            f"the run has no {missing}, which it leaves at its end: wait for it, or --resume it"
+        raise RunError(
+            f"the run has no {missing}, which it leaves at its end: wait for it, --resume it, or "
+            "name the folder that it was trained in"
         )
 
 

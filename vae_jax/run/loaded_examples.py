@@ -11,8 +11,8 @@ import numpy as np
 import vae_jax
 from vae_jax.run import examples, folder, hub, keys, kinds, options, tabular
 from vae_jax.run.data import remote
-from vae_jax.run.diagnosis import Finding
 from vae_jax.run.errors import DataError
+from vae_jax.run.illnesses import Finding
 from vae_jax.run.loaded import TrainedRun, check_ended, findings, load_images, results_of
 from vae_jax.run.plan import Row
 from vae_jax.run.programs import Programs
@@ -159,7 +159,7 @@ class TrainedExamples:
           seed: of the draws.
 
         Raises:
-          UsageError: the run has not ended.
+          RunError: the run has not ended.
           DataError: the file is not there, or is another.
         """
         check_ended(self.results, self.rows)
@@ -223,10 +223,7 @@ def load(run: str | os.PathLike[str]) -> TrainedRun | TrainedExamples:
       RunError: its checkpoint is of other data.
       CheckpointError: it holds no checkpoint that can be read.
     """
-    if str(run).startswith(hub.PREFIX):
-        path = hub.pull(str(run).removeprefix(hub.PREFIX))
-    else:
-        path = Path(run)
+    path = hub.place(run)
     return load_images(path) if folder.kind_in(path) is None else load_examples(path)
 
 

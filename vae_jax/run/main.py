@@ -10,7 +10,7 @@ COMMANDS = {
     "train": "a VAE on your own data: pictures, tables, counts, sequences, arrays, or tfds:NAME",
     "mnist": "a VAE on MNIST, Fashion-MNIST, binarized MNIST or scikit-learn's digits",
     "generate": "images, rows or cells from a trained run: draws, of a class, images as another",
-    "evaluate": "log p(x) of a trained run's test set, with as many draws as asked for",
+    "evaluate": "log p(x) of a trained run's test set; what the images that it draws are worth",
     "embed": "the codes of images, rows, cells or sequences by a trained run",
     "score": "how likely they are to a trained run, and which are odd",
     "reconstruct": "images after encoding and decoding, as files or one picture",
@@ -60,4 +60,24 @@ def _choose(arguments: list[str]) -> None:
 
 
 def _start(name: str, arguments: list[str], prog: str) -> None:
+    arguments = _brought(name, arguments)
     importlib.import_module(f"vae_jax.run.commands.{name}").main(arguments, prog)
+
+
+def _brought(name: str, arguments: list[str]) -> list[str]:
+    """The arguments with a folder in place of RUN, or of --init-from, that is hf:ORG/NAME."""
+    if not any("hf:" in of for of in arguments):
+        return arguments
+    from vae_jax.run import hub  # here, as few commands need it
+
+    trains = name in ("train", "mnist")
+    option = "--init-from=" if trains else ""
+    found = (i for i, of in enumerate(arguments) if hub.is_of_hub(of.removeprefix(option)))
+    at = next(found, None)
+    if at is None or name == "compare" or {"-h", "--help"} & {*arguments}:
+        return arguments
+    # Before RUN stands no other; what comes after it, of push, is a name and no model to have.
+    if any(not of.startswith("-") for of in arguments[:at]) and not trains:
+        return arguments
+    of_hub = arguments[at].removeprefix(option)
+    return [*arguments[:at], f"{option}{hub.place(of_hub)}", *arguments[at + 1 :]]

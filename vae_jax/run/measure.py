@@ -344,11 +344,12 @@ def uninformed(log_likelihood: float, image_shape: tuple[int, ...], num_levels: 
     That one is uniform: log 2 for each binary pixel, log 256 for each byte, a density of 1 on
     [0, 1], as of one level, for each other.
     """
-    known = 0.0 - math.log(num_levels) * math.prod(image_shape)
+    known = -math.log(num_levels) * math.prod(image_shape)
     if log_likelihood >= known:
         return []
+    nats = "0 nats, a density of 1 on [0, 1]" if num_levels == 1 else f"{known:.0f} nats"
     return [
-        f"the model codes the images worse than if it knew nothing of them ({known:.0f} nats): "
+        f"the model codes the images worse than if it knew nothing of them ({nats}): "
         "train for longer, or with a smaller --learning-rate"
     ]
 

@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import jax
 import numpy as np
 
-from vae_jax.checkpoint import CheckpointError
 from vae_jax.run import extras
 from vae_jax.run.errors import DataError, RunError, UsageError
 
@@ -32,6 +30,8 @@ def is_one(folder: Path) -> bool:
 
 def named(params: Any) -> dict[str, Any]:
     """The leaves of parameters by their names in the tree."""
+    import jax  # here, as a shell that reads a config.json needs none of it
+
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(at, simple=True, separator="."): leaf for at, leaf in leaves}
 
@@ -75,9 +75,13 @@ def reading(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (UsageError, RunError, DataError, CheckpointError):
+    except (UsageError, RunError, DataError):
         raise
     except Exception as error:  # of every type: any value may stand in any place
+        from vae_jax.checkpoint import CheckpointError  # here, as it brings JAX
+
+        if isinstance(error, CheckpointError):
+            raise
         brief = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         raise UsageError(
             f"{folder} holds no model that can be read ({brief}): name one that `vae-jax push` made"
@@ -146,6 +150,7 @@ def parameters(folder: Path, made: Callable[[], Any]) -> Any:
       RunError: they are of another model, or no numbers; or safetensors is not installed.
     """
     extras.check("safetensors")
+    import jax
     from safetensors import SafetensorError, safe_open
 
     path, wanted = folder / PARAMETERS, jax.eval_shape(made)

@@ -55,8 +55,7 @@ def restore(run: Path) -> Trained:
     """
     if published.is_one(run):
         with published.reading(run):
-            published.check(run)
-            config = published.without_places(folder.read_config(run))
+            config = folder.read_config(run)
             model, options = _model(config)
             params = published.parameters(run, lambda: _init(model, options, config))
             return _trained(model, options, params, config["step"], config)

@@ -9,7 +9,7 @@ from jax import Array
 
 import vae_jax
 from vae_jax import networks
-from vae_jax.run.data.kinds import Column
+from vae_jax.run.data.columns import Column
 from vae_jax.run.data.tables import learned
 from vae_jax.run.model import conditional_prior
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import vae_jax
+from vae_jax.run import overwritten
 from vae_jax.run.errors import UsageError
 from vae_jax.run.training import Fitted
 
@@ -62,20 +63,24 @@ def begun(
       restore: of such a folder.
       state: a fresh one.
       run: the options of where the run lies, with `resume`.
-      output: its folder. What cannot begin leaves no run there to resume.
+      output: its folder. What cannot begin leaves no run there to resume, but the one that it was
+        to overwrite; what begins deletes that.
 
     Raises:
       UsageError: as `start_from`, or there is no such run.
     """
+    leader = jax.process_index() == 0
     saved = (path.name for path in (output / "checkpoints").glob("*"))
-    if init_from is None or (run.resume and any(map(str.isdigit, saved))):
-        return state
     try:
-        return start_from(init_from, restore(init_from).params, state)
+        if init_from is not None and not (run.resume and any(map(str.isdigit, saved))):
+            state = start_from(init_from, restore(init_from).params, state)
     except Exception:
-        if not run.resume:
+        if leader and not run.resume and not overwritten.put_back(output):
             (output / "config.json").unlink(missing_ok=True)
         raise
+    if leader:
+        overwritten.gone(output)
+    return state
 
 
 def start_from(run: Path, params: Any, state: vae_jax.TrainState) -> vae_jax.TrainState:

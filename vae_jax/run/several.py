@@ -6,6 +6,7 @@ Several are seeds, values of options, or both. Each is a whole run, which the ot
 import dataclasses
 import itertools
 import os
+import shutil
 import signal
 import statistics
 import time
@@ -14,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_jax.run import command, comparison, folder, kinds
+from vae_jax.run import command, comparison, folder, kinds, overwritten
 from vae_jax.run.errors import Interrupted, RunError, UsageError
 from vae_jax.run.survival import StopRequest
 
@@ -225,11 +226,20 @@ def _several(
         folder.write_json(
             output / "config.json", {**folder.stamp(), "kind": kinds.SEVERAL, "runs": runs}
         )
-    jobs = [road.begin(of, prog) for of in prepared]
-    for line in dict.fromkeys(line for job in jobs for line in road.announced(job)):
-        print(line)
     continued_by = f"{prog} --output={output} --resume"
-    found = _trained(road, asked, jobs, continued_by)
+    try:
+        jobs = [road.begin(of, prog) for of in prepared]
+        for line in dict.fromkeys(line for job in jobs for line in road.announced(job)):
+            print(line)
+        found = _trained(road, asked, jobs, continued_by)
+    except UsageError:  # what cannot begin leaves what was there
+        if new:
+            for of in asked:
+                shutil.rmtree(output / of.name, ignore_errors=True)
+            if not overwritten.put_back(output):
+                (output / "config.json").unlink()
+        raise
+    overwritten.gone(output)
     done = {}
     for of, job in zip(asked, jobs, strict=True):
         if isinstance(found[of.name], BaseException):

@@ -10,7 +10,8 @@ import numpy as np
 
 import vae_jax
 from vae_jax.run import examples, keys, measure, rows, schedule, table_options
-from vae_jax.run.data import conditions, kinds, remote, tables
+from vae_jax.run.data import conditions, remote, tables
+from vae_jax.run.data.columns import from_json, to_json
 
 _DRAWS = 200
 
@@ -34,7 +35,7 @@ def load(chosen: table_options.Options) -> examples.Examples:
         digest=table.digest,
         num=table.num_rows,
         stored={
-            "columns": kinds.to_json(table.columns),
+            "columns": to_json(table.columns),
             **conditions.stored(table.conditions, table.told["train"]),
         },
         said={
@@ -50,13 +51,13 @@ def load(chosen: table_options.Options) -> examples.Examples:
 
 def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
     of = config["options"]["model"]
-    columns = kinds.from_json(config["columns"])
+    columns = from_json(config["columns"])
     told = conditions.num_classes(conditions.of_run(config))
     return rows.make_model(columns, of["latent_dim"], tuple(of["hidden"]), told)
 
 
 def example(config: Mapping[str, Any]) -> vae_jax.Batch:
-    columns, told = kinds.from_json(config["columns"]), conditions.of_run(config)
+    columns, told = from_json(config["columns"]), conditions.of_run(config)
     label = jnp.zeros((1, len(told))) if told else None
     return vae_jax.Batch(jnp.zeros((1, len(tables.learned(columns)))), label)
 
@@ -67,7 +68,7 @@ def given(table: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[st
     if isinstance(table, str | Path):
         table = tables.read(Path(table), config["options"]["data"]["missing"])
     frame = tables.as_frame(table)
-    x, notes = tables.encode(frame, kinds.from_json(config["columns"]))
+    x, notes = tables.encode(frame, from_json(config["columns"]))
     return vae_jax.Batch(x, _told(frame, config, source)), notes
 
 
@@ -80,7 +81,7 @@ def returned(
     draws: Iterator[np.ndarray], label: np.ndarray | None, config: Mapping[str, Any], seed: int
 ) -> tuple[Any, list[str]]:
     """A frame of the table's columns."""
-    columns, told = kinds.from_json(config["columns"]), conditions.of_run(config)
+    columns, told = from_json(config["columns"]), conditions.of_run(config)
     left_out = [column.name for column in columns if column.kind == "left out"]
     frame = tables.decode(np.concatenate(list(draws)), columns, seed)
     if label is not None:
@@ -93,7 +94,7 @@ def returned(
 
 def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: np.ndarray) -> None:
     """Each column's values beside those of rows that the model makes."""
-    columns = kinds.from_json(trained.config["columns"])
+    columns = from_json(trained.config["columns"])
     key = keys.of_run(trained.options.training.seed)["pictures"]
     made, _ = examples.generate(key, trained, len(of.test.image))
     real = tables.decode(of.test.image, columns)
@@ -105,7 +106,7 @@ def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: 
 def with_classes(values: np.ndarray, draws: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
     """Rows [N, D] whose classes are the most frequent ones of draws [M, N, D]."""
     found = values.copy()
-    for i, column in enumerate(tables.learned(kinds.from_json(config["columns"]))):
+    for i, column in enumerate(tables.learned(from_json(config["columns"]))):
         if column.num_classes:
             counts = np.stack([(draws[..., i] == k).sum(0) for k in range(column.num_classes)])
             found[:, i] = counts.argmax(0)
@@ -119,7 +120,7 @@ def fill(
 
     Values that are there stay as they are, in the columns' order of the file.
     """
-    columns = kinds.from_json(trained.config["columns"])
+    columns = from_json(trained.config["columns"])
     frame = tables.read(path, trained.options.data.missing)
     holes = int(frame.isna().sum().sum())
     x, lines = tables.encode(frame, columns)

@@ -1,85 +1,29 @@
 """What a trained model is for, from a shell: each file is read back by a program not ours."""
 
-import base64
-import contextlib
 import csv
-import hashlib
-import io
 import json
-import os
 import re
-import subprocess
-import sys
-import types
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.decomposition import PCA
 
+from tests.run.commands.after import every_name, of_command, read
 from vae_jax import run
-from vae_jax.run import card, folder, keys, loaded, measure, options, output
+from vae_jax.run import card, data, folder, keys, measure
 from vae_jax.run.commands import (
     compare,
     diagnose,
     embed,
-    explore,
-    export,
     generate,
     interpolate,
     reconstruct,
     score,
-    train,
     traverse,
 )
-from vae_jax.run.data import examples, pictures
-from vae_jax.run.errors import DataError, RunError, UsageError
-from vae_jax.run.explorer import contents, program
+from vae_jax.run.errors import RunError
 
-SHAPE = (6, 5, 1)
-
-
-def write_pictures(place, images, prefix=""):
-    for i, image in enumerate(images):
-        path = place / ("cat", "dog")[i % 2] / f"{prefix}{i:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-    """A run on sixty pictures, black and white, and their folder."""
-    place = tmp_path_factory.mktemp("after")
-    # Two kinds, so that there is something to learn.
-    on = np.arange(60)[:, None, None] % 2 == (np.arange(30).reshape(6, 5) < 15)
-    noise = np.random.default_rng(0).random((60, 6, 5)) < 0.1
-    write_pictures(place / "pictures", np.where(on ^ noise, 255, 0).astype(np.uint8))
-    small = ("--hidden=8", "--latent-dim=2", "--epochs=40", "--num-importance-samples=2")
-    with contextlib.redirect_stdout(io.StringIO()), jax.numpy_dtype_promotion("standard"):
-        train.main([str(place / "pictures"), *small, f"--output={place / 'run'}"], "train")
-    folder.unlock(place / "run")
-    return place / "run", place / "pictures"
-
-
-@pytest.fixture(scope="session")
-def of(trained):
-    """The run, loaded once."""
-    return run.load(trained[0])
-
-
-@pytest.fixture(autouse=True)
-def one_program_for_all(of, monkeypatch):
-    """Commands and Python calls share what is compiled."""
-    monkeypatch.setattr(loaded, "load_images", lambda _: of)
-
-
-def of_command(module, *arguments):
-    """What a command says."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        module.main(list(map(str, arguments)), module.__name__.rpartition(".")[2])
-    return said.getvalue()
+pytestmark = pytest.mark.usefixtures("one_program_for_all")
 
 
 def test_the_best_epoch_on_validation_is_what_is_measured_and_loaded(trained, of):
@@ -100,8 +44,13 @@ def test_the_best_epoch_on_validation_is_what_is_measured_and_loaded(trained, of
     np.testing.assert_allclose(found["elbo"], best["validation_elbo"], rtol=1e-5)
 
 
-def test_a_run_is_looked_over_and_a_program_can_read_what_was_found(trained, of, tmp_path):
+def test_a_run_is_looked_over_and_a_program_can_read_what_was_found(
+    trained, of, tmp_path, monkeypatch
+):
+    load, read = data.load_of_run, []
+    monkeypatch.setattr(data, "load_of_run", lambda *of: read.append(load(*of)) or read[-1])
     said = of_command(diagnose, trained[0], f"--output={tmp_path / 'found.json'}")
+    assert len(read) == 1
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["findings"] == [finding._asdict() for finding in of.diagnose()]
     ill = {finding["name"] for finding in found["findings"] if finding["ill"]}
@@ -122,7 +71,7 @@ def test_a_run_is_looked_over_and_a_program_can_read_what_was_found(trained, of,
 
 def test_a_run_that_has_not_ended_is_not_looked_over(of, monkeypatch):
     monkeypatch.setattr(of, "results", None)
-    with pytest.raises(UsageError, match=r"the run has no results\.json, which it leaves at its"):
+    with pytest.raises(RunError, match=r"the run has no results\.json, which it leaves at its"):
         of.diagnose()
 
 
@@ -188,10 +137,6 @@ def test_what_is_left_out_is_the_runs_own_test_set(trained, of, tmp_path):
     assert not set(data.places.tolist()) & set(map(str, np.array(every_name(pictures))[rows]))
 
 
-def every_name(pictures):
-    return sorted(p.relative_to(pictures).as_posix() for p in pictures.rglob("*.png"))
-
-
 def test_scores_and_which_are_odd(trained, of, tmp_path):
     of_run, pictures = trained
     odd = np.zeros((3, 6, 5), np.uint8)
@@ -220,10 +165,6 @@ def test_scores_and_which_are_odd(trained, of, tmp_path):
 
     of_command(score, of_run, tmp_path / "images.npy", *how, "--num-reference=0")
     assert "typicality" not in read_csv(tmp_path / "scores.csv")[0]
-
-
-def read(pictures):
-    return np.stack([np.asarray(Image.open(pictures / name)) for name in every_name(pictures)])
 
 
 def test_reconstructions_are_files_of_their_names_an_array_or_a_picture(trained, of, tmp_path):
@@ -329,304 +270,6 @@ def test_runs_side_by_side(trained, tmp_path):
     assert found.numbers["elbo"] == [results["test_elbo"], None]
     assert "no results.json yet" in found.notes[0]
     assert found.notes[1] == "the data are not the same, so nats do not compare"
-
-
-ALONE = """
-import sys
-from pathlib import Path
-
-import jax
-import numpy as np
-
-given = np.load("given.npz")
-made = {}
-for name, x in ("encoder", given["x"]), ("decoder", given["z"]):
-    file = Path(f"model.{name}.stablehlo")
-    for num in 1, len(x):  # any number of examples
-        made |= jax.export.deserialize(bytearray(file.read_bytes())).call(x[:num])
-np.savez("made.npz", **made)
-assert not {"vae_jax", "flax", "optax"} & set(sys.modules)
-"""
-
-
-def test_encoder_and_decoder_run_where_jax_is_alone(trained, of, tmp_path):
-    pytest.importorskip("flatbuffers")
-    of_run, pictures = trained
-    of_command(export, of_run, f"--output={tmp_path / 'model.stablehlo'}")
-    x = read(pictures)[:5, ..., None]
-    codes = of.encode(x)
-    np.savez(tmp_path / "given.npz", x=(x / 255).astype(np.float32), z=codes.mean)
-    program = [sys.executable, "-c", ALONE]
-    kept = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if "site" in p)}
-    process = subprocess.run(program, cwd=tmp_path, env=kept, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    with np.load(tmp_path / "made.npz") as made:
-        np.testing.assert_allclose(made["mean"], codes.mean, atol=1e-5)
-        np.testing.assert_allclose(made["scale"], codes.scale, atol=1e-5)
-        np.testing.assert_allclose(made["image"], of.decode(codes.mean), atol=1e-5)
-    about = json.loads((tmp_path / "model.json").read_text())
-    assert about["encoder"]["takes"] == [
-        {"name": "x", "shape": ["n", *SHAPE], "dtype": "float32"},
-    ]
-    assert about["decoder"]["gives"]["image"]["shape"] == ["n", *SHAPE]
-
-
-def test_parameters_are_a_file_of_safetensors(trained, of, tmp_path):
-    safetensors = pytest.importorskip("safetensors.numpy")
-    of_run, _ = trained
-    of_command(export, of_run, f"--output={tmp_path / 'params.safetensors'}")
-    found = safetensors.load_file(tmp_path / "params.safetensors")
-    params = of.params
-    num = 0
-    for name, values in found.items():
-        leaf = params
-        for part in name.split("."):
-            leaf = leaf[part]
-        np.testing.assert_array_equal(values, leaf)
-        num += 1
-    assert num == len(jax.tree.leaves(params))
-
-
-def test_pictures_of_another_size_and_kind_become_the_runs(trained, tmp_path):
-    of_run, _ = trained
-    config = json.loads((of_run / "config.json").read_text())
-    square = {**config, "image_shape": [4, 4, 3]}
-    greys = np.random.default_rng(0).integers(0, 256, (3, 8, 10), np.uint8)
-    write_pictures(tmp_path / "greys", greys)
-    chosen = options.UsedData(str(tmp_path / "greys"), resize=True)
-    found = examples.read(square, chosen)
-    assert found.images.shape == (3, 4, 4, 3)
-    np.testing.assert_array_equal(found.images[..., 0], found.images[..., 2])
-    one = examples.picture(tmp_path / "greys" / "cat" / "00.png", square, resize=True)
-    np.testing.assert_array_equal(one, found.images[0])
-    with pytest.raises(UsageError, match="but the run's pictures are 6 x 5: leave"):
-        examples.read(config, chosen)
-
-
-def test_splits_of_ones_own(trained, tmp_path):
-    of_run, pictures = trained
-    config = json.loads((of_run / "config.json").read_text())
-    images = read(pictures)
-    np.savez(
-        tmp_path / "a.npz",
-        x_train=images[:50],
-        x_test=images[50:],
-        y_test=np.arange(10),
-        y_train=np.arange(50),
-    )
-    path = str(tmp_path / "a.npz")
-    np.testing.assert_array_equal(
-        np.asarray(examples.read(config, options.UsedData(path)).images)[..., 0], images[50:]
-    )
-    of_train = examples.read(config, options.UsedData(path, split="train"))
-    assert len(of_train.images) == 50
-    assert of_train.labels.tolist() == list(map(str, range(50)))
-    with pytest.raises(UsageError, match=r"--split is validation but .* has train and test"):
-        examples.read(config, options.UsedData(path, split="validation"))
-
-
-def test_of_a_conditional_run_classes_are_the_images_own_or_given(trained, tmp_path):
-    config = json.loads((trained[0] / "config.json").read_text())
-    config["options"]["model"]["conditional"] = True
-    names = ["cat", "dog"]
-    images = np.zeros((4, *SHAPE), np.uint8)
-    found = examples.Examples(images, np.array(["cat", "", "dog", "cat"]), None, "here")
-    kept, labels = examples.with_classes(found, config, names, None)
-    assert labels == ["cat", "dog", "cat"]
-    assert kept.places.tolist() == [0, 2, 3]
-    assert kept.notes == ("1 images without a label are left out",)
-    assert examples.with_classes(found, config, names, "dog") == (found, "dog")
-    for labels, label, error, said in (
-        (None, None, UsageError, "here has no labels: give --label, one of the classes cat, dog"),
-        (["cow"] * 4, None, DataError, "here has the class cow, which the run does not know"),
-        ([""] * 4, None, UsageError, "no image of here has a label"),
-        (["cat"] * 4, "cow", UsageError, "--label is cow: give one of the classes cat, dog"),
-    ):
-        others = found._replace(labels=None if labels is None else np.array(labels))
-        with pytest.raises(error, match=said):
-            examples.with_classes(others, config, names, label)
-
-
-@pytest.mark.parametrize(
-    ("module", "arguments", "error", "said"),
-    [
-        (embed, ["RUN", "--output=a.txt"], UsageError, "has none of the endings .npz, .csv, .parq"),
-        (embed, ["RUN", "--output=no/a.npz"], RunError, "make the folder .*no first"),
-        (embed, ["RUN", "--num-draws=-1"], UsageError, "--num-draws is -1: it must be 0 or more"),
-        (embed, ["RUN", "--num-draws=1", "--output=a.npy"], UsageError, "holds the means alone"),
-        (embed, ["RUN", "--label=cat"], UsageError, "--label is cat but the run is unconditional"),
-        (embed, ["nothing"], UsageError, "nothing holds no run"),
-        (embed, ["RUN", "nothing"], DataError, "nothing does not exist: name an array, a folder"),
-        (embed, ["RUN", "other.npy"], DataError, "has images of 3 x 3 x 1 and the run of 6"),
-        (embed, ["RUN", "other.npy", "--resize"], UsageError, "--resize is given but other.npy is"),
-        (embed, ["RUN", "other.npy", "--split=test"], UsageError, "other.npy has no splits: leave"),
-        (embed, ["RUN", "digits"], DataError, "has images of 8 x 8 x 1 and the run of 6"),
-        (
-            embed,
-            ["RUN", "other.npy", "--data=a.npy"],
-            UsageError,
-            "--data is given but it is of the",
-        ),
-        (embed, ["RUN", "--labels=a.npy"], UsageError, "--labels is given but the run's own data"),
-        (embed, ["RUN", "--data=other.npy"], DataError, "other.npy has 9 images: 20 are the least"),
-        (score, ["RUN", "--num-samples=1"], UsageError, "--num-samples is 1: it must be 2 or more"),
-        (score, ["RUN", "--num-reference=1"], UsageError, "--num-reference is 1: it must be 2"),
-        (score, ["RUN", "--seed=-1"], UsageError, "--seed is -1"),
-        (score, ["RUN", "--output=a.npy"], UsageError, "none of the endings .npz, .csv, .pa"),
-        (reconstruct, ["RUN", "--output=full"], UsageError, "full is there and not empty"),
-        (reconstruct, ["RUN", "--output=."], UsageError, "is there and not empty: name a new"),
-        (reconstruct, ["RUN", "--output=a.csv"], UsageError, "has no ending of a picture"),
-        (interpolate, ["RUN", "0", "999"], UsageError, "row 999 is not in the test set: give"),
-        (interpolate, ["RUN", "0", "no.png"], DataError, "no.png does not exist: name a picture"),
-        (interpolate, ["RUN", "0", "1", "--steps=1"], UsageError, "--steps is 1: it must be 2"),
-        (interpolate, ["RUN", "0"], UsageError, "Missing from PROG: B"),
-        (traverse, ["RUN", "--of=999"], UsageError, "--of is 999: give a row from 0 to"),
-        (traverse, ["RUN", "--output=a.npy"], UsageError, "has no ending of a picture"),
-        (generate, ["RUN", "--temperature=0"], UsageError, "--temperature is 0.0: it must"),
-        (generate, ["RUN", "--output=full"], UsageError, "full is there and not empty"),
-        (compare, ["RUN"], UsageError, "nothing to compare: name two runs or more"),
-        (compare, ["RUN", "RUN"], UsageError, "is given twice: name it once"),
-        (compare, ["RUN", "full"], UsageError, "full holds no run"),
-        (export, ["RUN", "--output=model.onnx"], UsageError, "none of the endings .stablehlo"),
-    ],
-)
-def test_what_cannot_be_is_one_line_before_anything_is_loaded(
-    trained, tmp_path, monkeypatch, module, arguments, error, said
-):
-    monkeypatch.chdir(tmp_path)
-    np.save("other.npy", np.random.default_rng(0).integers(0, 256, (9, 3, 3), np.uint8))
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").touch()
-    (tmp_path / "digits").mkdir()  # the named set is meant nevertheless
-    monkeypatch.setattr(loaded, "load_images", None)
-    before = sorted(p.name for p in tmp_path.iterdir())
-    with pytest.raises(error, match=said) as raised:
-        module.main([str(trained[0]) if a == "RUN" else a for a in arguments], "PROG")
-    assert "\n" not in str(raised.value)
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    path = tmp_path / "images.npy"
-    path.write_text("before")
-
-    def fail(place):
-        with output.pictures(place, (2, *SHAPE)) as out:
-            out[0:1] = np.zeros((1, *SHAPE))
-            raise KeyError
-
-    for place in path, tmp_path / "new":
-        with pytest.raises(KeyError):
-            fail(place)
-    assert [p.name for p in tmp_path.iterdir()] == ["images.npy"]
-    assert path.read_text() == "before"
-    # What one that was killed has left is no hindrance.
-    (tmp_path / ".new.partial").mkdir()
-    with output.pictures(tmp_path / "new", (1, *SHAPE)) as out:
-        out[0:1] = np.ones((1, *SHAPE))
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["00000.png"]
-    with pytest.raises(RunError, match="cannot write"):
-        output.write_columns({}, {"a": np.zeros(2)}, path / "a.npy")
-
-
-def test_files_whose_names_would_fall_together_keep_their_endings():
-    assert output._file_names(2, np.array(["a.jpg", "b.png"])) == ["a.png", "b.png"]
-    assert output._file_names(2, np.array(["a.jpg", "a.png"])) == ["a.jpg.png", "a.png.png"]
-    assert output._file_names(2, np.array([7, 9])) == ["00000.png", "00001.png"]
-
-
-def test_a_folder_that_does_not_fit_is_read_batch_by_batch(trained, of, monkeypatch):
-    """None of its pictures is kept, and the codes are the same."""
-    config = json.loads((trained[0] / "config.json").read_text())
-    chosen = options.UsedData(str(trained[1]))
-    kept = examples.read(config, chosen).images
-    monkeypatch.setattr(pictures, "STREAM_BYTES", 0)
-    streamed = examples.read(config, chosen).images
-    assert isinstance(kept, np.ndarray)
-    assert isinstance(streamed, pictures.Pictures)
-    np.testing.assert_array_equal(of.encode(streamed).mean, of.encode(kept).mean)
-
-
-def test_a_page_of_its_own(trained, of, tmp_path):
-    """Its codes, its map and its pictures, read as a browser does; it asks nobody for anything."""
-    of_run, pictures = trained
-    file = tmp_path / "page.html"
-    assert "MB\n" in of_command(explore, of_run, pictures, f"--export={file}", "--num=20")
-    page = file.read_text()
-    assert not re.search(
-        r"""(src|href)\s*=\s*["'](?!data:)|url\(|@import|https?://(?!www\.w3\.org/)""", page
-    )
-    assert str(pictures.parent) not in page  # where things lie is nobody's business
-    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
-    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
-    assert (rules["default-src"], rules["connect-src"]) == ("'none'", "'none'")
-    for tag, rule in ("style", "style-src"), ("script", "script-src"):
-        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        assert rules[rule] == f"'sha256-{digest}'"
-    (told,) = re.findall(r'id="contents">(.*?)</script>', page, re.DOTALL)
-    told = json.loads(told)
-
-    def floats(text):
-        return np.frombuffer(base64.b64decode(text), "<f4")
-
-    names = sorted(p.relative_to(pictures).as_posix() for p in pictures.rglob("*.png"))[::3]
-    assert told["names"] == names
-    assert [told["colours"][0]["names"][i] for i in told["colours"][0]["of"]] == [
-        n[:3] for n in names
-    ]
-    images = np.stack([np.asarray(Image.open(pictures / name)) for name in names])
-    codes = of.encode(images)
-    np.testing.assert_array_equal(floats(told["codes"]).reshape(20, 2), codes.mean)
-    np.testing.assert_array_equal(floats(told["maps"][0]["xy"]).reshape(20, 2), codes.mean)
-    kl = (codes.mean**2 + codes.scale**2 - 1) / 2 - np.log(codes.scale)
-    np.testing.assert_allclose(told["cost"], kl.mean(axis=0), atol=1e-4)
-    assert set(told["active"]) == set(np.flatnonzero(codes.mean.var(axis=0) > 0.01).tolist())
-    atlas = Image.open(io.BytesIO(base64.b64decode(told["atlas"]["src"].partition(",")[2])))
-    np.testing.assert_array_equal(np.hsplit(np.asarray(atlas), 20), images)
-    assert told["decoder"] is not None
-
-
-def test_what_is_not_explored(trained, tmp_path):
-    said = {
-        "--port=65536": "--port is 65536",
-        "--export=page.htm": "has none of the endings .html",
-        "--num=0": "--num is 0",
-    }
-    for option, message in said.items():
-        with pytest.raises(UsageError, match=message):
-            of_command(explore, trained[0], option)
-    for kind, what in ("counts", "counts"), ("sequences", "sequences"):
-        (tmp_path / "config.json").write_text(json.dumps({**folder.stamp(), "kind": kind}))
-        with pytest.raises(
-            UsageError, match=f"holds a run on {what}, and explore is for runs on im"
-        ):
-            of_command(explore, tmp_path)
-
-
-def test_a_network_that_a_page_cannot_carry(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(program, "MOST_BYTES", 10)
-    with pytest.raises(
-        RunError, match=r"a page cannot carry .*, as the decoder has arrays of 0 MB"
-    ):
-        of_command(explore, trained[0], f"--export={tmp_path / 'page.html'}", "--num=5")
-    assert not list(tmp_path.iterdir())
-
-
-def test_latents_of_more_than_two_dimensions_are_seen_by_components(monkeypatch):
-    rng = np.random.default_rng(0)
-    mean = (rng.normal(size=(40, 3)) * [3, 0.1, 1] @ np.linalg.qr(rng.normal(size=(3, 3)))[0]) + 5
-    umap = types.SimpleNamespace(UMAP=lambda **how: PCA(2))  # in its place: it takes a minute
-    monkeypatch.setitem(sys.modules, "umap", umap)
-    of_components, by_latents, by_umap = contents._maps(mean, np.array([2, 0, 1]))
-    assert (by_umap["name"], "directions" in by_umap) == ("UMAP", False)
-    xy = np.frombuffer(base64.b64decode(of_components["xy"]), "<f4").reshape(40, 2)
-    expected = PCA(2).fit(mean)
-    np.testing.assert_allclose(np.abs(xy), np.abs(expected.transform(mean)), atol=1e-4)
-    shares = [f"({share:.0%} of variance)" for share in expected.explained_variance_ratio_]
-    assert [axis.partition(" (")[2] for axis in of_components["axes"]] == [s[1:] for s in shares]
-    xy = np.frombuffer(base64.b64decode(by_latents["xy"]), "<f4").reshape(40, 2)
-    np.testing.assert_allclose(xy, mean[:, [2, 0]], rtol=1e-6)
 
 
 def test_the_card_says_what_the_run_is(trained, tmp_path):

@@ -235,7 +235,7 @@ def test_generate_and_evaluate_read_a_run(command, finished, tmp_path):
     first = pixels(picture)
     succeeded(command("generate", finished, "--num=10", f"--output={picture}", "--seed=4"))
     assert (pixels(picture) != first).any()
-    succeeded(command("evaluate", finished, "--num-samples=40"))
+    succeeded(command("evaluate", finished, "--num-samples=40", "--num-generated=0"))
     evaluation = json.loads((finished / "evaluation.json").read_text())
     assert evaluation["num_importance_samples"] == 40
     assert evaluation["parameters_sha256"] == results(finished)["parameters_sha256"]

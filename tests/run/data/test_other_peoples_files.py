@@ -8,7 +8,7 @@ from PIL import Image
 
 from vae_jax.run import data
 from vae_jax.run.data.dataset import Found, classes_of, natural
-from vae_jax.run.data.pictures import Reading, decode
+from vae_jax.run.data.picture import Reading, decode
 from vae_jax.run.errors import DataError, UsageError
 from vae_jax.run.options import OwnData
 

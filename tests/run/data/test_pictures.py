@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vae_jax.run import data
-from vae_jax.run.data.pictures import Pictures, Reading, decode
+from vae_jax.run.data.picture import Reading, decode
+from vae_jax.run.data.pictures import Pictures
 from vae_jax.run.errors import DataError
 from vae_jax.run.options import OwnData
 

@@ -9,7 +9,7 @@ import polars
 import pytest
 
 from vae_jax.run.data import tables
-from vae_jax.run.data.kinds import from_json, to_json
+from vae_jax.run.data.columns import from_json, to_json
 from vae_jax.run.errors import DataError, RunError, UsageError
 
 N = 600

@@ -8,14 +8,16 @@ import threading
 import jax
 import numpy as np
 import pytest
+import scipy.sparse
 from PIL import Image
 
 from tests.run.explorer import browser
 from vae_jax import run
+from vae_jax.networks import CellLabel
 from vae_jax.run import classifier, folder
 from vae_jax.run.commands import explore, train
 from vae_jax.run.data import examples
-from vae_jax.run.explorer import contents, program
+from vae_jax.run.explorer import contents, heatmap, program
 from vae_jax.run.explorer.page import page
 from vae_jax.run.explorer.server import Server
 from vae_jax.run.options import UsedData
@@ -303,3 +305,72 @@ def test_a_row_of_a_table(tab, place):
         assert cells[3][2] == own["sex"]
         assert float(cells[0][2]) == own["height"]
     assert tab.said == []
+
+
+def exported_of(place, name, data, *arguments):
+    """A short run on data that are no pictures, and its page, opened."""
+    short = ("--hidden", "16", "--latent-dim=2", "--num-importance-samples=2")
+    train_quietly(place / data, *short, *arguments, f"--output={place / name}")
+    folder.unlock(place / name)
+    with contextlib.redirect_stdout(io.StringIO()):
+        explore.main([str(place / name), f"--export={place / name}.html"], "explore")
+    return run.load(place / name), place / f"{name}.html"
+
+
+def test_the_genes_of_a_cell(tab, place):
+    rng = np.random.default_rng(0)
+    groups = rng.gamma(0.5, 1.0, (2, 40))
+    rates = groups[rng.integers(2, size=300)] * rng.gamma(5.0, 1.0, (300, 1))
+    scipy.sparse.save_npz(place / "cells.npz", scipy.sparse.csr_matrix(rng.poisson(rates)))
+    trained, file = exported_of(place, "cells", "cells.npz", "--epochs=20")
+    for width, height in SIZES:
+        tab.said.clear()
+        tab.open(file.as_uri(), width, height)
+        assert tab.run("document.documentElement.scrollWidth") <= width
+        tab.settle()
+        tab.run("document.querySelector('#sliders input').focus()")
+        for _ in range(10):
+            tab.key("ArrowRight", 39)
+        tab.settle()
+        z = np.array([tab.run("[...explorer.state.z]")], np.float32)
+        genes = tab.run(
+            "[...document.querySelectorAll('#row tbody tr')].map("
+            "(row) => ['th', '.value'].map((of) => row.querySelector(of).textContent))"
+        )
+        label = CellLabel(np.float32([trained.config["typical_library"]]))
+        means = np.asarray(trained.model.decode(trained.params, z, label).mean)[0]
+        names = [trained.config["genes"][i] for i in trained.config["kept"]]
+        assert len(genes) == 30
+        for name, written in genes:
+            assert float(written) == pytest.approx(means[names.index(name)], abs=0.0051)
+        assert tab.run("document.getElementById('own').hidden")
+        tab.run("document.querySelector('[value=brush]').click()")
+        assert "cells in it" in tab.run("document.getElementById('map-help').textContent")
+        assert tab.said == []
+
+
+def test_a_sequence_by_time(tab, place):
+    rng = np.random.default_rng(0)
+    steps = np.arange(24)
+    with (place / "waves.jsonl").open("w") as file:
+        for phase in rng.uniform(0, 6, 80):
+            wave = np.stack([np.sin(steps / 3 + phase), np.cos(steps / 3 + phase)], axis=1)
+            file.write(json.dumps(wave[: rng.integers(12, 25)].round(3).tolist()) + "\n")
+    trained, file = exported_of(place, "waves", "waves.jsonl", "--latents=recurrent", "--epochs=20")
+    heat = heatmap.scaled_by(np.asarray(trained.data()[0].image))
+    for width, height in SIZES:
+        tab.said.clear()
+        tab.open(file.as_uri(), width, height)
+        assert tab.run("document.documentElement.scrollWidth") <= width
+        tab.settle()
+        tab.run("document.getElementById('draw').click()")
+        tab.settle()
+        z = np.array([tab.run("[...explorer.state.z]")], np.float32)
+        of = "document.getElementById('decoded')"
+        assert (tab.run(f"{of}.height"), tab.run(f"{of}.width")) == (8, 24)
+        pixels = tab.run(f"[...{of}.getContext('2d').getImageData(0, 0, 24, 8).data]")
+        seen = np.array(pixels).reshape(8, 24, 4)[..., 0]
+        expected = np.asarray(heat(trained.model.decode(trained.params, z).mean))[0, ..., 0]
+        assert np.abs(seen - 255 * expected).max() <= 1
+        assert tab.run("document.getElementById('own').hidden")
+        assert tab.said == []

@@ -17,6 +17,7 @@ from vae_jax.run.explorer.program import CannotCarryError, carried
 
 RNG = np.random.default_rng(0)
 TABLE, KERNEL = (RNG.normal(size=shape).astype(np.float32) for shape in ((3, 4), (6, 5)))
+SQUARE = RNG.normal(size=(3, 3)).astype(np.float32)
 BATCHED = RNG.normal(size=(2, 3, 4)).astype(np.float32)
 X = RNG.normal(size=(1, 2, 3)).astype(np.float32)
 
@@ -44,7 +45,24 @@ def multiplied(xp, x, label):
     return xp.minimum(value, xp.sqrt(1 + product * product)).reshape(1, -1)
 
 
-FUNCTIONS = {f.__name__: f for f in (dense, moved, multiplied)}
+def looped(xp, x, label):
+    """A loop from the last row on, as a recurrent network's, with the same weights at each."""
+    first, kernel = xp.asarray(TABLE)[label][:, :3], xp.asarray(SQUARE)
+
+    def turn(carry, row):
+        carry = xp.tanh(carry @ kernel + row[None])
+        return carry, 2 * carry
+
+    if xp is jnp:
+        last, rows = jax.lax.scan(turn, first, x[0], reverse=True)
+    else:
+        second, after = turn(first, x[0, 1])
+        last, before = turn(second, x[0, 0])
+        rows = np.stack([before, after])
+    return xp.concatenate([last, rows[:, 0]]).reshape(1, -1)
+
+
+FUNCTIONS = {f.__name__: f for f in (dense, moved, multiplied, looped)}
 ONE = {
     **{
         name: getattr(np, name)
@@ -104,6 +122,11 @@ def test_a_program_is_its_function(name):
         expected = FUNCTIONS[name](np, X.astype(np.float64), np.array([label])).ravel()
         np.testing.assert_allclose(run_by_numpy(found, X, label), expected, rtol=1e-5, atol=1e-6)
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_a_loop_has_its_weights_once():
+    held = [array for array in of_function("looped").constants.values() if array.shape == (3, 3)]
+    assert len(held) == 1
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not here; the browser's test is")

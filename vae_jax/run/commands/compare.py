@@ -20,7 +20,7 @@ class Options:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folders of runs, two or more; or one of several, as --seeds and --sweep leave."""
+    """Folders of runs, or hf:ORG/NAME, two or more; or one folder of several, as --seeds leaves."""
     output: Path = Path("compare.csv")
     """The table; .csv."""
 

@@ -21,7 +21,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     data: str | None = None
     """Where the run's own data lie, if they have moved."""
     output: Path | None = None
@@ -33,7 +33,7 @@ class Options:
 def main(arguments: Sequence[str], prog: str) -> None:
     chosen = command.parse(Options, arguments, prog=prog)
     options.check_seed(chosen.seed)
-    output = chosen.output or chosen.run / "diagnosis.json"
+    output = chosen.output or folder.beside(chosen.run, "diagnosis.json")
     folder.read_stamped(chosen.run)
     folder.check_place(output)
 

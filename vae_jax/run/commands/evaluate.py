@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -12,14 +12,25 @@ from vae_jax.run import command, folder, kinds, options
 
 @dataclass(frozen=True)
 class Options:
-    """Measures a trained run on its test set again; writes evaluation.json beside its results."""
+    """Measures a trained run on its test set again; writes evaluation.json beside its results.
+
+    Of a model of the hub it is written where one is.
+
+    Of labelled images also what the run draws is worth: a classifier is trained on the run's
+    training set, and in its last hidden layer drawn images stand beside the test set's, by their
+    Fréchet distance, precision and recall. Beside them is what as many validation images have. The
+    run's card and `compare` show them too.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     num_samples: int = 5000
     """Importance samples for each test image, row or cell."""
     data: str | None = None
     """Where the run's own data lie, if they have moved."""
+    num_generated: int = 5000
+    """Images to draw and judge, at most as many as the test and the validation set have; 0 for
+    none. Of other data than labelled images none are."""
     seed: int = 0
     """Of the draws."""
 
@@ -27,6 +38,7 @@ class Options:
 def main(arguments: Sequence[str], prog: str) -> None:
     chosen = command.parse(Options, arguments, prog=prog)
     options.check_at_least(2, num_samples=chosen.num_samples)
+    options.check_at_least(0, num_generated=chosen.num_generated)
     options.check_seed(chosen.seed)
     if kinds.of_run(folder.read_stamped(chosen.run)) is not None:
         from vae_jax.run import learn  # after the options, as it brings JAX
@@ -42,7 +54,7 @@ def measure_again(chosen: Options) -> None:
     import jax
     import jax.numpy as jnp
 
-    from vae_jax.run import conditional, data, keys, measure
+    from vae_jax.run import card, conditional, data, generated, keys, loaded, measure
     from vae_jax.run.model import num_levels
     from vae_jax.run.restore import restore
 
@@ -60,6 +72,10 @@ def measure_again(chosen: Options) -> None:
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
     levels = num_levels(trained.likelihood)
     test = measure.compared(test, trained.config, dataset.test.images, levels)
+    samples: dict[str, Any] = {}
+    if chosen.num_generated:
+        run = loaded.TrainedRun(trained, None)
+        samples = generated.measure(run, dataset, chosen.num_generated, chosen.seed)
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,
@@ -70,10 +86,16 @@ def measure_again(chosen: Options) -> None:
         "step": trained.step,
         "data_digest": dataset.digest,
         **measure.reported(test),
+        **samples,
         "parameters_sha256": measure.sha256(trained.params),
         "device": jax.devices()[0].device_kind,
         "versions": measure.versions(),
     }
-    folder.write_json(chosen.run / "evaluation.json", results)
-    print(measure.summary(results))
-    print(f"numbers: {chosen.run / 'evaluation.json'}")
+    path = folder.beside(chosen.run, "evaluation.json")
+    folder.write_json(path, results)
+    print("\n".join([measure.summary(results), *generated.lines(results)]))
+    of_run = loaded.results_of(chosen.run) or {}
+    same = of_run.get("parameters_sha256") == results["parameters_sha256"]
+    if same and path.parent == chosen.run:
+        card.write(chosen.run, trained.config, {**of_run, **samples})
+    print(f"numbers: {path}")

@@ -27,7 +27,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     images: options.UsedData = field(default_factory=options.UsedData)
     label: str | None = None
     """Of a conditional run: one class for all images; their own when not given."""
@@ -43,21 +43,24 @@ class Options:
 
 @dataclass(frozen=True)
 class ExampleOptions:
-    """Opens a page on this machine, in which the latents of a run on a table are moved by hand.
+    """Opens a page on this machine, in which the latents of a run are moved by hand.
 
-    It has a map of the codes of rows, a slider for each latent that is used, and the decoded row,
-    which moves with them. A run that was trained with a --condition it does not show: see generate.
+    It has a map of the codes of rows, cells or sequences, a slider for each latent that is used,
+    and the decoded one, which moves with them: a row of a table as bars; of a cell the thirty genes
+    in which the decoded cells differ the most, as counts of a cell of the typical total; a sequence
+    as a picture of numbers by time, of a run with --latents=recurrent. A run on a table that was
+    trained with a --condition it does not show: see generate.
     --export=explorer.html writes the page as one file that needs no server and no network.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
-    """A file with the run's columns; the run's own test set when not given."""
+    """A file such as the run's; the run's own test set when not given."""
     data: Path | None = None
     """Where the run's own file lies, if it has moved and DATA is not given."""
     num: int = 2000
-    """Rows on the map, at most, evenly spaced."""
+    """Rows, cells or sequences on the map, at most, evenly spaced."""
     export: Path | None = None
     """A .html file to write, in place of a server."""
     port: int = 0
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
         raise UsageError(f"--port is {chosen.port}: give one below 65536, or 0 for any")
     if chosen.export is not None:
         output.check(chosen.export, (".html",))
-    explored = _of_images(chosen) if kind is None else _of_table(chosen, kind)
+    explored = _of_images(chosen) if kind is None else _of_examples(chosen, kind)
     title = chosen.run.resolve().name
 
     from vae_jax.run.explorer.page import page  # after the options, as it brings JAX
@@ -108,10 +111,12 @@ def _of_images(chosen: Options) -> "Explored":
     return contents.of_images(load_images(chosen.run), found, label, source, chosen.num)
 
 
-def _of_table(chosen: ExampleOptions, kind: kinds.Kind) -> "Explored":
-    if kind.name != "table":
+def _of_examples(chosen: ExampleOptions, kind: kinds.Kind) -> "Explored":
+    config = folder.read_config_of(kind, chosen.run)
+    if kind.name == "sequences" and config["options"]["model"]["latents"] != "recurrent":
         raise UsageError(
-            f"{chosen.run} holds a run on {kind.what}, and explore is for runs on images and tables"
+            f"{chosen.run} holds a run with latents at every step, and explore is for such with "
+            "one code a sequence, of --latents=recurrent: use embed, or generate"
         )
 
     from vae_jax.run import loaded_examples  # after the options, as it brings JAX
@@ -121,7 +126,12 @@ def _of_table(chosen: ExampleOptions, kind: kinds.Kind) -> "Explored":
     _check_untold(chosen.run, trained.config)
     batch, _ = trained.read(_text(chosen.file), _text(chosen.data))
     source = "the test set" if chosen.file is None else chosen.file.name
-    return contents.of_table(trained, batch, source, chosen.num)
+    of_kind = {
+        "table": contents.of_table,
+        "counts": contents.of_cells,
+        "sequences": contents.of_sequences,
+    }
+    return of_kind[kind.name](trained, batch, source, chosen.num)
 
 
 def _check_untold(run: Path, config: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     output: Path = Path("model.stablehlo")
     """NAME.stablehlo, or NAME.safetensors."""
 

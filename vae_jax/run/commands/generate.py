@@ -28,7 +28,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     num: int | None = None
     """How many images; with --label=all, how many of each class. 64, and 16, when not given."""
     label: str | None = None
@@ -61,7 +61,7 @@ class ExampleOptions:
     """Draws rows of a table, cells or sequences from a run on such, and writes them as one file."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     num: int | None = None
     """How many; as many as the run's data have when not given."""
     condition: str | None = None

@@ -19,7 +19,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A .csv, .parquet or .feather file with the run's columns, other rows or the same; of a run on
     sequences a .jsonl file, where steps at the end that are null are what comes next; or its

@@ -21,7 +21,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     start: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
     """A picture's file; or a number, the `row` that an image of the run's test set has in what
     embed and score write of it, from 0."""

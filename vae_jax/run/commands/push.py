@@ -1,5 +1,6 @@
 """A trained model to the Hugging Face hub."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from vae_jax.run import command, extras, folder
+from vae_jax.run import command, extras, folder, published
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ORG/NAME")]
     """Of the model on the hub; it is made where it is not there."""
     private: bool = False
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str], prog: str) -> None:
     from vae_jax.run import hub  # after the options, as it brings JAX
     from vae_jax.run.loaded_examples import load
 
-    hub.check(chosen.name)
-    address = hub.push(load(chosen.run), chosen.run, chosen.name, private=chosen.private)
+    hub.check(chosen.name.removeprefix(hub.PREFIX))
+    of_stranger = published.is_one(chosen.run)
+    with published.reading(chosen.run) if of_stranger else contextlib.nullcontext():
+        address = hub.push(load(chosen.run), chosen.run, chosen.name, private=chosen.private)
     print(f"model: {address}")

@@ -24,7 +24,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     images: options.UsedData = field(default_factory=options.UsedData)
     label: str | None = None
     """Of a conditional run: one class for all images; their own when not given."""

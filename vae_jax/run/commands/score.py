@@ -34,7 +34,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     images: options.UsedData = field(default_factory=options.UsedData)
     label: str | None = None
     """Of a conditional run, whose scores are of p(x|c): one class for all images; their own when
@@ -61,7 +61,7 @@ class ExampleOptions:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
     """A file such as the run's, or its URL: with its columns, its genes, or as many numbers a step;
     the run's own test set when not given."""

@@ -25,7 +25,7 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:ORG/NAME."""
     images: options.UsedData = field(default_factory=options.UsedData)
     of: int = 0
     """Row of the image to change, from 0."""

@@ -96,6 +96,7 @@ def _parts(
 ) -> dict[str, Found]:
     """What is found, by the split it is of: `all`, or `train` and the others."""
     from vae_jax.run.data import arrays, pictures
+    from vae_jax.run.data.picture import Reading
 
     of_pictures, *others = [_is_folder(place) for place in (path, test) if place is not None]
     if others not in ([], [of_pictures]):
@@ -104,7 +105,7 @@ def _parts(
         )
     if of_pictures:
         _check_unused(chosen, path, "a folder", "images_key", "labels_key", "labels", "data_dir")
-        reading = pictures.Reading(chosen.image_size, chosen.background, channels)
+        reading = Reading(chosen.image_size, chosen.background, channels)
         return pictures.read_folder(path, reading, test, tuple(conditions.names(chosen.condition)))
     _check_unused(chosen, path, "an array", "image_size", "background", "data_dir")
 

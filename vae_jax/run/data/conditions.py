@@ -10,8 +10,8 @@ import numpy as np
 
 from vae_jax.run import extras
 from vae_jax.run.data import kinds
+from vae_jax.run.data.columns import Column, from_json, to_json
 from vae_jax.run.data.dataset import Dataset, Found, Split, spread, take
-from vae_jax.run.data.kinds import Column
 from vae_jax.run.errors import DataError, UsageError
 
 KINDS = ("number", "positive", "date", "category", "ordered", "boolean")
@@ -241,14 +241,14 @@ def stored(columns: Sequence[Column], train: np.ndarray | None) -> dict[str, Any
         return {}
     rows = train[spread(len(train), _KEPT)]
     return {
-        "conditions": kinds.to_json(columns),
+        "conditions": to_json(columns),
         "condition_rows": rows.tolist(),
     }
 
 
 def of_run(config: Mapping[str, Any]) -> tuple[Column, ...]:
     """Those of a run by its config.json; empty of one that is told nothing."""
-    return kinds.from_json(config.get("conditions", []))
+    return from_json(config.get("conditions", []))
 
 
 def example_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from vae_jax.run import data, kinds, options
 from vae_jax.run.data import conditions, named, pictures, remote
+from vae_jax.run.data.columns import Column
 from vae_jax.run.data.dataset import Dataset, Found, spread, take
-from vae_jax.run.data.kinds import Column
+from vae_jax.run.data.picture import Reading
 from vae_jax.run.errors import DataError, UsageError
 
 
@@ -77,12 +78,29 @@ def own(config: Mapping[str, Any], split: str, chosen: options.UsedData | None =
       DataError: they are not there, or are others.
       UsageError: an option does not go with them.
     """
-    chosen = chosen or options.UsedData()
+    return _of_dataset(_own(config, chosen or options.UsedData()), split)
+
+
+def every_split(config: Mapping[str, Any], where: str | None = None) -> dict[str, Examples]:
+    """The train, validation and test set of the run's own data, which are read once.
+
+    Args:
+      config: of the run, its config.json.
+      where: they lie, if they have moved.
+
+    Raises:
+      DataError, UsageError: as `own`.
+    """
+    dataset = _own(config, options.UsedData(data=where))
+    return {split: _of_dataset(dataset, split) for split in ("train", "validation", "test")}
+
+
+def _own(config: Mapping[str, Any], chosen: options.UsedData) -> Dataset:
     _check_left_out(chosen, "the run's own data are read as in the run", "resize", *_FILES)
     where = options.moved(options.from_json(dict(config["options"])).data, chosen.data)
     if chosen.data_dir is not None:
         where = dataclasses.replace(where, data_dir=chosen.data_dir)
-    return _of_dataset(data.load_of_run(config, where), split)
+    return data.load_of_run(config, where)
 
 
 _FILES = ("labels", "images_key", "labels_key")
@@ -119,6 +137,11 @@ def _of_files(config: Mapping[str, Any], chosen: options.UsedData) -> Examples:
     how: dict[str, Any] = {name: getattr(chosen, name) for name in (*_FILES, "data_dir")}
     if isinstance(asked, options.OwnData) and asked.condition is not None:
         how["condition"] = asked.condition
+        if here.lower().endswith(".npy"):
+            raise DataError(
+                f"{chosen.dataset} is a .npy file, which has no columns, and the run is told "
+                f"{asked.condition}: save the images and these as arrays of one .npz file"
+            )
     if chosen.dataset.startswith("tfds:"):
         how["data_dir"] = chosen.data_dir or asked.data_dir
     if pictures_of:
@@ -179,9 +202,7 @@ def picture(path: Path, config: Mapping[str, Any], *, resize: bool = False) -> n
     """
     asked = options.from_json(dict(config["options"])).data
     how = _reading(config, asked, resize=resize)
-    reading = pictures.Reading(
-        how["image_size"], how.get("background", "white"), config["image_shape"][-1]
-    )
+    reading = Reading(how["image_size"], how.get("background", "white"), config["image_shape"][-1])
     images = pictures.read_file(path, reading)
     _check_alike(Examples(images, None, None, str(path)), config)
     one: np.ndarray = images[0]

@@ -1,9 +1,7 @@
-"""Pictures in folders, of every mode that Pillow reads: one reader, one rule for each."""
+"""Pictures in folders: all of one size, depth and range, decoded once, or when asked for."""
 
-import io
 import math
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,53 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from vae_jax.run.data import beside, records
-from vae_jax.run.data.arrays import brief
-from vae_jax.run.data.dataset import STREAM_BYTES, Found, content_hash, natural
-from vae_jax.run.errors import DataError, UsageError
-
-# What Pillow names among its formats but does not read by itself.
-_STUBS = {"HDF5", "BUFR", "GRIB", "PDF", "MPEG", "WMF"}
-_PARTS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-}
-_LARGEST = 4096
-_OF_THE_SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-
-
-class Reading(NamedTuple):
-    """How the pictures of a folder are read.
-
-    Attributes:
-      size: crop to a square in the middle and resize to so many pixels a side; None for as it is.
-      background: what transparent pictures are laid on, a colour that Pillow knows by this name.
-      channels: so many at least: 3 for greys to become colours, as they do among such.
-    """
-
-    size: int | None = None
-    background: str = "white"
-    channels: int = 1
-
-
-def check(reading: Reading) -> None:
-    """Raises UsageError for a way of reading that there is none of."""
-    from PIL import ImageColor
-
-    if reading.size is not None and reading.size > _LARGEST:
-        raise UsageError(f"--image-size is {reading.size}: {_LARGEST:,} is the largest")
-    try:
-        opaque = len(ImageColor.getrgb(reading.background)) == 3
-    except ValueError:
-        opaque = False
-    if not opaque:
-        raise UsageError(
-            f"--background is {reading.background}: give the name of a colour, or #rrggbb"
-        )
+from vae_jax.run.data.dataset import STREAM_BYTES, Found, content_hash
+from vae_jax.run.data.listing import listed_parts
+from vae_jax.run.data.picture import Reading, check, decode, is_cut
+from vae_jax.run.errors import DataError
 
 
 class Pictures:
@@ -99,94 +54,6 @@ class Pictures:
         return Pictures(paths, self._reading, self.shape[1:], self._most)
 
 
-def decode(source: Any, reading: Reading, what: str | None = None) -> np.ndarray:
-    """A picture, a file or an array, as [H, W, 1 or 3].
-
-    uint8 of pictures with a byte a channel: truth values are 0 and 255, palettes and the colour
-    models of print and video become RGB, what is transparent is laid on the background. The values
-    themselves of what has more levels: uint16, int32 or float32. `what` names it in errors.
-
-    Raises:
-      DataError: it cannot be read; one line that says why.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    what = str(source) if what is None else what
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture: Any = (
-                Image.fromarray(source) if isinstance(source, np.ndarray) else _open(source)
-            )
-            with picture:
-                # Of a camera's .mpo the first is the picture, and the others its previews.
-                if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-                    raise DataError(
-                        f"{what} has {picture.n_frames} frames: save those you want as single "
-                        "pictures"
-                    )
-                picture = _plain(ImageOps.exif_transpose(picture), reading.background)
-                values = np.asarray(picture)
-                if reading.size is not None:
-                    if picture.mode not in ("L", "RGB"):  # as floats, which can be averaged
-                        picture = Image.fromarray(values.astype(np.float32))
-                    fitted = np.asarray(ImageOps.fit(picture, (reading.size, reading.size)))
-                    fitted = np.clip(fitted, values.min(), values.max())  # bicubic overshoots
-                    whole = values.dtype.kind in "iu"
-                    values = (np.round(fitted) if whole else fitted).astype(values.dtype)
-                return values.reshape(*values.shape[:2], -1)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's plugins raise every type
-        unknown = isinstance(error, UnidentifiedImageError)
-        why = "its content is of no format that it knows" if unknown else brief(error)
-        raise DataError(
-            f"{what} is no picture that Pillow can read ({why}): delete it, or save it anew"
-        ) from error
-
-
-def _open(path: Path | records.Record) -> Any:
-    """An opened picture, however large: a folder of one's own is no attacker's.
-
-    From its content, not its name: by name Pillow maps a TIFF, which it then turns to garble where
-    EXIF says to turn it.
-    """
-    from PIL import Image
-
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        return Image.open(io.BytesIO(path.read_bytes()))
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
-def _is_cut(path: Path | records.Record) -> bool:
-    """Whether each channel of a colour picture has 16 bits, of which Pillow reads 8."""
-    if path.suffix.lower() not in (".png", ".tif", ".tiff", ".ppm"):
-        return False
-    with _open(path) as picture:
-        how = str([tile[-1] for tile in picture.tile])
-        return picture.mode in ("RGB", "RGBA", "LA") and (";16" in how or "65535" in how)
-
-
-def _plain(picture: Any, background: str) -> Any:
-    """In mode L or RGB, or in one of those that have more than a byte a channel."""
-    from PIL import Image
-
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        return picture
-    if picture.has_transparency_data:
-        grey = picture.mode in ("L", "LA", "La")
-        layer = Image.new("RGBA", picture.size, background)
-        picture = Image.alpha_composite(layer, picture.convert("RGBA")).convert("RGB")
-        values = np.asarray(picture)
-        # Of a grey picture on a grey ground the colours say nothing.
-        return picture.convert("L") if grey and (np.ptp(values, axis=2) == 0).all() else picture
-    if picture.mode in ("1", "L"):
-        return picture.convert("L")
-    return picture.convert("RGB")
-
-
 def read_folder(
     folder: Path, reading: Reading, test: Path | None = None, told: Sequence[str] = ()
 ) -> dict[str, Found]:
@@ -207,7 +74,7 @@ def read_folder(
     """
     check(reading)
     try:
-        found = _listed_parts(folder, test)
+        found = listed_parts(folder, test)
     except OSError as error:
         raise DataError(f"{error.filename} cannot be looked into ({error.strerror})") from error
     everything = [path for part in found.values() for path in part.paths]
@@ -227,15 +94,10 @@ def read_folder(
         if looked.values is not None:
             images = looked.values[rows]
         notes = of.notes + (looked.notes if rows[0] == 0 else ())
-        places = np.array([_place(path, of.folder) for path in of.paths])
-        hashes = looked.hashes[rows]
+        hashes, places = looked.hashes[rows], of.places()
         frame = beside.of_files(of.folder, folder, places, told) if told else None
         result[part] = Found(images, of.labels, hashes, looked.binary, notes, places, frame)
     return result
-
-
-def _place(path: Path | records.Record, folder: Path) -> str:
-    return path.place if isinstance(path, records.Record) else path.relative_to(folder).as_posix()
 
 
 def read_file(path: Path, reading: Reading) -> np.ndarray:
@@ -250,95 +112,6 @@ def read_file(path: Path, reading: Reading) -> np.ndarray:
     images = _look(path, [path], reading).values
     assert images is not None  # but of more than a gigabyte
     return images
-
-
-def _listed_parts(folder: Path, test: Path | None) -> dict[str, "_Listed"]:
-    """The pictures by the split that they are of, as `read_folder` says."""
-    if records.files_in(folder):
-        if test is not None:
-            raise UsageError(f"--test is {test} but {folder} is of ArrayRecord files: leave it out")
-        return {part: _Listed(folder, *of, ()) for part, of in records.listed(folder).items()}
-    inner = _folders(folder)
-    by_part: dict[str, Path] = {}
-    for path in filter(_is_part, inner):
-        part = _PARTS[path.name.lower()]
-        if part in by_part:
-            raise DataError(
-                f"{by_part[part]} and {path} are both taken for the {part} set: make them one"
-            )
-        by_part[part] = path
-    if {"train", "test"} <= by_part.keys():
-        if test is not None:
-            raise UsageError(f"--test is {test} but {folder} has splits of its own: leave it out")
-        return {part: _listed(path) for part, path in sorted(by_part.items())}
-    only_parts = len(inner) == len(by_part)  # else they may be classes: train, car, aeroplane
-    if test is None and only_parts and {"train", "validation"} == by_part.keys():
-        raise DataError(
-            f"{folder} has {' and '.join(path.name for path in inner)} but no test: rename the "
-            "one that is to be measured on"
-        )
-    if only_parts and {"train"} == by_part.keys() and _listed(by_part["train"]).paths:
-        folder = by_part["train"]
-    if test is not None:
-        return {"train": _listed(folder), "test": _listed(test)}
-    return {"all": _listed(folder)}
-
-
-class _Listed(NamedTuple):
-    folder: Path
-    paths: Sequence[Path | records.Record]
-    labels: np.ndarray | None
-    notes: tuple[str, ...]
-
-
-def _is_part(path: Path) -> bool:
-    return path.name.lower() in _PARTS
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name in _OF_THE_SYSTEM
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not _hidden(p))
-
-
-def _listed(folder: Path) -> _Listed:
-    """The pictures of one part, in natural order; what is passed over is said."""
-    from PIL import Image
-
-    Image.init()
-    known = {e for e, f in Image.registered_extensions().items() if f in Image.OPEN} - {
-        e for e, f in Image.registered_extensions().items() if f in _STUBS
-    }
-    files = [p for p in folder.iterdir() if p.is_file() and not _hidden(p)]
-    for inner in _folders(folder):
-        files += [p for p in inner.iterdir() if p.is_file() and not _hidden(p)]
-    paths = [p for p in files if p.suffix.lower() in known]
-    paths.sort(key=lambda path: natural(str(path.relative_to(folder))))
-    notes = []
-    shown = {*paths, folder / beside.LABELS}
-    if others := sorted({p.suffix or p.name for p in files if p not in shown}):
-        num = len(set(files) - shown)
-        heif = "; pillow-heif reads .heic" * any(o.lower() in (".heic", ".heif") for o in others)
-        notes.append(
-            f"{folder}: {num} files that are no pictures passed over ({', '.join(others)}{heif})"
-        )
-    deeper = sum(1 for inner in _folders(folder) for _ in _deep(inner, known))
-    if deeper:
-        notes.append(f"{folder}: {deeper} pictures in deeper folders passed over")
-    inside = [path.parent != folder for path in paths]
-    labels = None
-    if any(inside):
-        labels = np.array(
-            [p.parent.name if deep else "" for p, deep in zip(paths, inside, strict=True)]
-        )
-    return _Listed(folder, paths, labels, tuple(notes))
-
-
-def _deep(folder: Path, known: set[str]) -> Iterable[Path]:
-    for inner in _folders(folder):
-        yield from (p for p in inner.rglob("*") if p.suffix.lower() in known)
 
 
 class _Looked(NamedTuple):
@@ -373,7 +146,7 @@ def _look(folder: Path, paths: Sequence[Path | records.Record], reading: Reading
             kept = None
     _check_alike(folder, sizes, kinds)
     most, notes = _range(folder, next(iter(kinds)), low, high)
-    if cut := sum(map(_is_cut, paths)):
+    if cut := sum(map(is_cut, paths)):
         notes += (
             f"{folder}: {cut} colour pictures of 16 bits a channel are read with 8, Pillow's; "
             "a .npy array keeps all",

@@ -9,8 +9,8 @@ import numpy as np
 
 from vae_jax.run import extras
 from vae_jax.run.data import conditions, kinds
+from vae_jax.run.data.columns import LEFT_OUT, ORDER, Column
 from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
-from vae_jax.run.data.kinds import LEFT_OUT, Column
 from vae_jax.run.errors import DataError, RunError, UsageError
 
 
@@ -244,7 +244,7 @@ _TOLD = "told, by --condition"
 
 def learned(columns: Sequence[Column]) -> list[Column]:
     """Those that a model sees, in the order of its numbers: the kinds one after the other."""
-    order = {kind: i for i, kind in enumerate(kinds.ORDER)}
+    order = {kind: i for i, kind in enumerate(ORDER)}
     return sorted((c for c in columns if c.kind in order), key=lambda c: order[c.kind])
 
 

@@ -13,7 +13,7 @@ from vae_jax.run.data.dataset import (
     assemble,
     content_hash,
 )
-from vae_jax.run.data.pictures import Reading, check, decode
+from vae_jax.run.data.picture import Reading, check, decode
 from vae_jax.run.errors import DataError
 from vae_jax.run.options import OwnData
 

@@ -11,20 +11,19 @@ from PIL import Image
 
 import vae_jax
 from vae_jax.distributions.location import location
-from vae_jax.run import keys
-from vae_jax.run.data import kinds, tables
+from vae_jax.run.data import tables
+from vae_jax.run.data.columns import from_json
 from vae_jax.run.data.dataset import spread
 from vae_jax.run.data.examples import Examples
-from vae_jax.run.errors import RunError
-from vae_jax.run.explorer import program, row
+from vae_jax.run.explorer import cell, heatmap, program, row
+from vae_jax.run.explorer.codes import given, of_codes
 from vae_jax.run.latents import Shapes, as_layers, as_vectors
 from vae_jax.run.loaded import TrainedRun, picture
 from vae_jax.run.loaded_examples import TrainedExamples
+from vae_jax.run.model import expected
 from vae_jax.run.options import OF_BYTES
 from vae_jax.run.output import as_bytes
 
-_ACTIVE = 0.01  # variance of a latent's mean, Burda et al. 2016, section 5.1
-_DRAWS, _MOST_DRAWS = 64, 2**17
 _THUMB, _ATLAS = 64, 64
 Function = Callable[..., np.ndarray]
 
@@ -76,10 +75,11 @@ def of_images(trained: TrainedRun, found: Examples, label: Any, source: str, mos
     x = jax.ShapeDtypeStruct((1, *trained.image_shape), seen)
     contents = {
         "kind": "images",
+        "noun": "picture",
         "shape": list(trained.image_shape),
         "classes": list(trained.classes) if many else [],
         "spherical": trained.options.model.posterior == "power_spherical",
-        **_latents(model, params, codes, numbers, many),
+        **of_codes(model, params, codes, numbers, many),
         "colours": [] if found.labels is None else [_classes("label", found.labels[rows])],
         "names": _names(found, rows),
         "atlas": _atlas(images),
@@ -101,8 +101,8 @@ def of_images(trained: TrainedRun, found: Examples, label: Any, source: str, mos
                 codes.mean.shape[1],
             ),
         },
-        lambda z, label: np.asarray(decode(z, *_given(label))),
-        lambda x, label: np.asarray(run_encode(x.astype(seen), *_given(label))),
+        lambda z, label: np.asarray(decode(z, *given(label))),
+        lambda x, label: np.asarray(run_encode(x.astype(seen), *given(label))),
         trained.image_shape,
         cannot,
     )
@@ -120,15 +120,16 @@ def of_table(trained: TrainedExamples, batch: Any, source: str, most: int) -> Ex
     rows = spread(len(batch.image), most)
     x = np.asarray(batch.image)[rows]
     codes = trained.encode(vae_jax.Batch(x), progress=True)
-    columns = kinds.from_json(trained.config["columns"])
+    columns = from_json(trained.config["columns"])
     shown = _shown(trained.model, trained.params, row.shown)
     told, texts = row.columns_of(columns), row.texts(x, columns)
     place = {column.name: i for i, column in enumerate(tables.learned(columns))}
     contents = {
         "kind": "table",
+        "noun": "row",
         "classes": [],
         "spherical": False,
-        **_latents(trained.model, trained.params, codes, None, 0),
+        **of_codes(trained.model, trained.params, codes, None, 0),
         "columns": told,
         "rows": list(zip(*(texts[of["name"]] for of in told), strict=True)),
         "colours": [_colour(of, x[:, place[of["name"]]], texts[of["name"]]) for of in told],
@@ -152,6 +153,102 @@ def of_table(trained: TrainedExamples, batch: Any, source: str, most: int) -> Ex
     )
 
 
+def of_cells(trained: TrainedExamples, batch: Any, source: str, most: int) -> Explored:
+    """A run on counts, over cells: the genes in which their decoded means differ the most.
+
+    Args:
+      trained: the run.
+      batch: cells as the model sees them, under their `CellLabel`.
+      source: where they are from, in words.
+      most: how many of them are shown, evenly spaced.
+    """
+    rows = spread(len(batch.image), most)
+    x, label = np.asarray(batch.image[rows]), jax.tree.map(lambda a: a[rows], batch.label)
+    codes = trained.encode(vae_jax.Batch(x, label), progress=True)
+    config, of = trained.config, label.category
+    typical, classes = config["typical_library"], config["categories"]
+    means = cell.means(trained.model, trained.params, typical)
+    some = spread(len(rows), cell.LOOKED_AT)
+    found = np.asarray(jax.jit(means)(codes.mean[some], *given(None if of is None else of[some])))
+    genes = cell.telling(found)
+    of_genes = cell.columns_of(config, genes, found)
+    own = x[:, genes] * (typical / np.maximum(label.library, 1))[:, None]
+    shown = cell.of_genes(means, genes, found.shape[1])
+    by_class = [] if of is None else [_classes("category", np.array(classes)[of])]
+    contents = {
+        "kind": "table",
+        "noun": "cell",
+        "classes": list(classes),
+        "spherical": False,
+        **of_codes(trained.model, trained.params, codes, of, len(classes)),
+        "columns": of_genes,
+        "rows": [[f"{v:.2f}" for v in row] for row in own.tolist()],
+        "colours": by_class + [_colour(g, v, []) for g, v in zip(of_genes, own.T, strict=True)],
+        "names": [f"cell {row}" for row in rows],
+        "told": None if of is None else of.tolist(),
+    }
+    networks, cannot = _networks({"decoder": (shown, _code_shape(codes))}, len(classes))
+    decode = jax.jit(shown)
+    about = _about(
+        trained, f"{len(rows):,} of {len(batch.image):,} cells", source, codes.mean.shape[1]
+    )
+    most_told = f"of a cell of {typical:,.0f}, the {len(genes)} genes that differ most"
+    about["facts"].append(("counts", most_told))
+    return Explored(
+        {**contents, **networks, **about},
+        lambda z, label: np.asarray(decode(z, *given(label))),
+        None,
+        (),
+        cannot,
+    )
+
+
+def of_sequences(trained: TrainedExamples, batch: Any, source: str, most: int) -> Explored:
+    """A run on sequences of one code each, over some: numbers by time, as pictures.
+
+    Args:
+      trained: the run.
+      batch: sequences as the model sees them, NaN where they have ended.
+      source: where they are from, in words.
+      most: how many of them are shown, evenly spaced.
+
+    Raises:
+      RunError: the run has codes at every step.
+    """
+    rows = spread(len(batch.image), most)
+    x = np.asarray(batch.image)[rows]
+    codes = trained.encode(vae_jax.Batch(x), progress=True)
+    heat = heatmap.scaled_by(x)
+    shown = _shown(trained.model, trained.params, lambda of: heat(expected(of)))
+    images = np.asarray(heat(jnp.asarray(x)))
+    contents = {
+        "kind": "images",
+        "noun": "sequence",
+        "shape": list(images.shape[1:]),
+        "classes": [],
+        "spherical": False,
+        **of_codes(trained.model, trained.params, codes, None, 0),
+        "colours": [],
+        "names": [f"sequence {row}" for row in rows],
+        "atlas": _atlas(images),
+        "observed": None,
+        "told": None,
+    }
+    networks, cannot = _networks({"decoder": (shown, _code_shape(codes))}, 0)
+    decode = jax.jit(shown)
+    about = _about(
+        trained, f"{len(rows):,} of {len(batch.image):,} sequences", source, codes.mean.shape[1]
+    )
+    about["facts"].append(("picture", "time to the right, a row a number, white where it is high"))
+    return Explored(
+        {**contents, **networks, **about},
+        lambda z, label: np.asarray(decode(z)),
+        None,
+        (),
+        cannot,
+    )
+
+
 def _shown(
     model: vae_jax.VAE,
     params: Any,
@@ -165,10 +262,6 @@ def _shown(
         return values.reshape(len(z), -1)
 
     return shown
-
-
-def _given(label: np.ndarray | None) -> tuple[np.ndarray, ...]:
-    return () if label is None else (label,)
 
 
 def _code_shape(codes: Any) -> jax.ShapeDtypeStruct:
@@ -186,101 +279,6 @@ def _networks(
         except program.CannotCarryError as error:
             return dict.fromkeys(functions), f"the {name} {error}"
     return carried, None
-
-
-def _latents(
-    model: vae_jax.VAE, params: Any, codes: Any, label: np.ndarray | None, many: int
-) -> dict[str, Any]:
-    """Codes, which latents are used, what each costs, where they lie, and draws of the prior."""
-    mean = codes.mean
-    if not isinstance(mean, np.ndarray) or mean.ndim != 2 or not np.isfinite(mean).all():
-        raise RunError("the run has codes that are no vectors of finite numbers: explore another")
-    variance = mean.var(axis=0)
-    cost, of = variance, "variance of the mean"
-    prior = model.prior(params, *_given(label))
-    if isinstance(prior, vae_jax.Normal) and codes.scale is not None:
-        posterior = vae_jax.Normal(jnp.asarray(mean), jnp.asarray(codes.scale))
-        cost = np.asarray(vae_jax.kl_per_dimension(posterior, prior)).mean(axis=0)
-        of = "KL, nats"
-    active = np.flatnonzero(variance > _ACTIVE)
-    active = active[np.argsort(-cost[active], kind="stable")]
-    reach = np.ceil(10 * np.maximum(3, np.abs(mean).max(axis=0))) / 10
-    return {
-        "size": mean.shape[1],
-        "codes": _floats(mean),
-        "num": len(mean),
-        "active": active.tolist(),
-        "cost": [round(float(v), 4) for v in cost],
-        "cost_of": of,
-        "reach": [round(float(v), 1) for v in reach],
-        "maps": _maps(mean, active),
-        "draws": _prior_draws(model, params, many),
-    }
-
-
-def _prior_draws(model: vae_jax.VAE, params: Any, many: int) -> dict[str, Any]:
-    """Of the prior, or of that of each class: their number, and [K, S, Z]."""
-    key = keys.of_run(0)["generate"]
-    if not many:
-        z = np.asarray(as_vectors(vae_jax.sample(key, model.prior(params), _DRAWS)))[None]
-    else:
-        prior = model.prior(params, jnp.arange(many))
-        size = prior.shape[-1]
-        num = max(1, min(_DRAWS, _MOST_DRAWS // (many * size)))
-        z = np.asarray(vae_jax.sample(key, prior, num))
-        if z.ndim == 2:  # of a prior that knows no class
-            z = z[:, None]
-        z = z.swapaxes(0, 1)
-    return {"num": z.shape[1], "z": _floats(z)}
-
-
-def _maps(mean: np.ndarray, active: np.ndarray) -> list[dict[str, Any]]:
-    """Codes in two dimensions: by principal components, by two latents, and by UMAP."""
-    size = mean.shape[1]
-    others = (i for i in range(size) if i not in active[:2])
-    used = [*active[:2].tolist(), *others][:2]
-    used = sorted(used) if size == 2 else used
-    directions = np.zeros((2, size))
-    directions[range(len(used)), used] = 1  # of one latent the other direction is none
-    names = [f"z{i}" for i in used]
-    by_latents = _plane(mean, " and ".join(names), [*names, ""][:2], np.zeros(size), directions)
-    if size <= 2:
-        return [by_latents]
-    centre = mean.mean(axis=0, dtype=np.float64)
-    centred = np.concatenate([mean - centre, np.zeros((2, size))])  # two directions in any case
-    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    share = np.square(singular[:2]) / max(np.square(singular).sum(), 1e-30)
-    axes = [f"component {i + 1} ({of:.0%} of variance)" for i, of in enumerate(share)]
-    found = [_plane(mean, "principal components", axes, centre, directions[:2]), by_latents]
-    try:
-        from umap import UMAP
-    except ImportError:
-        return found
-    if len(mean) > _NEIGHBOURS:
-        how = {"n_neighbors": _NEIGHBOURS, "random_state": 0, "n_jobs": 1}
-        xy = np.asarray(UMAP(**how).fit_transform(mean))
-        found.append({"name": "UMAP", "axes": ["", ""], "xy": _floats(xy)})
-    return found
-
-
-_NEIGHBOURS = 15
-
-
-def _plane(
-    mean: np.ndarray, name: str, axes: list[str], origin: np.ndarray, directions: np.ndarray
-) -> dict[str, Any]:
-    """A map that is a plane of the latents', which one can walk in."""
-    return {
-        "name": name,
-        "axes": axes,
-        "xy": _floats((mean - origin) @ directions.T),
-        "origin": origin.tolist(),
-        "directions": directions.tolist(),
-    }
-
-
-def _floats(values: np.ndarray) -> str:
-    return program.encoded(np.ascontiguousarray(values).astype("<f4").tobytes())
 
 
 def _at(label: Any, rows: np.ndarray) -> Any:

@@ -296,7 +296,7 @@ function setMode(walking) {
   document.querySelector(`[name=mode][value=${walking ? "walk" : "brush"}]`).checked = true;
   map.walk(walking);
   for (const id of ["brushed", "count"]) element(id).hidden = walking;
-  const what = images ? "picture" : "row";
+  const what = page.noun;
   element("map-help").textContent = walking
     ? "Drag, or use the arrow keys: the code goes along with you, its other latents stay."
     : `Drag a box, or move it with the arrow keys: the ${what}s in it are below. Click a point for its ${what}.`;

@@ -67,7 +67,7 @@ async function own(file) {
 }
 
 function makeOwn() {
-  if (!images) return;
+  if (!page.observed) return;
   element("own").hidden = false;
   element("file").addEventListener("change", () => {
     const [file] = element("file").files;

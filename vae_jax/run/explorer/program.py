@@ -4,10 +4,11 @@ Few operations are enough. What only moves values (reshape, broadcast, slice, pa
 split, transpose) is an index, found by moving the numbers 0, 1, ... in their place; what depends
 on no input is computed here; what depends on the label alone is a table with a row for each label.
 So the page has products, sums, maxima and functions of single values to know, and convolutions,
-which are products of patches, and flows are carried as dense layers are.
+which are products of patches, and flows are carried as dense layers are. A loop is written out.
 """
 
 import base64
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -124,6 +125,7 @@ class _Writer:
         self._num_labels, self._places = num_labels, 1
         self._steps: list[list[Any]] = []
         self._constants: dict[int, np.ndarray] = {}
+        self._known: dict[Any, int] = {}
 
     def follow(self, jaxpr: Any, constants: Sequence[Any], given: Sequence[Any]) -> list[Any]:
         """What the outputs are: an array, `_OfLabel` or `_InPage`."""
@@ -145,6 +147,8 @@ class _Writer:
             return self.follow(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), given)
         if not any(isinstance(of, _InPage) for of in given):
             return _computed(equation, given)
+        if name == "scan":
+            return self._scanned(equation, given)
         shapes = [tuple(of.aval.shape) for of in equation.outvars]
         if name == "convert_element_type":
             _check_types(given[0], equation)
@@ -164,6 +168,39 @@ class _Writer:
             return [self._step(name, places, numbers, shapes[0])]
         raise CannotCarryError(f"has {name} of {equation.outvars[0].aval.dtype}")
 
+    def _scanned(self, equation: Any, given: list[Any]) -> list[Any]:
+        """A loop of known length, as a recurrent network has one, written out."""
+        params, inner = equation.params, equation.params["jaxpr"]
+        jaxpr, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+        # How many are carried JAX has under other names in each version; the shapes tell it too:
+        # what is carried is outside as it is in a turn, of rows a turn has one.
+        num = sum(
+            len(of.aval.shape) == len(one.aval.shape)
+            for of, one in zip(equation.outvars, jaxpr.outvars, strict=True)
+        )
+        same = sum(
+            len(of.aval.shape) == len(one.aval.shape)
+            for of, one in zip(equation.invars, jaxpr.invars, strict=True)
+        )
+        held, carry, kept = given[: same - num], given[same - num : same], {}
+        for i in range(params["length"])[:: -1 if params["reverse"] else 1]:
+            rows = [self._row(of, i) for of in given[same:]]
+            found = self.follow(jaxpr, constants, [*held, *carry, *rows])
+            carry, kept[i] = found[:num], found[num:]
+        each = zip(*(kept[i] for i in range(params["length"])), strict=True)
+        return [*carry, *map(self._stacked, each)]
+
+    def _row(self, value: Any, i: int) -> Any:
+        if not isinstance(value, _InPage):
+            return _each(lambda of: of[i], value)
+        index = np.arange(math.prod(value.shape)).reshape(value.shape)
+        return self._taken(index[i], [value.place], index.size, value.shape[1:])
+
+    def _stacked(self, values: Sequence[Any]) -> _InPage:
+        shape = (len(values), *_shape(values[0]))
+        places = [self.place_of(of) for of in values]
+        return self._taken(np.arange(math.prod(shape)), places, math.prod(shape), shape)
+
     def place_of(self, value: Any) -> int:
         """Where the page has a value."""
         if isinstance(value, _InPage):
@@ -175,10 +212,15 @@ class _Writer:
         return self._constant(np.asarray(value))
 
     def _constant(self, array: np.ndarray) -> int:
-        place, self._places = self._places, self._places + 1
         whole = array.dtype == np.int32
-        self._constants[place] = array if whole else array.astype(np.float32)
-        return place
+        array = np.ascontiguousarray(array if whole else array.astype(np.float32))
+        # Of a loop each turn has the same ones.
+        content = whole, array.shape, hashlib.blake2b(array.data).digest()
+        if content not in self._known:
+            place, self._places = self._places, self._places + 1
+            self._constants[place] = array
+            self._known[content] = place
+        return self._known[content]
 
     def _step(
         self, name: str, of: list[int], numbers: list[int], shape: tuple[int, ...]

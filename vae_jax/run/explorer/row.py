@@ -10,7 +10,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.run.data import tables
-from vae_jax.run.data.kinds import Column
+from vae_jax.run.data.columns import Column
 
 
 def columns_of(columns: Sequence[Column]) -> list[dict[str, Any]]:
