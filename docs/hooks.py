@@ -1,15 +1,18 @@
-"""Pages of the site that are made: of the API, of papers, of files that stand elsewhere.
+"""Pages of the site that are made: API, papers, the tutorial, files that stand elsewhere.
 
 MkDocs calls the functions whose names begin with `on_`. Nothing of vae_jax is imported: what is
 public is read from the `__init__.py` files, and mkdocstrings reads the docstrings.
 """
 
 import ast
+import base64
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -31,10 +34,12 @@ ELSEWHERE = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Names the papers in the navigation."""
+    """Names the papers and the chapters in the navigation."""
     for entry in config.nav or []:
         if "Models" in entry:
             entry["Models"] += [{name: f"models/{name}.md"} for name in programs()]
+        if "Tutorial" in entry:
+            entry["Tutorial"] += [f"tutorial/{name}.md" for name in CHAPTERS]
     return config
 
 
@@ -48,6 +53,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in programs():
         text = paper(name)
         files.append(File.generated(config, f"models/{name}.md", content=text))
+    for name, content in tutorial():
+        files.append(File.generated(config, f"tutorial/{name}", content=content))
     for name, text in api():
         files.append(File.generated(config, f"api/{name}.md", content=text))
     return files
@@ -106,6 +113,40 @@ def paper(name: str) -> str:
     for result in found:
         lines += ["", *RESULTS.section(result)]
     return "\n".join(lines) + "\n"
+
+
+_SECTION = re.compile(r'<section>(<h2 id="(\w+)">(.*?)</h2>.*?)</section>', re.DOTALL)
+TUTORIAL = (ROOT / "docs" / "tutorial" / "tutorial.html").read_text()
+CHAPTERS = [name for _, name, _ in _SECTION.findall(TUTORIAL)]
+
+
+def tutorial() -> Iterator[tuple[str, str | bytes]]:
+    """The chapters of the one page that a run of the tutorial leaves, and their pictures."""
+    sections = _SECTION.findall(TUTORIAL)
+    page_of = {
+        anchor: name
+        for content, name, _ in sections
+        for anchor in re.findall(r' id="([^"]+)"', content)
+    }
+    (facts,) = re.findall(r"<footer><p>(.*?)</p></footer>", TUTORIAL, re.DOTALL)
+
+    def elsewhere(link: re.Match[str]) -> str:
+        page = page_of.get(link[1], "index")
+        return f'href="{page}.html"' if page == link[1] else f'href="{page}.html#{link[1]}"'
+
+    for content, name, title in sections:
+        pictures: dict[str, bytes] = {}
+
+        def beside(picture: re.Match[str], name: str = name, pictures: Any = pictures) -> str:
+            file = f"{name}_{len(pictures)}.png"
+            pictures[file] = base64.b64decode(picture[1])
+            return f'src="{file}"'
+
+        body = content.partition("</h2>")[2].partition('<p class="back">')[0]
+        body = re.sub(r'href="#([^"]+)"', elsewhere, body)
+        body = re.sub(r'src="data:image/png;base64,([^"]+)"', beside, body)
+        yield f"{name}.md", f'# {title}\n\n<div class="tutorial">{body}</div>\n\n{facts}\n'
+        yield from pictures.items()
 
 
 def api() -> Iterator[tuple[str, str]]:
