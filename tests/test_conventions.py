@@ -262,7 +262,7 @@ ENGINE_FLOORS = [
     {"card", "comparison", "output", "published"},
     {"figures", "model"},
     {"defaults", "given", "identity", "measure", "restore", "sampler", "saver", "scores"},
-    {"job", "probe", "programs", "training"},
+    {"holes", "job", "probe", "programs", "training"},
     {"diagnosis"},
     {"loaded", "selection"},
     {"classifier"},

@@ -155,13 +155,18 @@ def test_a_run_leaves_numbers_pictures_and_sequences(tmp_path, monkeypatch, caps
     holes = waves(3)
     holes[0][-2:] = np.nan  # what comes next is to be told
     write(tmp_path / "holes.jsonl", holes)
-    impute.main(["run", "holes.jsonl", "--output=full.jsonl", "--num-samples=20"], "vae-jax impute")
+    few = ("--num-samples=20", "--num-draws=1")
+    impute.main(["run", "holes.jsonl", "--output=full.jsonl", *few], "vae-jax impute")
     missing = sum(int(np.isnan(one).sum()) for one in holes)
-    assert f"{missing} missing values filled" in capsys.readouterr().out
-    for line, one in zip(Path("full.jsonl").read_text().splitlines(), holes, strict=True):
+    assert f"{missing} of {missing} missing values filled" in capsys.readouterr().out
+    filled, drawn = (Path(name).read_text().splitlines() for name in ("full.jsonl", "full_1.jsonl"))
+    assert filled != drawn
+    for line, one in zip(filled + drawn, holes * 2, strict=True):
         full = np.array(json.loads(line), np.float64)
         assert full.shape == one.shape
         np.testing.assert_allclose(full[~np.isnan(one)], one[~np.isnan(one)], rtol=1e-6)
+    with pytest.raises(DataError, match=r"nothing is missing in full.jsonl of what the run has"):
+        impute.main(["run", "full.jsonl", "--output=other.jsonl"], "vae-jax impute")
 
     evaluate.main(["run", "--num-samples=10"], "vae-jax evaluate")
     again = json.loads(Path("run/evaluation.json").read_text())

@@ -17,7 +17,7 @@ from vae_jax.run.loaded import TrainedRun, check_ended, findings, load_images, r
 from vae_jax.run.plan import Row
 from vae_jax.run.programs import Programs
 from vae_jax.run.schedule import rate_at
-from vae_jax.run.scores import Codes, Scores
+from vae_jax.run.scores import Codes, Filled, Scores
 
 
 class TrainedExamples:
@@ -149,6 +149,31 @@ class TrainedExamples:
         key = keys.of_run(seed)["generate"]
         return examples.generate(key, self._trained, num, condition or {}, seed)[0]
 
+    def impute(
+        self, data: Any, *, num_samples: int = 1000, num_draws: int = 0, seed: int = 0
+    ) -> Filled:
+        """Rows of a table, or sequences, without holes, each by `num_samples` draws of its latents.
+
+        Args:
+          data: as of the other methods; steps at the end of a sequence that are NaN are what comes
+            next.
+          num_samples: as many as make the effective sample size large.
+          num_draws: of the whole data, filled at random, too.
+          seed: of the draws.
+
+        Raises:
+          TypeError: the run is on counts, which have no holes.
+          DataError: as `encode`; or nothing is missing.
+          ValueError: num_samples is less than 2, or num_draws less than 0.
+        """
+        if self._parts.fill is None:
+            raise TypeError(f"the run is on {self.kind}, which have no holes")
+        options.check_seed(seed)
+        key = keys.of_run(seed)["impute"]
+        found: Filled
+        found, _ = self._parts.fill(key, self._trained, self._local(data), num_samples, num_draws)
+        return found
+
     def diagnose(
         self, where: str | os.PathLike[str] | None = None, *, seed: int = 0
     ) -> list[Finding]:
@@ -182,11 +207,15 @@ class TrainedExamples:
 
     def _given(self, data: Any) -> tuple[vae_jax.Batch, list[str]]:
         """What the user has of the run's kind, a file or its URL too, as a batch; and notes."""
+        found: tuple[vae_jax.Batch, list[str]] = self._parts.given(self._local(data), self.config)
+        return found
+
+    def _local(self, data: Any) -> Any:
+        """The data, or the path of their file here."""
         if isinstance(data, str | Path):
             kinds.check_file(self._trained.kind, str(data))
             data = Path(remote.local(str(data)))
-        found: tuple[vae_jax.Batch, list[str]] = self._parts.given(data, self.config)
-        return found
+        return data
 
 
 def _within(codes: Codes, x: np.ndarray) -> Codes:

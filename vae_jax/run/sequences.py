@@ -11,10 +11,11 @@ import numpy as np
 
 import vae_jax
 from vae_jax import networks
-from vae_jax.run import examples, keys, measure, schedule, sequence_options
+from vae_jax.run import examples, holes, keys, schedule, sequence_options
 from vae_jax.run.data import remote, sequences
 from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
 from vae_jax.run.errors import DataError, UsageError
+from vae_jax.run.scores import Filled
 
 _QUANTILES = np.linspace(0, 1, 101)
 
@@ -199,29 +200,37 @@ def returned(
 
 
 def fill(
-    key: jax.Array, trained: examples.Trained, path: Path, num_samples: int
-) -> tuple[list[np.ndarray], list[str]]:
-    """A file's sequences without holes: each missing number by its median.
+    key: jax.Array, trained: examples.Trained, data: Any, num_samples: int, num_draws: int
+) -> tuple[Filled, list[str]]:
+    """Sequences of a file, or arrays, without holes: each missing number by its median.
 
     Steps at the end that are missing as a whole are what comes next: a forecast.
     """
-    found = _like_the_runs(path, trained.config)
-    filled = vae_jax.impute(
-        *(key, trained.model, trained.params, _seen(found, trained.config).image),
+    found = _like_the_runs(data, trained.config)
+    missing = np.array([int(np.isnan(one).sum()) for one in found])
+    rows = np.flatnonzero(missing)
+    imputed = holes.imputed(
+        *(key, trained.model, trained.params, _seen(found, trained.config), rows),
+        source=str(data) if isinstance(data, str | Path) else "the sequences",
         num_samples=num_samples,
         quantiles=(0.5,),
+        num_draws=num_draws,
     )
-    guess = _as_given(filled.quantiles[0], trained.config)
-    whole = [
-        np.where(np.isnan(one), of[: len(one)], one) for one, of in zip(found, guess, strict=True)
-    ]
-    holes = sum(int(np.isnan(one).sum()) for one in found)
-    effective = filled.effective_sample_size
-    return whole, [
-        f"{holes:,} missing values filled; of {num_samples} draws a sequence "
-        f"{effective.mean():.0f} are effective",
-        *measure.few_effective(effective),
-    ]
+
+    def without_holes(values: np.ndarray) -> list[np.ndarray]:
+        whole = list(found)
+        for row, guess in zip(rows, _as_given(values, trained.config), strict=True):
+            one = found[row]
+            whole[row] = np.where(np.isnan(one), guess[: len(one)], one)
+        return whole
+
+    effective, num = imputed.effective_sample_size, int(missing.sum())
+    filled = without_holes(imputed.quantiles[0])
+    draws = tuple(without_holes(values) for values in imputed.draws)
+    return (
+        Filled(filled, draws, effective),
+        holes.said(num, num, num_samples, effective, "sequence"),
+    )
 
 
 def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: np.ndarray) -> None:
