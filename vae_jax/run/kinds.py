@@ -81,6 +81,10 @@ def _check_table(config: Mapping[str, Any]) -> None:
     for column in config["columns"]:
         if not isinstance(column["kind"], str):
             raise TypeError(f"kind is {column['kind']!r}")
+    _check_conditions(config)
+
+
+def _check_conditions(config: Mapping[str, Any]) -> None:
     if config["options"]["data"].get("condition") is not None:
         for name in "conditions", "condition_rows":
             if not isinstance(config[name], list):
@@ -101,6 +105,7 @@ def _check_sequences(config: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} is {config[name]!r}")
     if not isinstance(config["length"], int) or not isinstance(config["likelihood"], str):
         raise TypeError(f"length is {config['length']!r}")
+    _check_conditions(config)
 
 
 KINDS = {

@@ -257,10 +257,10 @@ def example_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if not columns:
         return {}
     row = frame_of(np.array(config["condition_rows"][:1], np.float32), columns)
-    return {column.name: _literal(row[column.name].iloc[0]) for column in columns}
+    return {column.name: literal(row[column.name].iloc[0]) for column in columns}
 
 
-def _literal(value: Any) -> Any:
+def literal(value: Any) -> Any:
     """As a program would write it: a float32 has six digits that are its own."""
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float):
@@ -372,7 +372,7 @@ def _ends(column: Column) -> np.ndarray:
 
 def _range(column: Column) -> list[Any]:
     """The same two as the column has them."""
-    return [_literal(end) for end in frame_of(_ends(column)[:, None], [column])[column.name]]
+    return [literal(end) for end in frame_of(_ends(column)[:, None], [column])[column.name]]
 
 
 def _shown(column: Column) -> str:
