@@ -92,11 +92,12 @@ def _check_conditions(config: Mapping[str, Any]) -> None:
 
 
 def _check_counts(config: Mapping[str, Any]) -> None:
-    of_cells = ("genes", "kept", "categories", "category_shares", "library_quantiles")
-    for name in (*of_cells, "shares", "concentrations"):
+    for name in "genes", "kept", "library_quantiles", "shares", "concentrations":
         if not isinstance(config[name], list):
             raise TypeError(f"{name} is {config[name]!r}")
-    float(config["typical_library"])
+    for value in config["typical_library"], *config["library_quantiles"]:
+        float(value)
+    _check_conditions(config)
 
 
 def _check_sequences(config: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
+from vae_jax import networks
 from vae_jax.distributions import given
 from vae_jax.distributions.drawn import draw_with_density, with_density
 from vae_jax.distributions.location import location
@@ -309,15 +310,20 @@ def unused_conditions(
       model: the VAE.
       params: its parameters.
       x: [N, *event].
-      label: [N, C], conditions.
+      label: [N, C], conditions, or a `CellLabel` of them, whose library sizes stay.
     """
     rows = np.arange(min(len(x), _COMPARED))
-    x, own = x[rows], jnp.asarray(label)[rows]
+    x, own = batched.take((x, label), rows)
     order_key, draw_key = jax.random.split(key)
-    others = own[jax.random.permutation(order_key, len(rows))]
+    order = jax.random.permutation(order_key, len(rows))
+    others = (
+        own._replace(condition=own.condition[order])
+        if isinstance(own, networks.CellLabel)
+        else own[order]
+    )
 
     @jax.jit
-    def elbo(draw_key: jax.Array, label: jax.Array) -> jax.Array:
+    def elbo(draw_key: jax.Array, label: Any) -> jax.Array:
         posterior, prior = model.encode(params, x, label), model.prior(params, label)
         z, posterior = vae_jax.sample_scored(draw_key, posterior)
         likelihood = model.decode(params, z, label)
