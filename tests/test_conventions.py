@@ -259,7 +259,7 @@ ENGINE_FLOORS = [
     {"count_options", "sequence_options", "table_options"},
     {"kinds"},
     {"callbacks", "command", "data", "devices", "folder", "latents", "objective", "pixels"},
-    {"card", "comparison", "output", "published"},
+    {"buckets", "card", "cautions", "comparison", "output", "published"},
     {"figures", "model"},
     {"defaults", "given", "identity", "measure", "restore", "sampler", "saver", "scores"},
     {"holes", "job", "probe", "programs", "training"},

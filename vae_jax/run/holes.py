@@ -7,7 +7,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.evaluation import batched, imputation
-from vae_jax.run import measure
+from vae_jax.run import cautions
 from vae_jax.run.callbacks import counted
 from vae_jax.run.errors import DataError
 
@@ -72,5 +72,5 @@ def said(num: int, total: int, num_samples: int, effective: np.ndarray, one: str
         f"{num:,} of {total:,} missing values filled, in {len(effective):,} {one}s; of "
         f"{num_samples} draws {'an' if one[0] in 'aeiou' else 'a'} {one} {effective.mean():.0f} "
         "are effective",
-        *measure.few_effective(effective),
+        *cautions.few_effective(effective),
     ]

@@ -19,6 +19,7 @@ from vae_jax.evaluation import batched
 from vae_jax.run import (
     callbacks,
     card,
+    cautions,
     conditional,
     data,
     defaults,
@@ -230,7 +231,7 @@ def _conclude(job: Job, fitted: training.Fitted) -> None:
         )
         test["warnings"] += conditional.unused_label(of_classes)
     elif test_label is not None:
-        test["warnings"] += measure.unused_conditions(
+        test["warnings"] += cautions.unused_conditions(
             job.keys["classes"], job.model, params, test_x, test_label
         )
     results = {

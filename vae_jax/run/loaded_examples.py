@@ -10,6 +10,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.run import examples, folder, hub, keys, kinds, options, tabular
+from vae_jax.run.buckets import without_padding
 from vae_jax.run.data import remote
 from vae_jax.run.diagnosis import Finding
 from vae_jax.run.errors import DataError
@@ -220,10 +221,9 @@ class TrainedExamples:
 
 def _within(codes: Codes, x: np.ndarray) -> Codes:
     """Codes of steps [N, T, Z] without those after the end of a sequence [T, D]."""
-    there = ~np.isnan(x).all(axis=2)
-    past = ~np.logical_or.accumulate(there[:, ::-1], axis=1)[:, ::-1]
-    mean = np.where(past[..., None], np.nan, codes.mean)
-    draws = None if codes.draws is None else np.where(past[:, None, :, None], np.nan, codes.draws)
+    mean, draws = without_padding(x, codes.mean), codes.draws
+    if draws is not None:
+        draws = np.stack([without_padding(x, one) for one in draws.swapaxes(0, 1)], axis=1)
     return codes._replace(mean=mean, draws=draws)
 
 
