@@ -31,7 +31,10 @@ def load(chosen: sequence_options.Options) -> examples.Examples:
             "--latents=recurrent, or leave it out"
         )
     items = sequences.read(path)
-    found, fields = sequences.steps_of(items), sequences.beside(items, str(path)) if asked else None
+    found, fields = (
+        sequences.steps_of(items),
+        sequences.beside(items, asked, str(path)) if asked else None,
+    )
     hashes = np.array([content_hash(one.astype(np.float32)) for one in found], np.uint64)
     splits, columns, labels, notes = _told(fields, asked, hashes, str(path))
     test, _, train = splits
@@ -220,7 +223,8 @@ def given(data: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[str
 def _of_items(items: list[Any], config: Mapping[str, Any], source: str) -> vae_jax.Batch:
     told, label = conditions.of_run(config), None
     if told:
-        label = conditions.given(sequences.beside(items, source), told, source)
+        fields = sequences.beside(items, [column.name for column in told], source)
+        label = conditions.given(fields, told, source)
     return _seen(sequences.steps_of(items), config, label)
 
 

@@ -52,14 +52,15 @@ def test_fields_beside_a_sequence_are_kept(tmp_path):
         [3],
         {"age": None, "walk": [5]},
     ]
-    fields = sequences.beside(items, "here")
+    fields = sequences.beside(items, (), "here")
     assert list(fields) == sequences.fields_of(items) == ["id", "age"]
     assert fields["age"].isna().tolist() == [False, True, True]
     wrong = sequences.read(written(tmp_path, '{"sequence": [1], "age": [2]}'))
     with pytest.raises(DataError, match="sequence 1 of here has a list as 'age': a condition is a"):
-        sequences.beside(wrong, "here")
+        sequences.beside(wrong, ["age"], "here")
+    assert sequences.beside(wrong, ["id"], "here")["age"].tolist() == [[2]]  # nobody asked for it
     ragged = [{"sequence": [[1], [2, 3]]}]
-    with pytest.raises(DataError, match="what given has is no sequence"):
+    with pytest.raises(DataError, match=r"given: no sequences .*; give a list of arrays"):
         sequences.checked(ragged, "given")
 
 

@@ -6,7 +6,7 @@ One may have fields beside it: a mapping of their names, in which the sequence i
 import gzip
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +91,21 @@ def fields_of(items: Sequence[Any]) -> list[str]:
     return list(dict.fromkeys(name for one in mappings for name in one if name != _field(one)))
 
 
-def beside(items: Sequence[Any], source: str) -> Any:
+def beside(items: Sequence[Any], told: Collection[str], source: str) -> Any:
     """The fields beside the sequences, as a frame; None where one is missing.
 
     Raises:
-      DataError: one is a list or an object.
+      DataError: one that is to be told is a list or an object.
     """
     pd = extras.require("pandas")
-    rows: list[dict[str, Any]] = [
-        {name: of for name, of in one.items() if name != _field(one)}
-        if isinstance(one, Mapping)
-        else {}
-        for one in items
-    ]
+    rows = [one if isinstance(one, Mapping) else {} for one in items]
     for number, row in enumerate(rows, start=1):
-        for name, value in row.items():
-            if isinstance(value, list | dict | np.ndarray):
+        for name in told:
+            if isinstance(row.get(name), list | tuple | Mapping | np.ndarray):
+                what = "an object" if isinstance(row[name], Mapping) else "a list"
                 raise DataError(
-                    f"sequence {number} of {source} has a {type(value).__name__} as {name!r}: a "
-                    "condition is a number, a text, or true or false"
+                    f"sequence {number} of {source} has {what} as {name!r}: a condition is a "
+                    "number, a text, or true or false"
                 )
     return pd.DataFrame({name: [row.get(name) for row in rows] for name in fields_of(items)})
 
@@ -141,7 +137,7 @@ def checked(sequences: Sequence[Any], source: str) -> list[Any]:
     try:
         arrays = [np.asarray(sequence) for sequence in steps_of(sequences)]
     except (TypeError, ValueError) as error:  # of steps that differ in size too
-        raise DataError(f"what {source} has is no sequence ({error}): give arrays [T, D]") from None
+        raise DataError(f"{source}: no sequences ({error}); give a list of arrays [T, D]") from None
     found = [a[:, None] if a.ndim == 1 else a for a in arrays]
     for row, sequence in enumerate(found, start=1):
         if sequence.ndim != 2 or not sequence.size or sequence.dtype.kind not in "biuf":
