@@ -75,10 +75,11 @@ _REACHED = {
 def _arguments(options: dict[str, Any]) -> str:
     """Those that say what was done."""
     asked = {**options, "cells": " ".join(options.get("cells") or [])}
+    asked["hidden"] = " ".join(map(str, options.get("hidden") or []))
     if options.get("dataset") == "mnist":
         asked["dataset"] = None
     length = "steps" if options.get("steps") else "minutes" if "minutes" in options else "budget"
-    names = ["cells", "dataset", "size", length, "seeds", "epochs", "beta"]
+    names = ["cells", "dataset", "size", length, "seeds", "epochs", "beta", "hidden"]
     return " ".join(f"--{n} {asked[n]}" for n in names if asked.get(n))
 
 

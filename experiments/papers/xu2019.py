@@ -58,8 +58,10 @@ class Options:
     """Muon's, for the first half of the steps; from there it falls to zero along a line."""
     latent_dim: int = 32
     """Of z."""
-    hidden: tuple[int, ...] = (256, 256)
-    """Widths of the hidden layers of both networks."""
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the hidden layers of both networks. Muon's products go with their cube: of 256 they
+    are 30 of a step's 38 milliseconds. Chosen on a fifth of the training rows, held out of it: an
+    accuracy of 0.866 and F1 of 0.717, where real rows have 0.878 and 0.730."""
     rival_epochs: int = 100
     """Of ctgan's TVAE, where it is installed; 0 for without it."""
     seed: int = 0

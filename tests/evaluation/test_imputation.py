@@ -8,6 +8,7 @@ import scipy.stats
 
 import vae_jax
 from vae_jax import Masked, Normal, networks
+from vae_jax.evaluation import imputation
 
 RNG = np.random.default_rng(0)
 WEIGHTS, SCALE = RNG.normal(size=(2, 4)), 0.5
@@ -36,14 +37,16 @@ def conditional(x):
     return mean, deviation
 
 
-def test_the_exact_conditional_of_a_linear_model():
+@pytest.mark.parametrize(("batch_size", "at_once"), [(3, 6_000), (4, 1_000)])
+def test_the_exact_conditional_of_a_linear_model(batch_size, at_once, monkeypatch):
+    monkeypatch.setattr(imputation, "_BYTES", 4 * 4 * batch_size * at_once)
     filled = vae_jax.impute(
         jax.random.key(0),
         *(MODEL, PARAMS, X),
         num_samples=6_000,
         quantiles=(0.05, 0.5, 0.95),
         num_draws=1_000,
-        batch_size=3,
+        batch_size=batch_size,
     )
     mean, deviation = map(np.stack, zip(*map(conditional, X), strict=True))
     assert filled.quantiles.shape == (3, 4, 4)

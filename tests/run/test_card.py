@@ -68,11 +68,9 @@ def test_the_program_asks_a_run_on_a_table_by_its_columns():
     assert found["encode"] == found["score"] == {}  # a row has its own
 
 
-def test_the_program_names_a_category_of_counts_and_a_class_of_images():
-    config = {"options": {"data": {"condition": "batch"}}, "categories": ["b0", "b1"]}
-    assert calls(config, "cells")["generate"] == {"condition": {"batch": "b0"}}
+def test_the_program_names_a_class_of_images():
     found = calls({"num_classes": 2, "classes": ["cat", "dog"]}, "images")
     assert found["generate"] == found["encode"] == found["score"] == {"label": "cat"}
     alone = {"conditional": False}
     assert calls({"num_classes": 2}, "images", alone)["generate"] == {}
-    assert calls({"options": {"data": {}}, "categories": []}, "cells", alone)["score"] == {}
+    assert calls({}, "cells", alone)["score"] == {}

@@ -15,7 +15,7 @@ import vae_jax
 from vae_jax.networks import CellLabel
 from vae_jax.run import cells, examples, folder, kinds, loaded_examples, measure
 from vae_jax.run.commands import evaluate, generate, impute, train
-from vae_jax.run.data import counts, matrices
+from vae_jax.run.data import conditions, counts, matrices
 from vae_jax.run.errors import DataError, UsageError
 
 # Of anndata's, about what pandas has become.
@@ -31,88 +31,105 @@ COUNTS = RNG.poisson(RATE)
 COUNTS[:, -1] = 0
 GENES = tuple(f"gene{i}" for i in range(G))
 BATCH = np.array([f"b{i % 2}" for i in range(N)], object)
+AGE = (LIBRARY / 10).round(1)  # goes with the library size
 
 
-def found(categories=None):
-    """The cells, split as they come."""
+def found(*, told=False):
+    """The cells, split as they come, under a batch and an age."""
     kept = np.arange(G - 1)
     matrix = matrices.Matrix(
-        scipy.sparse.csr_matrix(COUNTS[:, kept].astype(np.uint16)), GENES, categories, "here"
+        scipy.sparse.csr_matrix(COUNTS[:, kept].astype(np.uint16)), GENES, None, "here"
     )
-    codes = None if categories is None else np.array([int(c[1]) for c in categories], np.int32)
-    names = () if categories is None else ("b0", "b1")
     rows = np.arange(0, 20), np.arange(20, 40), np.arange(40, N)
-    return counts.in_parts(matrix, rows, kept, names, codes)
+    if not told:
+        return counts.in_parts(matrix, rows, kept)
+    frame = pytest.importorskip("pandas").DataFrame({"batch": BATCH, "age": AGE})
+    columns = conditions.columns_of(frame, {"batch": None, "age": None}, rows[2], "here")
+    label = conditions.encode(frame, columns)
+    return counts.in_parts(matrix, rows, kept, [label[of] for of in rows], columns)
 
 
 def config_of(of, **model):
     chosen = {"likelihood": "negative_binomial", "latent_dim": 2, "hidden": [4], **model}
-    data = {"condition": "batch" if of.names else None, "layer": None}
+    data = {"condition": "batch,age" if of.columns else None, "layer": None}
     return {**cells.stored(of), "options": {"model": chosen, "data": data}}
 
 
 def test_what_is_stored_is_of_the_training_cells_and_json():
-    config = json.loads(json.dumps(config_of(found(BATCH))))
+    config = json.loads(json.dumps(config_of(found())))
     train_x = COUNTS[40:, :-1].astype(np.float64)
     library = train_x.sum(1)
     shares = (train_x.sum(0) + 0.5) / (train_x.sum() + 0.5 * (G - 1))
     np.testing.assert_allclose(config["shares"], shares, rtol=1e-6)
     mean = library[:, None] * shares
     dispersion = (np.square(train_x - mean) / mean).mean(0)
-    np.testing.assert_allclose(cells._of_genes(found(BATCH))[1], dispersion, rtol=1e-6)
+    np.testing.assert_allclose(cells._of_genes(found())[1], dispersion, rtol=1e-6)
     assert (dispersion[:3] > 4).all()
     assert (np.array(config["concentrations"])[:3] < 6).all()
     assert config["typical_library"] == np.median(library)
-    assert config["category_shares"] == [80, 80]
-    for i in range(2):
-        of_batch = library[i::2]
-        np.testing.assert_allclose(config["library_quantiles"][i][50], np.median(of_batch))
+    assert config["library_quantiles"][50] == np.median(library)
+    told = json.loads(json.dumps(config_of(found(told=True))))
+    assert [column["name"] for column in told["conditions"]] == ["batch", "age"]
+    np.testing.assert_allclose(np.array(told["condition_rows"])[:, -1], library)
 
 
-def test_new_cells_have_the_library_sizes_and_the_categories_of_the_training_cells():
-    config = config_of(found(BATCH))
+@pytest.mark.parametrize("told", [False, True])
+def test_new_cells_have_the_library_sizes_and_the_conditions_of_the_training_cells(told):
+    config = config_of(found(told=told))
     label = cells.conditions(config, 4_000, {}, 0)[0]
     library = COUNTS[40:].sum(1)
-    assert abs(label.category.mean() - 0.5) < 0.05
-    for q in 0.1, 0.5, 0.9:
-        np.testing.assert_allclose(
-            np.quantile(label.library, q), np.quantile(library, q), rtol=0.05
-        )
-    assert (cells.conditions(config, 5, {"batch": "b1"}, 0)[0].category == 1).all()
+    if not told:
+        quantiles = (np.quantile(of, [0.1, 0.5, 0.9]) for of in (label.library, library))
+        np.testing.assert_allclose(*quantiles, rtol=0.05)
+        assert label.condition is None
+        return
+    assert np.isin(label.library, library).all()
+    np.testing.assert_allclose(label.library.mean(), library.mean(), rtol=0.05)
+    assert abs(label.condition[:, 0].mean() - 0.5) < 0.05
+    standardised = (AGE[40:] - AGE[40:].mean()) / AGE[40:].std()
+    # An age goes with its cell's library size, as it does there.
+    slope = np.polyfit(label.library, label.condition[:, 1], 1)
+    np.testing.assert_allclose(slope, np.polyfit(library, standardised, 1), rtol=0.1)
+    asked = cells.conditions(config, 5, {"batch": "b1", "age": "30"}, 0)[0].condition
+    assert (asked[:, 0] == 1).all()
+    np.testing.assert_allclose(asked[:, 1], (30 - AGE[40:].mean()) / AGE[40:].std(), rtol=1e-5)
     with pytest.raises(UsageError, match="--condition has batch=b7: give one of b0, b1"):
         cells.conditions(config, 5, {"batch": "b7"}, 0)
-    with pytest.raises(UsageError, match="--condition has age but the run is conditional on ba"):
-        cells.conditions(config, 5, {"age": "1"}, 0)
-    assert cells.conditions(config_of(found()), 5, {}, 0)[0].category is None
+    with pytest.raises(UsageError, match="--condition has sex but the run is conditional on ba"):
+        cells.conditions(config, 5, {"sex": "1"}, 0)
 
 
 def test_draws_come_back_as_sparse_counts_of_all_genes():
-    config = config_of(found(BATCH))
-    x = COUNTS[:5, :-1].astype(np.int32)
-    label = CellLabel(x.sum(1), np.array([0, 1, 1, 0, 1], np.int32))
-    (made, condition), notes = cells.returned(iter([x[:3], x[3:]]), label, config, 0)
-    np.testing.assert_array_equal(made.counts.toarray(), COUNTS[:5])
-    assert (made.genes, condition, notes) == (GENES, "batch", [])
-    assert made.categories.tolist() == ["b0", "b1", "b1", "b0", "b1"]
+    of = found(told=True)
+    config = config_of(of)
+    x = COUNTS[40:45, :-1].astype(np.int32)
+    label = CellLabel(x.sum(1), of.train.told[:5])
+    made, notes = cells.returned(iter([x[:3], x[3:]]), label, config, 0)
+    np.testing.assert_array_equal(made.counts.toarray(), COUNTS[40:45])
+    assert (made.genes, list(made.told), notes) == (GENES, ["batch", "age"], [])
+    assert made.told["batch"].tolist() == BATCH[40:45].tolist()
+    np.testing.assert_allclose(made.told["age"], AGE[40:45], rtol=1e-5)
 
 
-def test_genes_are_found_by_their_names_and_cells_by_their_category():
+def test_genes_are_found_by_their_names_and_cells_by_their_conditions():
     anndata = pytest.importorskip("anndata")
     pd = pytest.importorskip("pandas")
-    config = config_of(found(BATCH))
+    of = found(told=True)
+    config = config_of(of)
     order = RNG.permutation(G)
-    obs = pd.DataFrame({"batch": BATCH}, index=[str(i) for i in range(N)])
+    obs = pd.DataFrame({"batch": BATCH, "age": AGE}, index=[str(i) for i in range(N)])
     var = pd.DataFrame(index=np.array(GENES)[order])
     data = anndata.AnnData(scipy.sparse.csr_matrix(COUNTS[:, order]), obs=obs, var=var)
     (x, label), notes = cells.given(data, config)
     np.testing.assert_array_equal(x, COUNTS[:, :-1])
     np.testing.assert_array_equal(label.library, COUNTS.sum(1))
-    assert label.category.tolist() == [i % 2 for i in range(N)]
+    assert label.condition[:, 0].tolist() == [i % 2 for i in range(N)]
+    np.testing.assert_allclose(label.condition[40:], of.train.told)
     assert not notes
     with pytest.raises(DataError, match=r"has not the gene 'gene0', nor 0 others of the 8 that"):
         cells.given(data[:, [name != "gene0" for name in data.var_names]].copy(), config)
     data.obs["batch"] = "b7"
-    with pytest.raises(DataError, match="has cells of batch 'b7', of which the run saw none"):
+    with pytest.raises(DataError, match="has the batch b7, which the run does not know: give one"):
         cells.given(data, config)
 
 
@@ -126,14 +143,13 @@ def test_a_file_of_other_genes_without_names_is_refused(tmp_path):
 def test_a_file_that_has_no_layers_and_no_columns(tmp_path):
     """Its counts are taken for those of the run's layer; what the run is told must be there."""
     scipy.sparse.save_npz(tmp_path / "some.npz", scipy.sparse.csr_matrix(COUNTS))
-    plain, told = config_of(found()), config_of(found(BATCH))
-    for config in plain, told:
-        config["options"]["data"]["layer"] = "counts"
-        config["genes"] = [str(i) for i in range(G)]
-    (x, _), _ = cells.given(tmp_path / "some.npz", plain)
+    config = config_of(found())
+    config["options"]["data"]["layer"] = "counts"
+    config["genes"] = [str(i) for i in range(G)]
+    (x, _), _ = cells.given(tmp_path / "some.npz", config)
     np.testing.assert_array_equal(x[np.arange(N)], COUNTS[:, :-1])
-    told["options"]["data"]["condition"] = "batch"
-    with pytest.raises(DataError, match=r"has no batch, which the run is told: give a .h5ad file"):
+    told = {**config_of(found(told=True)), "genes": config["genes"]}
+    with pytest.raises(DataError, match=r"has no .*batch"):
         cells.given(tmp_path / "some.npz", told)
 
 
@@ -147,8 +163,8 @@ def test_a_matrix_without_names_is_of_the_runs_genes_in_order():
     assert notes == ["1 cells have no counts: nothing is known of them"]
     with pytest.raises(DataError, match=r"has shape \(3, 8\): give cells by 9 genes"):
         cells.given(empty[:, :8], config)
-    with pytest.raises(DataError, match="has no batch, which the run is told"):
-        cells.given(empty, config_of(found(BATCH)))
+    with pytest.raises(DataError, match="has no batch and no age, which the run is"):
+        cells.given(empty, config_of(found(told=True)))
 
 
 def test_codes_and_scores_of_a_matrix_are_those_of_the_model():
@@ -178,13 +194,13 @@ def trained(tmp_path_factory):
     """The folder of a run of two epochs, under a condition, and its file."""
     anndata, pd = pytest.importorskip("anndata"), pytest.importorskip("pandas")
     place = tmp_path_factory.mktemp("cells")
-    obs = pd.DataFrame({"batch": BATCH}, index=[str(i) for i in range(N)])
+    obs = pd.DataFrame({"batch": BATCH, "age": AGE}, index=[str(i) for i in range(N)])
     of = scipy.sparse.csr_matrix(COUNTS.astype(np.float32))
     anndata.AnnData(of, obs=obs, var=pd.DataFrame(index=GENES)).write_h5ad(place / "pbmc.h5ad")
     patch = pytest.MonkeyPatch()
     with patch.context() as changed:
         changed.chdir(place)
-        arguments = ["pbmc.h5ad", "--condition=batch", "--output=run", "--epochs=2", *SMALL]
+        arguments = ["pbmc.h5ad", "--condition=batch,age", "--output=run", "--epochs=2", *SMALL]
         train.main(arguments, "vae-jax train")
         folder.unlock(Path("run"))
     return place
@@ -196,7 +212,8 @@ def test_a_run_leaves_numbers_pictures_and_cells(trained, monkeypatch, capsys):
     anndata = pytest.importorskip("anndata")
     monkeypatch.chdir(trained)
     results = json.loads(Path("run/results.json").read_text())
-    assert (results["num_genes"], results["classes"]) == (G - 1, ["b0", "b1"])
+    assert results["num_genes"] == G - 1
+    assert results["conditions"] == {"batch": "category", "age": "number"}
     assert results["num_train"] + results["num_validation"] + results["num_test"] == N
     assert results["test_log_likelihood"] > results["test_elbo"] - 0.1
     assert results["test_elbo_standard_error_over_examples"] > 0
@@ -207,12 +224,18 @@ def test_a_run_leaves_numbers_pictures_and_cells(trained, monkeypatch, capsys):
     made = anndata.read_h5ad("cells.h5ad")
     assert (made.shape, tuple(made.var_names)) == ((50, G), GENES)
     assert set(made.obs["batch"]) == {"b1"}
+    assert made.obs["age"].between(AGE.min(), AGE.max()).all()
     assert not made.X[:, -1].toarray().any()
     readers = scipy.sparse.load_npz, functools.partial(scipy.io.mmread, spmatrix=False)
     for output, read in zip(("c.npz", "c.mtx.gz"), readers, strict=True):
         generate.main(["run", "--num=20", f"--output={output}"], "vae-jax generate")
         assert read(output).shape == (20, G)
-    assert "note: c.npz has no place for each cell's batch" in capsys.readouterr().out
+    assert "note: c.mtx.gz has no place for each cell's batch, age: a .h5ad has" in (
+        capsys.readouterr().out
+    )
+    with np.load("c.npz") as file:
+        assert set(file["batch"]) <= {"b0", "b1"}
+        assert file["age"].dtype.kind == "f"
     assert Path("c.genes.tsv").read_text().split() == list(GENES)
 
     evaluate.main(["run", "--num-samples=5"], "vae-jax evaluate")
@@ -228,7 +251,7 @@ def test_a_run_leaves_numbers_pictures_and_cells(trained, monkeypatch, capsys):
 @relax
 def test_a_resumed_run_and_a_streamed_one_are_the_unbroken_one(trained, monkeypatch):
     monkeypatch.chdir(trained)
-    arguments = ["pbmc.h5ad", "--condition=batch", *SMALL, "--patience=0", "--epochs=3"]
+    arguments = ["pbmc.h5ad", "--condition=age", *SMALL, "--patience=0", "--epochs=3"]
     train.main([*arguments, "--output=whole"], "vae-jax train")
     monkeypatch.setattr(counts, "DENSE_BYTES", 0)
     train.main([*arguments, "--output=streamed"], "vae-jax train")

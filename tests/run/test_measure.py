@@ -8,7 +8,7 @@ from scipy import stats
 
 import vae_jax
 from vae_jax.evaluation import batched
-from vae_jax.run import measure
+from vae_jax.run import cautions, measure
 from vae_jax.run.model import make_model
 from vae_jax.run.options import Model
 from vae_jax.run.pixels import Pixels
@@ -105,7 +105,7 @@ def test_draws_that_cannot_be_trusted_are_said():
 )
 def test_a_model_that_is_worse_than_knowing_nothing_is_said(nats, num_levels, said):
     """A coin a pixel costs 784 log 2 = 543.4 nats, a byte eight times as much."""
-    found = measure.uninformed(nats, (28, 28, 1), num_levels)
+    found = cautions.uninformed(nats, (28, 28, 1), num_levels)
     assert ["worse than if it knew nothing" in warning for warning in found] == [True] * said
     nats = {1: "0 nats, a density of 1 on [0, 1]", 2: "-543 nats", 256: "-4347 nats"}[num_levels]
     assert all(f"nothing of them ({nats}): train" in warning for warning in found)
@@ -174,8 +174,8 @@ def test_conditions_that_change_nothing_are_said(weight):
         lambda params, label=None: vae_jax.Normal(jnp.zeros(1), 1.0),
         lambda params, z, label=None: vae_jax.Normal(0.0 * z + params * label, 1.0),
     )
-    found = measure.unused_conditions(jax.random.key(0), model, jnp.float32(weight), x, label)
+    found = cautions.unused_conditions(jax.random.key(0), model, jnp.float32(weight), x, label)
     assert len(found) == (weight == 0)
     if found:
         assert "shuffled ones cost 0.00 +- 0.00 nats; see that each example has its own" in found[0]
-    assert not measure.unused_conditions(jax.random.key(0), model, weight, x[:1], label[:1])
+    assert not cautions.unused_conditions(jax.random.key(0), model, weight, x[:1], label[:1])

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
+from scipy import special, stats
 
 import vae_jax
 from vae_jax import checkpoint
@@ -35,7 +36,7 @@ from vae_jax.run import (
 )
 from vae_jax.run import folder as run_folder
 from vae_jax.run import pixels as start
-from vae_jax.run.commands import diagnose, embed, evaluate, explore, generate, train
+from vae_jax.run.commands import diagnose, embed, evaluate, explore, generate, impute, train
 from vae_jax.run.data.arrays import Rows
 from vae_jax.run.data.dataset import Dataset, Split
 from vae_jax.run.errors import DataError, Interrupted, UsageError
@@ -96,6 +97,13 @@ def test_a_class_is_asked_for_by_its_name(pets, tmp_path):
         np.testing.assert_array_equal(np.asarray(drawn), np.asarray(figures.grid(dogs, 2)))
     with pytest.raises(UsageError, match="--label is mouse: give one of the classes cat, dog, or"):
         generate.main([str(output), "--label=mouse"], "generate")
+
+
+def test_a_run_on_whole_images_tells_nothing_of_holes(pets):
+    with pytest.raises(UsageError, match="has learned from whole images, and cannot tell what is"):
+        impute.main([str(pets[0])], "vae-jax impute")
+    with pytest.raises(TypeError, match="has learned from whole images: it tells nothing"):
+        loaded.load_images(pets[0]).impute(np.zeros((1, 6, 5, 1)), "cat")
 
 
 def test_data_that_have_moved_are_found_where_data_says_and_others_are_refused(pets, tmp_path):
@@ -387,6 +395,50 @@ def test_a_run_is_told_columns_and_pictures_are_asked_for_by_them(tmp_path, monk
     train.main(["--output=run", "--resume", "--epochs=3"], "vae-jax train")
 
 
+def check_imputed(bars, holes, capsys):
+    """The commands of a run on bars with holes, and its fills against NumPy's own weighing."""
+    np.savez("more.npz", images=bars, observed=~holes & (np.arange(30) > 0)[:, None, None])
+    np.savez("whole.npz", images=bars, observed=np.ones_like(holes))
+    few = ("--num-samples=20", "--num-draws=2")
+    impute.main(["run", "more.npz", "--output=full.npy", *few], "impute")
+    impute.main(["run", "more.npz", "--output=full", *few], "impute")
+    impute.main(["run", "more.npz", "--output=shown.png", *few], "impute")
+    said = capsys.readouterr().out
+    assert f"{holes[1:].sum() + 16} of {holes[1:].sum() + 16} missing values filled, in" in said
+    shown = np.asarray(Image.open("full_examples.png"))
+    np.testing.assert_array_equal(shown, np.asarray(Image.open("shown.png")))
+    there = ~holes[1:]
+    for end in "", "_1", "_2":
+        full = np.load(f"full{end}.npy")[..., 0]
+        np.testing.assert_array_equal(full[1:][there], bars[1:][there])
+        assert set(np.unique(full)) == {0, 1} if end else ((full >= 0) & (full <= 1)).all()
+        files = [np.asarray(Image.open(f"full{end}/{i:05d}.png")) for i in range(30)]
+        np.testing.assert_array_equal(files, np.round(255 * full))
+
+    run = loaded.load_images(Path("run"))
+    x = np.where(holes, np.nan, bars)[:3, ..., None].astype(np.float32)
+    found = run.impute(np.concatenate([x, bars[:1, ..., None]]), num_samples=2_000)
+    rng, codes = np.random.default_rng(0), run.encode(x)
+    z = codes.mean + codes.scale * rng.normal(size=(4_000, *codes.mean.shape))
+    pixels = run.decode(z.reshape(-1, 2)).reshape(4_000, *x.shape).astype(np.float64)
+    terms = np.where(np.isnan(x), 0, np.log(np.where(x > 0, pixels, 1 - pixels)))
+    log_weights = terms.sum(axis=(2, 3, 4)) + stats.norm.logpdf(z).sum(-1)
+    log_weights -= stats.norm.logpdf(z, codes.mean, codes.scale).sum(-1)
+    weights = special.softmax(log_weights, axis=0)
+    wanted = np.where(np.isnan(x), (weights[..., None, None, None] * pixels).sum(0), x)
+    assert found.effective_sample_size.shape == (3,)
+    error = 4 / np.sqrt(found.effective_sample_size.min())
+    np.testing.assert_allclose(found.filled[:3], wanted, atol=error)
+    assert error < 0.3
+    np.testing.assert_array_equal(found.filled[3, ..., 0], bars[0])
+    with pytest.raises(DataError, match=r"nothing is missing in whole.npz: give a .npz"):
+        impute.main(["run", "whole.npz", "--output=other.npz"], "impute")
+    with pytest.raises(DataError, match="nothing is missing in the images of what the run has"):
+        run.impute(bars[..., None])
+    with pytest.raises(UsageError, match=r"--output=full_1 is there and not empty"):
+        impute.main(["run", "more.npz", "--output=full_1", *few], "impute")
+
+
 @pytest.mark.long
 @pytest.mark.relax("numpy_dtype_promotion", "numpy_rank_promotion", "debug_key_reuse")
 def test_a_run_learns_from_images_of_which_half_is_missing(tmp_path, monkeypatch, capsys):
@@ -417,6 +469,7 @@ def test_a_run_learns_from_images_of_which_half_is_missing(tmp_path, monkeypatch
     embed.main(["run", "more.npz", "--output=codes.npz"], "embed")
     with np.load("codes.npz") as codes:
         assert np.isfinite(codes["mean"]).all()
+    check_imputed(bars[:30], holes[:30], capsys)
     for option in "--likelihood=sigma_vae", "--prior=vamp":
         arguments = ["holes.npz", option, "--output=other"]
         if "sigma" in option:

@@ -16,6 +16,7 @@ from vae_jax.run import (
     folder,
     kinds,
     learn,
+    load,
     loaded_examples,
     options,
     scores,
@@ -122,6 +123,107 @@ def test_sequences_unlike_the_runs_are_refused():
         sequences._scaled(np.float32([[1, np.nan]]), "normal", "here")
 
 
+def told(num=60):
+    """Lines whose level goes with a number and a class beside them, some of which lack one."""
+    rng = np.random.default_rng(0)
+    return [
+        {"id": i, "age": round(float(rng.normal(40, 9)), 1), "site": "ab"[i % 2]}
+        | {"walk": (i % 2 + 0.3 * rng.normal(size=rng.integers(3, 7))).round(3).tolist()}
+        | ({"age": None} if i == 3 else {})
+        for i in range(num)
+    ]
+
+
+def options_of(path, condition, latents="recurrent"):
+    data = sequence_options.Data(str(path), condition)
+    model = sequence_options.Model(latents=latents, latent_dim=2, hidden=(4,))
+    return sequence_options.Options(data, model)
+
+
+def test_fields_of_the_lines_are_told_and_belong_to_the_data(tmp_path):
+    path, lines = tmp_path / "told.jsonl", told()
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = sequences.load(options_of(path, "age,site"))
+    assert found.said["conditions"] == {"age": "number", "site": "category"}
+    sizes = [len(of.image) for of in (found.train, found.validation, found.test)]
+    assert sum(sizes) == 59
+    assert [of.label.shape for of in (found.train, found.test)] == [(sizes[0], 2), (sizes[2], 2)]
+    assert any("1 of 60 sequences lack age or site" in note for note in found.notes)
+    # The class of each is its own: the level of its walk goes with it.
+    levels = np.nanmean(found.train.image[..., 0], axis=1)
+    assert np.corrcoef(levels, found.train.label[:, 1])[0, 1] > 0.9
+    ages = np.array([line["age"] for line in lines], np.float64)
+    np.testing.assert_allclose(np.std(found.train.label[:, 0]), 1, rtol=0.02)
+    assert abs(found.train.label[:, 0]).max() < (np.nanmax(ages) - np.nanmin(ages)) / 5
+    lines[0]["site"] = "b"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert sequences.load(options_of(path, "age,site")).digest != found.digest
+    plain = sequences.load(options_of(path, None))
+    assert plain.train.label is None
+    assert "not read: id, age, site; --condition tells the model of them" in plain.notes
+    with pytest.raises(DataError, match=r"no column 'sex' to condition on but id, age, site"):
+        sequences.load(options_of(path, "sex"))
+    with pytest.raises(UsageError, match="a deep Markov model is told nothing: give --latents=rec"):
+        sequences.load(options_of(path, "age", "state_space"))
+
+
+def test_a_field_changes_encoder_decoder_and_prior(tmp_path):
+    path = tmp_path / "told.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in told()))
+    chosen = options_of(path, "age,site")
+    config = {**sequences.load(chosen).stored, "options": kinds.to_json(chosen)}
+    model = sequences.make_model(config)
+    items = [{"walk": [0.5, 1.0], "age": 40, "site": site} for site in "ab"]
+    x, label = sequences.given(items, config)[0]
+    params = jax.jit(model.init)(jax.random.key(0), x, label)
+    z = jnp.zeros((5, 2, 2))  # of each of them, five
+
+    @jax.jit
+    def means(label):
+        parts = model.encode(params, x, label), model.decode(params, z, label)
+        return [part.mean for part in (*parts, model.prior(params, label))]
+
+    younger = label - np.float32([[1, 0]])
+    for own, other in zip(means(label), means(younger), strict=True):
+        assert (np.abs(own - other).max(axis=-1) > 0).all()
+    decoded = np.asarray(means(label)[1])
+    assert decoded.shape == (5, 2, *x.shape[1:])
+    assert (decoded[:, 0] != decoded[:, 1]).any()
+    with pytest.raises(DataError, match="row 1 of what was given has the site c, which the run"):
+        sequences.given([{**items[0], "site": "c"}], config)
+    with pytest.raises(DataError, match="what was given has no column 'age' to condition on"):
+        sequences.given([np.zeros((2, 1))], config)
+
+
+@pytest.mark.long
+@relax
+def test_sequences_are_asked_for_by_what_the_run_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in told() if line["age"] is not None]
+    lines[0]["walk"][1] = None
+    Path("told.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    small = ("--hidden=8", "--latent-dim=2", "--num-importance-samples=5", "--epochs=2")
+    of = ("--condition=age,site", "--latents=recurrent", "--output=run")
+    train.main(["told.jsonl", *of, *small], "vae-jax train")
+    folder.unlock(Path("run"))
+    said = capsys.readouterr().out
+    assert "told age: number" in said
+    assert "log p(x|c)" in said
+    generate.main(["run", "--num=9", "--condition=site=b", "--output=new.jsonl"], "generate")
+    new = [json.loads(line) for line in Path("new.jsonl").read_text().splitlines()]
+    assert {one["site"] for one in new} == {"b"}
+    assert {one["age"] for one in new} <= {line["age"] for line in lines}
+    assert all(3 <= len(one["sequence"]) <= 6 for one in new)
+    impute.main(["run", "told.jsonl", "--output=full.jsonl", "--num-samples=9"], "impute")
+    full = [json.loads(line) for line in Path("full.jsonl").read_text().splitlines()]
+    assert full[1:] == lines[1:]
+    assert full[0] | {"walk": 0} == lines[0] | {"walk": 0}
+    assert full[0]["walk"][1] is not None
+    (one,) = load("run").generate(1, {"age": 90.0})
+    assert (one["age"], one["sequence"].shape[1]) == (90.0, 1)
+    assert load("run").score(new, num_samples=5).elbo.shape == (9,)
+
+
 def test_few_sequences_are_refused_before_anything_is_made(tmp_path):
     path = write(tmp_path / "few.jsonl", waves(5))
     with pytest.raises(DataError, match="5 sequences"):
@@ -155,13 +257,18 @@ def test_a_run_leaves_numbers_pictures_and_sequences(tmp_path, monkeypatch, caps
     holes = waves(3)
     holes[0][-2:] = np.nan  # what comes next is to be told
     write(tmp_path / "holes.jsonl", holes)
-    impute.main(["run", "holes.jsonl", "--output=full.jsonl", "--num-samples=20"], "vae-jax impute")
+    few = ("--num-samples=20", "--num-draws=1")
+    impute.main(["run", "holes.jsonl", "--output=full.jsonl", *few], "vae-jax impute")
     missing = sum(int(np.isnan(one).sum()) for one in holes)
-    assert f"{missing} missing values filled" in capsys.readouterr().out
-    for line, one in zip(Path("full.jsonl").read_text().splitlines(), holes, strict=True):
+    assert f"{missing} of {missing} missing values filled" in capsys.readouterr().out
+    filled, drawn = (Path(name).read_text().splitlines() for name in ("full.jsonl", "full_1.jsonl"))
+    assert filled != drawn
+    for line, one in zip(filled + drawn, holes * 2, strict=True):
         full = np.array(json.loads(line), np.float64)
         assert full.shape == one.shape
         np.testing.assert_allclose(full[~np.isnan(one)], one[~np.isnan(one)], rtol=1e-6)
+    with pytest.raises(DataError, match=r"nothing is missing in full.jsonl of what the run has"):
+        impute.main(["run", "full.jsonl", "--output=other.jsonl"], "vae-jax impute")
 
     evaluate.main(["run", "--num-samples=10"], "vae-jax evaluate")
     again = json.loads(Path("run/evaluation.json").read_text())

@@ -76,12 +76,19 @@ def test_a_run_leaves_numbers_pictures_and_rows(trained, monkeypatch, capsys):
     assert (rows["country"] == "CH").all()
     np.testing.assert_allclose(rows["height"], rows["height"].round(1))
 
-    impute.main(["run", "people.csv", "--output=full.csv", "--num-samples=50"], "vae-jax impute")
+    few = ("--num-samples=50", "--num-draws=2")
+    impute.main(["run", "people.csv", "--output=full.csv", *few], "vae-jax impute")
     holes = int(real.isna().sum().sum())
     assert f"{holes} of {holes} missing values filled" in capsys.readouterr().out
-    full = pd.read_csv("full.csv")
-    assert not full.isna().any().any()
-    pd.testing.assert_frame_equal(full.where(real.notna()), real)
+    full, *draws = (pd.read_csv(f"full{end}.csv") for end in ("", "_1", "_2"))
+    for filled in full, *draws:
+        assert not filled.isna().any().any()
+        pd.testing.assert_frame_equal(filled.where(real.notna()), real)
+    assert not draws[0].equals(draws[1])
+    with pytest.raises(DataError, match=r"nothing is missing in full.csv of what the run has"):
+        impute.main(["run", "full.csv", "--output=other.csv"], "vae-jax impute")
+    again = load("run").impute(real, num_samples=50)
+    pd.testing.assert_frame_equal(again.filled, full)
 
     evaluate.main(["run", "--num-samples=10"], "vae-jax evaluate")
     again = json.loads((trained / "run" / "evaluation.json").read_text())

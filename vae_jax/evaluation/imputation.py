@@ -1,5 +1,6 @@
 """What is missing, given what was observed: by importance sampling of the latents."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ from vae_jax.distributions.drawn import draw_with_density, with_density
 from vae_jax.evaluation.batched import joined, num_examples, rows_of, take
 from vae_jax.model import VAE
 
-# Of the draws of a batch, all of them at once.
+# Of the draws of a batch, all of them at once; of one example whose draws are more, so many are
+# decoded at a time.
 _BYTES = 2**26
 
 
@@ -101,8 +103,7 @@ def impute(
         raise ValueError(f"batch_size is {batch_size}: give 1 or more")
     if any(not 0 < q < 1 for q in quantiles):
         raise ValueError(f"quantiles are {tuple(quantiles)}: give numbers between 0 and 1")
-    values = int(np.prod(x.shape[1:]))
-    batch_size = min(batch_size or max(1, _BYTES // (4 * values * num_samples)), num)
+    batch_size = min(batch_size or at_once(x.shape[1:], num_samples), num)
     parts = []
     for i, rows in enumerate(rows_of(num, batch_size)):
         batch = take((x, label), rows)
@@ -117,6 +118,11 @@ def impute(
             "(networks.ZeroFilled) and the likelihood score one (Masked)"
         )
     return Imputation(mean, np.moveaxis(of_quantiles, 1, 0), np.moveaxis(draws, 1, 0), effective)
+
+
+def at_once(event_shape: tuple[int, ...], num_samples: int) -> int:
+    """Examples whose draws are of 64 MB, 1 at least."""
+    return max(1, _BYTES // (4 * math.prod(event_shape) * num_samples))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -134,14 +140,28 @@ def _imputed(
     latent_key, value_key, which_key = jax.random.split(key, 3)
     posterior = model.encode(params, x, label)
     z, density = draw_with_density(latent_key, posterior, num_samples)
-    posterior = with_density(posterior, z, density)
-    likelihood = model.decode(params, z, label)
-    bound = elbo(x, z, posterior, model.prior(params, label), likelihood, analytic_kl=False)
-    weights = jax.nn.softmax(bound.value, axis=0)
+    prior = model.prior(params, label)
+
+    def of_draws(key: Array, z: Any, density: Array | None) -> tuple[Array, Array, Array]:
+        """log w, draws of x, and the means, of some z."""
+        likelihood = model.decode(params, z, label)
+        scored = with_density(posterior, z, density)
+        bound = elbo(x, z, scored, prior, likelihood, analytic_kl=False)
+        drawn = sample(key, likelihood).astype(x.dtype)
+        mean = getattr(likelihood, "mean", None)
+        return bound.value, drawn, mean.astype(x.dtype) if isinstance(mean, Array) else drawn
+
+    most = max(1, _BYTES // (4 * x.size))
+    size = max(d for d in range(1, min(most, num_samples) + 1) if num_samples % d == 0)
+    if size == num_samples:
+        log_weights, drawn, points = of_draws(value_key, z, density)
+    else:  # of large pictures, whose activations are many times their values
+        keys = jax.random.split(value_key, num_samples // size)
+        parts = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), (z, density))
+        found = jax.lax.map(lambda part: of_draws(part[0], *part[1]), (keys, parts))
+        log_weights, drawn, points = (a.reshape(num_samples, *a.shape[2:]) for a in found)
+    weights = jax.nn.softmax(log_weights, axis=0)
     effective = 1 / jnp.square(weights).sum(0)
-    drawn = sample(value_key, likelihood).astype(x.dtype)
-    mean = getattr(likelihood, "mean", None)
-    points = mean.astype(x.dtype) if isinstance(mean, Array) else drawn
     missing = jnp.isnan(x)
 
     def filled(values: Array) -> Array:
@@ -151,7 +171,7 @@ def _imputed(
 
     of_each = weights.reshape(*weights.shape, *[1] * (x.ndim - 1)).astype(x.dtype)
     average = (jnp.broadcast_to(of_each, points.shape) * points).sum(0)
-    which = jax.random.categorical(which_key, bound.value, axis=0, shape=(num_draws, len(x)))
+    which = jax.random.categorical(which_key, log_weights, axis=0, shape=(num_draws, len(x)))
     which = which.reshape(num_draws, len(x), *[1] * (x.ndim - 1))
     again = jnp.take_along_axis(drawn, which, axis=0)
     return (

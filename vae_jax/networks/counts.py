@@ -16,18 +16,19 @@ class CellLabel(NamedTuple):
 
     Attributes:
       library: [B], its total of counts, positive floats.
-      category: [B], what it is conditional on, a batch of the laboratory's say; or None.
+      condition: what it is conditional on, a batch of the laboratory's say, as the networks'
+        condition has it: int [B] of a `ClassCondition`, [B, C] of a `ColumnsCondition`; or None.
     """
 
     library: Any
-    category: Any = None
+    condition: Any = None
 
 
 class CountsInput(nn.Module):
     """A network of counts [*b, D] under a `CellLabel`: given log(1 + x) and the log library size.
 
     Attributes:
-      network: [*b, D + 1] -> output; of a category too, where the label has one.
+      network: [*b, D + 1] -> output; of a condition too, where the label has one.
       typical: a library size, of which the network is given the logarithm's difference.
 
     >>> import jax
@@ -45,7 +46,7 @@ class CountsInput(nn.Module):
         library = jnp.log(jnp.asarray(label.library, x.dtype) / self.typical)
         library = jnp.broadcast_to(library, x.shape[:-1])[..., None]
         joined = jnp.concatenate([jnp.log1p(x), library], axis=-1)
-        return _apply(self.network, joined, label.category)
+        return _apply(self.network, joined, label.condition)
 
 
 class LibraryDecoder(nn.Module):
@@ -54,7 +55,7 @@ class LibraryDecoder(nn.Module):
     The shares are a softmax: what `counts` has for means, over their sum.
 
     Attributes:
-      network: [*b, Z] -> features [*b, F]; of a category too, where the label has one.
+      network: [*b, Z] -> features [*b, F]; of a condition too, where the label has one.
       counts: decoder of the features, such as `NegativeBinomialDecoder(nn.Dense(D))`.
 
     >>> import jax
@@ -70,7 +71,7 @@ class LibraryDecoder(nn.Module):
     counts: nn.Module
 
     def __call__(self, z: Array, label: CellLabel) -> Any:
-        features = nn.relu(_apply(self.network, z, label.category))
+        features = nn.relu(_apply(self.network, z, label.condition))
         return _of_total(self.counts(features), jnp.asarray(label.library, z.dtype))
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from vae_jax.distributions import Normal
-from vae_jax.networks.heads import bounded
+from vae_jax.networks.condition import embed
+from vae_jax.networks.heads import _apply, bounded
 from vae_jax.networks.mlp import MLP
 
 
@@ -76,7 +77,7 @@ class Summary(nn.Module):
     """A network of what two recurrent ones keep of a sequence, read to its end and from it.
 
     Attributes:
-      network: [*b, 2 features] -> output.
+      network: [*b, 2 features] -> output; of a label too, where there is one.
       features: of either.
       cell: of that many features, a Linen recurrent cell with one state, as a GRU has.
 
@@ -92,7 +93,7 @@ class Summary(nn.Module):
     cell: Callable[..., Any] = nn.GRUCell
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, label: Any = None) -> Array:
         """x [*b, T, D] with NaN for what is missing, and from the end of a sequence."""
         filled, within = filled_steps(x)
         length = within.sum(axis=-1)
@@ -102,7 +103,7 @@ class Summary(nn.Module):
             )[0]
             for reverse in (False, True)
         ]
-        output: Array = self.network(jnp.concatenate(kept, axis=-1))
+        output: Array = _apply(self.network, jnp.concatenate(kept, axis=-1), label)
         return output
 
 
@@ -114,6 +115,7 @@ class Unrolled(nn.Module):
       length: T.
       features: of the recurrent network.
       cell: of that many features, a Linen recurrent cell.
+      condition: what the label is, None for no label; given at every step beside the code.
 
     >>> from vae_jax import networks
     >>> of_steps = networks.Unrolled(networks.MLP((3,), hidden=()), length=5, features=8)
@@ -127,9 +129,12 @@ class Unrolled(nn.Module):
     length: int
     features: int = 128
     cell: Callable[..., Any] = nn.GRUCell
+    condition: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, z: Array) -> Array:
+    def __call__(self, z: Array, label: Any = None) -> Array:
+        if (given := embed(self.condition, label, z.shape[:-1], z.dtype)) is not None:
+            z = jnp.concatenate([z, given], axis=-1)
         steps = jnp.broadcast_to(z[..., None, :], (*z.shape[:-1], self.length, z.shape[-1]))
         states: Any = nn.RNN(self.cell(self.features))(steps)
         output: Array = self.network(jnp.asarray(states))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vae_jax.run.loaded import TrainedRun
     from vae_jax.run.loaded_examples import TrainedExamples, load
     from vae_jax.run.plan import Plan, Progress
-    from vae_jax.run.scores import Codes, Scores, Traversal, Typicality, typicality
+    from vae_jax.run.scores import Codes, Filled, Scores, Traversal, Typicality, typicality
     from vae_jax.run.training import Fitted, fit
 
 # Loaded when they are used: a shell that asks for help waits for none of them.
@@ -46,7 +46,7 @@ _ROOMS = {
     "exported": ("export",),
     "loaded": ("TrainedRun",),
     "loaded_examples": ("TrainedExamples", "load"),
-    "scores": ("Codes", "Scores", "Traversal", "Typicality", "typicality"),
+    "scores": ("Codes", "Filled", "Scores", "Traversal", "Typicality", "typicality"),
     "training": ("Fitted", "fit"),
     "plan": ("Plan", "Progress"),
 }
@@ -59,6 +59,7 @@ __all__ = [
     "Comparison",
     "Diverged",
     "EarlyStopping",
+    "Filled",
     "Finding",
     "Fitted",
     "Interrupted",

@@ -107,7 +107,10 @@ def _of_model(config: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator
     if model.get("channels"):
         yield "channels", ", ".join(map(str, model["channels"]))
     if results.get("conditional"):
-        yield "given", f"{', '.join(_told(config)) or 'the class'}, so that it is p(x|c)"
+        yield (
+            "given",
+            f"{', '.join(conditions.example_of(config)) or 'the class'}, so that it is p(x|c)",
+        )
     if "objective" in results:
         plain = results["beta"] == 1 and results["penalty"] == "none" and not results["free_bits"]
         beside = f", beta {results['beta']:g}, free bits {results['free_bits']:g}, penalty "
@@ -171,17 +174,9 @@ def _plain(value: Any) -> str:
     return text
 
 
-def _told(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that the model is told, each with a value of the run's own; none of classes."""
-    if "categories" in config:  # of counts
-        name = config["options"]["data"].get("condition")
-        return {} if name is None else {name: config["categories"][0]}
-    return conditions.example_of(config)
-
-
 def _usage(noun: str, config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     asked = label = ""
-    if told := _told(config):
+    if told := conditions.example_of(config):
         asked = f", {'label' if noun == 'images' else 'condition'}={told!r}"
         label = asked if noun == "images" else ""  # rows and cells have their own
     elif results.get("conditional"):

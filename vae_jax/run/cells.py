@@ -1,5 +1,6 @@
 """Cells by their counts, as `examples` learns them and gives them back; and their VAE."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import vae_jax
 from vae_jax import networks
 from vae_jax.networks import CellLabel
 from vae_jax.run import count_options, examples, keys, schedule
+from vae_jax.run.data import conditions as conditions_of
 from vae_jax.run.data import counts, matrices, remote
-from vae_jax.run.errors import DataError, UsageError
+from vae_jax.run.errors import DataError
 
 _QUANTILES = np.linspace(0, 1, 101)
 _DRAWN = 2_000  # for a picture
@@ -23,7 +25,8 @@ _SCVI = 10, (128,)
 def load(chosen: count_options.Options) -> examples.Examples:
     """A file's cells in splits: each a `Batch` of dense rows under a `CellLabel`."""
     of = chosen.data
-    found = counts.load(Path(remote.local(of.dataset)), of.condition, of.layer)
+    asked = conditions_of.names(of.condition)
+    found = counts.load(Path(remote.local(of.dataset)), asked, of.layer)
     library = found.train.library
     low, median, high = np.quantile(library, [0.05, 0.5, 0.95])
     half, tenth = np.quantile(_of_genes(found)[1], [0.5, 0.9])
@@ -35,10 +38,8 @@ def load(chosen: count_options.Options) -> examples.Examples:
         f"times as much, a tenth of them {tenth:.2f} and more",
         f"{chosen.model.latent_dim} latents, {' and '.join(map(str, chosen.model.hidden))} hidden "
         f"units{', as scVI has' if sizes == _SCVI else ''}",
+        *(f"told {column}" for column in found.columns),
     ]
-    if found.names:
-        more = ", ..." * (len(found.names) > 10)
-        lines.append(f"{of.condition}: {', '.join(found.names[:10])}{more}")
     return examples.Examples(
         name=Path(of.dataset).absolute().name.partition(".")[0],
         source=found.matrix.source,
@@ -51,9 +52,8 @@ def load(chosen: count_options.Options) -> examples.Examples:
         said={
             "num_genes": len(found.kept),
             "likelihood": chosen.model.likelihood,
-            "condition": of.condition,
-            "classes": list(found.names),
-            "conditional": of.condition is not None,
+            "conditions": {column.name: column.kind for column in found.columns},
+            "conditional": bool(found.columns),
         },
         lines=tuple(lines),
         notes=found.matrix.notes,
@@ -61,15 +61,12 @@ def load(chosen: count_options.Options) -> examples.Examples:
 
 
 def batch(part: counts.Part) -> vae_jax.Batch:
-    return vae_jax.Batch(part.x, CellLabel(part.library, part.category))
+    return vae_jax.Batch(part.x, CellLabel(part.library, part.told))
 
 
 def stored(found: counts.Cells) -> dict[str, Any]:
     """What config.json says of the training cells: where the model starts, and makes cells from."""
-    library, category = found.train.library, found.train.category
-    group = np.zeros(len(library), int) if category is None else category
-    sizes = np.bincount(group, minlength=max(1, len(found.names)))
-    groups = [library[group == i] if size else library for i, size in enumerate(sizes)]
+    library, told = found.train.library, found.train.told
     shares, dispersion = _of_genes(found)
     # Of a negative binomial the variance over a Poisson's is 1 + mean / concentration.
     mean = shares * np.square(library, dtype=np.float64).sum() / library.sum(dtype=np.float64)
@@ -80,9 +77,11 @@ def stored(found: counts.Cells) -> dict[str, Any]:
         "shares": shares.tolist(),
         "concentrations": concentrations.tolist(),
         "typical_library": float(np.median(library)),
-        "categories": list(found.names),
-        "category_shares": sizes.tolist(),
-        "library_quantiles": [np.quantile(of, _QUANTILES).tolist() for of in groups],
+        "library_quantiles": np.quantile(library, _QUANTILES).tolist(),
+        # A condition may go with more counts or fewer: each row has its library size at its end.
+        **conditions_of.stored(
+            found.columns, None if told is None else np.column_stack([told, library])
+        ),
     }
 
 
@@ -104,13 +103,14 @@ def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
     """The VAE of cells (Lopez et al. 2018), whose library size is observed.
 
     The encoder is given log(1 + x) and the log library size. Of the decoder's features dense layers
-    make the genes' shares, which start as they are of all training cells together.
+    make the genes' shares, which start as they are of all training cells together. Both are told
+    the conditions, and the prior is not: codes are free of them, as far as z and they can be apart.
     """
     of, num = config["options"]["model"], len(config["kept"])
-    hidden, names = tuple(of["hidden"]), config["categories"]
+    hidden, told = tuple(of["hidden"]), conditions_of.num_classes(conditions_of.of_run(config))
 
     def condition() -> nn.Module | None:
-        return networks.ClassCondition(len(names)) if names else None
+        return networks.ColumnsCondition(told) if told else None
 
     mlp = networks.MLP((2 * of["latent_dim"],), hidden, condition=condition())
     encoder = networks.Encoder(networks.CountsInput(mlp, config["typical_library"]))
@@ -139,8 +139,9 @@ _HEADS: dict[str, Callable[[int, _Numbers, _Numbers], nn.Module]] = {
 
 
 def example(config: Mapping[str, Any]) -> vae_jax.Batch:
-    category = jnp.zeros(1, jnp.int32) if config["categories"] else None
-    return vae_jax.Batch(jnp.ones((1, len(config["kept"]))), CellLabel(jnp.ones(1), category))
+    told = conditions_of.of_run(config)
+    label = CellLabel(jnp.ones(1), jnp.zeros((1, len(told))) if told else None)
+    return vae_jax.Batch(jnp.ones((1, len(config["kept"]))), label)
 
 
 def given(cells: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[str]]:
@@ -151,13 +152,14 @@ def given(cells: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[st
     Raises:
       DataError: genes of the run are not there, or what is there is no counts.
     """
-    of = config["options"]["data"]
+    layer, columns = config["options"]["data"]["layer"], conditions_of.of_run(config)
+    told = [column.name for column in columns]
     if isinstance(cells, str | Path):
-        # Another kind of file has neither: its counts are the layer, a category is missed below.
-        beside = ("condition", "layer") if str(cells).lower().endswith(".h5ad") else ()
-        matrix = matrices.read(Path(cells), **{name: of[name] for name in beside})
+        # Another kind of file has no layers: its counts are the layer.
+        layer = layer if str(cells).lower().endswith(".h5ad") else None
+        matrix = matrices.read(Path(cells), told, layer)
     elif hasattr(cells, "obs"):
-        matrix = matrices.of_anndata(cells, "the AnnData", of["condition"], of["layer"])
+        matrix = matrices.of_anndata(cells, "the AnnData", told, layer)
     else:
         matrix = matrices.of_matrix(cells, config["genes"])
     unnamed = matrix.genes == tuple(map(str, range(len(matrix.genes))))
@@ -178,74 +180,54 @@ def given(cells: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[st
     notes = []
     if empty := int((library == 0).sum()):
         notes.append(f"{empty:,} cells have no counts: nothing is known of them")
-    category = None
-    if config["categories"]:
-        if matrix.categories is None:
+    label = None
+    if columns:
+        if matrix.told is None:
             raise DataError(
-                f"{matrix.source} has no {of['condition']}, which the run is told: give a .h5ad "
-                "file whose obs has it"
+                f"{matrix.source} has no {' and no '.join(told)}, which the run is told: give an "
+                "AnnData or a file that has"
             )
-        number = {name: i for i, name in enumerate(config["categories"])}
-        unknown = [value for value in matrix.categories if value not in number]
-        if unknown:
-            raise DataError(
-                f"{matrix.source} has cells of {of['condition']} {unknown[0]!r}, of which the run "
-                f"saw none: it knows {', '.join(config['categories'][:20])}"
-            )
-        category = np.array([number[value] for value in matrix.categories], np.int32)
+        label = conditions_of.given(matrix.told, columns, matrix.source)
     x = counts.DenseRows(found, np.arange(found.shape[0]))
-    return vae_jax.Batch(x, CellLabel(np.maximum(library, 1), category)), notes
+    return vae_jax.Batch(x, CellLabel(np.maximum(library, 1), label)), notes
 
 
 def conditions(
     config: Mapping[str, Any], num: int, asked: Mapping[str, Any], seed: int
 ) -> tuple[CellLabel, list[str]]:
-    """Library sizes, and categories, as they are of the training cells.
+    """Library sizes, and what is told beside, as they are of the training cells.
 
     Raises:
-      UsageError: the run knows no such category.
+      UsageError: there is no such condition, or it has no such value.
     """
-    names, rng = config["categories"], np.random.default_rng(seed)
-    condition = config["options"]["data"]["condition"]
-    for name, value in asked.items():
-        if name != condition:
-            raise UsageError(f"--condition has {name} but the run is conditional on {condition}")
-        if str(value) not in names:
-            raise UsageError(f"--condition has {name}={value}: give one of {', '.join(names[:20])}")
-    label = str(asked[condition]) if asked else None
-    frequency = np.array(config["category_shares"], np.float64)
-    group = rng.choice(len(frequency), num, p=frequency / frequency.sum())
-    if label is not None:
-        group[:] = names.index(label)
-    place = rng.random(num)
-    library = np.empty(num, np.float32)
-    for i, quantiles in enumerate(config["library_quantiles"]):
-        library[group == i] = np.interp(place[group == i], _QUANTILES, quantiles)
-    return CellLabel(library, group.astype(np.int32) if names else None), []
+    found, notes = conditions_of.drawn(config, num, asked, seed)
+    if found is None:
+        place = np.random.default_rng(seed).random(num)
+        library = np.interp(place, _QUANTILES, config["library_quantiles"])
+        return CellLabel(library.astype(np.float32)), notes
+    return CellLabel(found[:, -1], found[:, :-1]), notes
 
 
 def returned(
     draws: Iterator[np.ndarray], conditions: CellLabel, config: Mapping[str, Any], seed: int
-) -> tuple[tuple[matrices.Matrix, str | None], list[str]]:
-    """Sparse counts of all the genes, and what the categories are called."""
+) -> tuple[matrices.Matrix, list[str]]:
+    """Sparse counts of all the genes, and what was told of the cells."""
     import scipy.sparse
 
     found = scipy.sparse.vstack([scipy.sparse.csr_matrix(x) for x in draws], format="csr")
     kept, genes = np.array(config["kept"], np.int32), tuple(config["genes"])
     shape = (found.shape[0], len(genes))
     whole = scipy.sparse.csr_matrix((found.data, kept[found.indices], found.indptr), shape)
-    categories = None
-    if conditions.category is not None:
-        categories = np.array(config["categories"], object)[conditions.category]
-    made = matrices.Matrix(whole, genes, categories, "the model")
-    return (made, config["options"]["data"]["condition"]), []
+    told = None
+    if conditions.condition is not None:
+        told = conditions_of.frame_of(conditions.condition, conditions_of.of_run(config))
+    return matrices.Matrix(whole, genes, told, "the model"), []
 
 
-def write(made: tuple[matrices.Matrix, str | None], path: Path) -> None:
-    matrix, condition = made
-    if condition is not None and path.suffix.lower() != ".h5ad":
-        print(f"note: {path} has no place for each cell's {condition}: a .h5ad has")
-    matrices.write(matrix, path, condition)
+def write(made: matrices.Matrix, path: Path) -> None:
+    if made.told is not None and path.suffix.lower() not in (".h5ad", ".npz"):
+        print(f"note: {path} has no place for each cell's {', '.join(made.told)}: a .h5ad has")
+    matrices.write(made, path)
 
 
 def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: np.ndarray) -> None:
@@ -253,11 +235,16 @@ def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: 
     from vae_jax.run import figures  # here, as matplotlib takes a second
 
     config = trained.config
-    names, category = tuple(config["categories"]), of.test.label.category
-    figures.latent(output / "latent.png", means, category, names, None)
+    classes = ((i, c) for i, c in enumerate(conditions_of.of_run(config)) if c.num_classes)
+    labels: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    for i, column in itertools.islice(classes, 1):  # of several the first has the colours
+        labels = of.test.label.condition[:, i].astype(int)
+        names = tuple(str(level).strip() for level in column.levels)
+    figures.latent(output / "latent.png", means, labels, names, None)
     key = keys.of_run(trained.options.training.seed)["pictures"]
     real = of.test.image[np.arange(min(_DRAWN, len(of.test.image)))]
-    (made, _), _ = examples.generate(key, trained, len(real))
+    made, _ = examples.generate(key, trained, len(real))
     figures.genes(output / "genes.png", real, made.counts[:, config["kept"]].toarray())
 
 

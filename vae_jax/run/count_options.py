@@ -19,7 +19,10 @@ class Data:
     features.tsv may say that it is genes by cells. A tenth of the cells, chosen by their content,
     is the test set."""
     condition: str | None = None
-    """A column of a .h5ad's obs, such as the batch, that encoder and decoder are told."""
+    """NAME or NAME,NAME: columns of a .h5ad's obs, such as the batch or an age, or arrays beside
+    the counts of a .npz, that encoder and decoder are told, so that codes need not tell of them and
+    cells can be asked for by them. NAME=KIND is another kind than is found and printed: number,
+    positive, date, category, ordered, boolean."""
     layer: str | None = None
     """Of a .h5ad, where X does not have the raw counts."""
 

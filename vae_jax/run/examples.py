@@ -18,6 +18,7 @@ import vae_jax
 from vae_jax import checkpoint
 from vae_jax.run import devices, folder, kinds, published
 from vae_jax.run.errors import DataError, UsageError
+from vae_jax.run.scores import Filled
 
 _DRAWN_VALUES, _DRAWN = 2**24, 1_000
 
@@ -83,8 +84,8 @@ class Parts(NamedTuple):
       optimizer: rate, number of steps -> optimizer.
       conditions: config.json, number, values asked for by their names, seed -> what so many new
         examples are given beside z, and notes; None of what has no conditions.
-      fill: key, `Trained`, file, number of importance samples -> the file's content without holes,
-        and lines; None of what has none.
+      fill: key, `Trained`, file or what Python has, number of importance samples, of whole data
+        sets that are drawn -> `Filled`, and lines; None of what has no holes.
     """
 
     load: Callable[[Any], Examples]
@@ -98,7 +99,7 @@ class Parts(NamedTuple):
     conditions: (
         Callable[[Mapping[str, Any], int, Mapping[str, Any], int], tuple[Any, list[str]]] | None
     ) = None
-    fill: Callable[[jax.Array, Trained, Path, int], tuple[Any, list[str]]] | None = None
+    fill: Callable[[jax.Array, Trained, Any, int, int], tuple[Filled, list[str]]] | None = None
 
 
 def restore(run: Path) -> Trained:

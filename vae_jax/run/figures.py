@@ -37,20 +37,25 @@ def grid(images: Any, columns: int) -> Image.Image:
 def reconstructions(
     x: Any, reconstructed: Any, names: tuple[str, str], columns: int = 16
 ) -> Image.Image:
-    """Rows of images, each above a row of their reconstructions; grey where the last is short.
+    """Rows of images, each above a row of their reconstructions; see `beneath`."""
+    return beneath((x, reconstructed), names, columns)
+
+
+def beneath(each: Sequence[Any], names: tuple[str, ...], columns: int = 16) -> Image.Image:
+    """Rows of images, beneath them what became of them; grey where the last rows are short.
 
     Args:
-      x: [N, H, W, C].
-      reconstructed: likewise.
-      names: what is written before the rows of the one and of the other.
+      each: [N, H, W, C], the images, and what became of them in one way or several.
+      names: what is written before the rows of each.
       columns: images a row.
     """
-    num, *shape = np.shape(x)
+    num, *shape = np.shape(each[0])
     columns = min(num, columns)
     padding = [(0, -num % columns), (0, 0), (0, 0), (0, 0)]
-    x, reconstructed = (np.pad(a, padding, constant_values=0.5) for a in (x, reconstructed))
-    pairs = np.stack([np.reshape(a, (-1, columns, *shape)) for a in (x, reconstructed)], axis=1)
-    return named_rows(grid(pairs.reshape(-1, *shape), columns), names, 2 * len(pairs))
+    padded = (np.pad(a, padding, constant_values=0.5) for a in each)
+    rows = np.stack([np.reshape(a, (-1, columns, *shape)) for a in padded], axis=1)
+    picture = grid(rows.reshape(-1, *shape), columns)
+    return named_rows(picture, names, len(each) * len(rows))
 
 
 def named_rows(picture: Image.Image, names: tuple[str, ...], rows: int) -> Image.Image:

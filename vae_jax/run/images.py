@@ -21,6 +21,7 @@ from vae_jax.evaluation import batched
 from vae_jax.run import (
     callbacks,
     card,
+    cautions,
     conditional,
     data,
     defaults,
@@ -250,7 +251,7 @@ def conclude(job: Job, fitted: training.Fitted) -> None:
         )
         test["warnings"] += conditional.unused_label(of_classes)
     elif test_label is not None:
-        test["warnings"] += measure.unused_conditions(
+        test["warnings"] += cautions.unused_conditions(
             job.keys["classes"], job.model, params, test_x, test_label
         )
     results = {

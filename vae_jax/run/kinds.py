@@ -85,6 +85,10 @@ def _check_table(config: Mapping[str, Any]) -> None:
     for column in config["columns"]:
         if not isinstance(column["kind"], str):
             raise TypeError(f"kind is {column['kind']!r}")
+    _check_conditions(config)
+
+
+def _check_conditions(config: Mapping[str, Any]) -> None:
     if config["options"]["data"].get("condition") is not None:
         for name in "conditions", "condition_rows":
             if not isinstance(config[name], list):
@@ -92,11 +96,12 @@ def _check_table(config: Mapping[str, Any]) -> None:
 
 
 def _check_counts(config: Mapping[str, Any]) -> None:
-    of_cells = ("genes", "kept", "categories", "category_shares", "library_quantiles")
-    for name in (*of_cells, "shares", "concentrations"):
+    for name in "genes", "kept", "library_quantiles", "shares", "concentrations":
         if not isinstance(config[name], list):
             raise TypeError(f"{name} is {config[name]!r}")
-    float(config["typical_library"])
+    for value in config["typical_library"], *config["library_quantiles"]:
+        float(value)
+    _check_conditions(config)
 
 
 def _check_sequences(config: Mapping[str, Any]) -> None:
@@ -105,6 +110,7 @@ def _check_sequences(config: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} is {config[name]!r}")
     if not isinstance(config["length"], int) or not isinstance(config["likelihood"], str):
         raise TypeError(f"length is {config['length']!r}")
+    _check_conditions(config)
 
 
 KINDS = {

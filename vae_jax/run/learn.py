@@ -8,6 +8,7 @@ import functools
 import math
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ import numpy as np
 
 import vae_jax
 from vae_jax.run import (
+    buckets,
     callbacks,
     card,
+    cautions,
     devices,
     extras,
     folder,
@@ -59,6 +62,24 @@ class _Job(NamedTuple):
     def resident(self) -> bool:
         """Whether its steps take their examples from data that are there whole."""
         return self.widths is None and not _streamed(self.examples)
+
+    def buckets(self, x: np.ndarray) -> buckets.Buckets | None:
+        """Of sequences, groups of like lengths to measure them in."""
+        return _buckets(self.kind, self.config, self.examples, x, self.chosen.training.batch_size)
+
+
+def _buckets(
+    kind: kinds.Kind, config: Mapping[str, Any], examples: Examples, x: Any, least: int
+) -> buckets.Buckets | None:
+    if examples.lengths is None:
+        return None
+    return buckets.of_sequences(x, least, lambda width: _cut(kind, config, width))
+
+
+def _cut(kind: kinds.Kind, config: Mapping[str, Any], width: int) -> vae_jax.VAE:
+    """The model of sequences of such a width, under the same parameters."""
+    model: vae_jax.VAE = kind.parts.make_model({**config, "length": width})
+    return model
 
 
 class Prepared(NamedTuple):
@@ -170,8 +191,7 @@ def _loss(job: _Job, aim: Objective, steps: int) -> Any:
 
     @functools.cache
     def of_width(width: int) -> Any:
-        model = job.kind.parts.make_model({**job.config, "length": width})
-        return objective.make_loss(aim, model, None, steps, num)
+        return objective.make_loss(aim, _cut(job.kind, job.config, width), None, steps, num)
 
     def loss(params: Any, key: jax.Array, batch: Any, step: Any = None) -> Any:
         return of_width(batch.image.shape[1])(params, key, batch, step)
@@ -240,7 +260,9 @@ def train(job: _Job) -> training.Fitted:
             keep_best="validation_elbo" if job.chosen.run.select == "best" else None,
             max_minutes=job.chosen.run.max_minutes or math.inf,
         ),
-        validate=measure.validation(job.model, of_run["validation"], *held_out, most),
+        validate=measure.validation(
+            *(job.model, of_run["validation"], *held_out, most), job.buckets(held_out.image)
+        ),
         config=job.config,
         continued_by=job.continued_by,
         start=job.start,
@@ -272,10 +294,12 @@ def conclude(job: _Job, fitted: training.Fitted) -> None:
     examples, of = job.examples, job.chosen.training
     key, samples = keys.of_run(of.seed)["evaluation"], job.chosen.evaluation.num_importance_samples
     x, label = examples.test
-    test = measure.measure(key, job.model, fitted.params, x, label, samples, "examples")
+    test = measure.measure(
+        *(key, job.model, fitted.params, x, label, samples, "examples"), job.buckets(x)
+    )
     if "conditions" in job.config:
         of_model = job.model, fitted.params, x, label
-        test["warnings"] += measure.unused_conditions(keys.of_run(of.seed)["classes"], *of_model)
+        test["warnings"] += cautions.unused_conditions(keys.of_run(of.seed)["classes"], *of_model)
     results = {
         "dataset": examples.name,
         "source": examples.source,
@@ -319,8 +343,11 @@ def evaluate(run: Path, where: str | None, num_samples: int, seed: int) -> None:
     examples = own(trained, where)
     key = keys.of_run(seed)["evaluate again"]
     x, label = examples.test
-    model, params = trained.model, trained.params
-    test = measure.measure(key, model, params, x, label, num_samples, "examples")
+    groups = _buckets(
+        trained.kind, trained.config, examples, x, trained.options.training.batch_size
+    )
+    of_run = key, trained.model, trained.params, x, label
+    test = measure.measure(*of_run, num_samples, "examples", groups)
     results = {
         "dataset": examples.name,
         "num_test": len(examples.test.image),

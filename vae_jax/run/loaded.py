@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from vae_jax.run import baseline, folder, given, keys, latents, measure, options
+from vae_jax.run import baseline, folder, given, holes, keys, latents, measure, options
 from vae_jax.run.data import conditions, examples
 from vae_jax.run.diagnosis import diagnose
 from vae_jax.run.errors import RunError
@@ -22,7 +22,7 @@ from vae_jax.run.plan import Row
 from vae_jax.run.probe import probe
 from vae_jax.run.programs import Programs
 from vae_jax.run.restore import Trained, restore
-from vae_jax.run.scores import Codes, Scores, Traversal
+from vae_jax.run.scores import Codes, Filled, Scores, Traversal
 
 
 class TrainedRun:
@@ -251,6 +251,51 @@ class TrainedRun:
         x, label = self._checked(images, seed), self._labels(label, len(images))
         name = f"log p(x), {num_samples} draws" if progress else ""
         return self._programs.scores(x, label, num_samples=num_samples, seed=seed, name=name)
+
+    def impute(
+        self,
+        images: Any,
+        label: Any = None,
+        *,
+        num_samples: int = 1000,
+        num_draws: int = 0,
+        seed: int = 0,
+    ) -> Filled:
+        """Images whose missing pixels, NaN, are filled, [N, H, W, C] in [0, 1].
+
+        Args:
+          images: [N, H, W, C], floats with NaN; those without are given back as they are.
+          label: of a run with conditions.
+          num_samples: draws of each image's latents, as many as make the effective sample size
+            large.
+          num_draws: of all images, filled at random, too.
+          seed: of the draws, and of the noise that binarises.
+
+        Raises:
+          TypeError, ValueError: as `encode`; the run has learned from whole images, num_samples is
+            less than 2, or num_draws less than 0.
+          DataError: nothing is missing.
+        """
+        if not self.config.get("pixels", {}).get("missing"):
+            raise TypeError("the run has learned from whole images: it tells nothing of holes")
+        x, label = self._checked(images, seed), self._labels(label, len(images))
+        images = np.asarray(images).reshape(x.shape)
+        rows = np.flatnonzero(np.isnan(images).any(axis=(1, 2, 3)))
+        found = holes.imputed(
+            *(keys.of_run(seed)["impute"], self.model, self.params, (x, label), rows),
+            source="the images",
+            num_samples=num_samples,
+            num_draws=num_draws,
+        )
+
+        def without_holes(values: np.ndarray) -> np.ndarray:
+            whole: np.ndarray = images.astype(np.float32)
+            # A density's mean, and its draws, may leave the range of pixels.
+            whole[rows] = np.where(np.isnan(whole[rows]), values.clip(0, 1), whole[rows])
+            return whole
+
+        filled, draws = without_holes(found.mean), tuple(map(without_holes, found.draws))
+        return Filled(filled, draws, found.effective_sample_size)
 
     def diagnose(self, where: str | None = None, *, seed: int = 0) -> list[Finding]:
         """What ails the run: measured on its own data, which are read, up to 1,000 of a split.

@@ -10,6 +10,7 @@ import numpy as np
 
 import vae_jax
 from vae_jax.run import examples, folder, hub, keys, kinds, options, tabular
+from vae_jax.run.buckets import without_padding
 from vae_jax.run.data import remote
 from vae_jax.run.errors import DataError
 from vae_jax.run.illnesses import Finding
@@ -17,7 +18,7 @@ from vae_jax.run.loaded import TrainedRun, check_ended, findings, load_images, r
 from vae_jax.run.plan import Row
 from vae_jax.run.programs import Programs
 from vae_jax.run.schedule import rate_at
-from vae_jax.run.scores import Codes, Scores
+from vae_jax.run.scores import Codes, Filled, Scores
 
 
 class TrainedExamples:
@@ -149,6 +150,31 @@ class TrainedExamples:
         key = keys.of_run(seed)["generate"]
         return examples.generate(key, self._trained, num, condition or {}, seed)[0]
 
+    def impute(
+        self, data: Any, *, num_samples: int = 1000, num_draws: int = 0, seed: int = 0
+    ) -> Filled:
+        """Rows of a table, or sequences, without holes, each by `num_samples` draws of its latents.
+
+        Args:
+          data: as of the other methods; steps at the end of a sequence that are NaN are what comes
+            next.
+          num_samples: as many as make the effective sample size large.
+          num_draws: of the whole data, filled at random, too.
+          seed: of the draws.
+
+        Raises:
+          TypeError: the run is on counts, which have no holes.
+          DataError: as `encode`; or nothing is missing.
+          ValueError: num_samples is less than 2, or num_draws less than 0.
+        """
+        if self._parts.fill is None:
+            raise TypeError(f"the run is on {self.kind}, which have no holes")
+        options.check_seed(seed)
+        key = keys.of_run(seed)["impute"]
+        found: Filled
+        found, _ = self._parts.fill(key, self._trained, self._local(data), num_samples, num_draws)
+        return found
+
     def diagnose(
         self, where: str | os.PathLike[str] | None = None, *, seed: int = 0
     ) -> list[Finding]:
@@ -182,19 +208,22 @@ class TrainedExamples:
 
     def _given(self, data: Any) -> tuple[vae_jax.Batch, list[str]]:
         """What the user has of the run's kind, a file or its URL too, as a batch; and notes."""
+        found: tuple[vae_jax.Batch, list[str]] = self._parts.given(self._local(data), self.config)
+        return found
+
+    def _local(self, data: Any) -> Any:
+        """The data, or the path of their file here."""
         if isinstance(data, str | Path):
             kinds.check_file(self._trained.kind, str(data))
             data = Path(remote.local(str(data)))
-        found: tuple[vae_jax.Batch, list[str]] = self._parts.given(data, self.config)
-        return found
+        return data
 
 
 def _within(codes: Codes, x: np.ndarray) -> Codes:
     """Codes of steps [N, T, Z] without those after the end of a sequence [T, D]."""
-    there = ~np.isnan(x).all(axis=2)
-    past = ~np.logical_or.accumulate(there[:, ::-1], axis=1)[:, ::-1]
-    mean = np.where(past[..., None], np.nan, codes.mean)
-    draws = None if codes.draws is None else np.where(past[:, None, :, None], np.nan, codes.draws)
+    mean, draws = without_padding(x, codes.mean), codes.draws
+    if draws is not None:
+        draws = np.stack([without_padding(x, one) for one in draws.swapaxes(0, 1)], axis=1)
     return codes._replace(mean=mean, draws=draws)
 
 

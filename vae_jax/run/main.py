@@ -21,7 +21,7 @@ COMMANDS = {
     "compare": "several runs: the settings that differ, numbers with errors, minutes",
     "export": "encoder and decoder as StableHLO, for where only jax is, or safetensors",
     "push": "a trained run's model to the Hugging Face hub, as safetensors and JSON",
-    "impute": "a table or sequences whose holes are filled by a run on such",
+    "impute": "images, a table or sequences whose holes are filled by a run on such",
 }
 
 _HELP = """usage: vae-jax COMMAND [options]

@@ -5,7 +5,7 @@ import hashlib
 import importlib.metadata
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,8 @@ from vae_jax.distributions.drawn import draw_with_density, with_density
 from vae_jax.distributions.location import location
 from vae_jax.evaluation import batched
 from vae_jax.evaluation.latents import mean_shifts
-from vae_jax.run import keys
+from vae_jax.run import cautions, keys
+from vae_jax.run.buckets import Buckets, joined, without_padding
 from vae_jax.run.callbacks import counted
 from vae_jax.run.latents import as_vectors
 from vae_jax.run.plan import named_leaves
@@ -88,6 +89,7 @@ def measure(
     label: Any,
     num_samples: int,
     noun: str = "images",
+    buckets: Buckets | None = None,
 ) -> dict[str, Any]:
     """Bounds and log p(x) of a data set, and how it uses the latents.
 
@@ -99,6 +101,7 @@ def measure(
       label: [N] or None.
       num_samples: importance samples for each example.
       noun: what N are called in the names of the standard errors over them.
+      buckets: of sequences, in groups of like lengths.
 
     Returns:
       elbo, log_likelihood and kl of the ELBO (means over N, in nats), the importance-sampled
@@ -107,17 +110,21 @@ def measure(
       None, and of each layer of a hierarchy, the top one first, warnings, and for each example the
       posterior mean and the `Estimate` of log p(x). With labels all are of p(x|c).
     """
-    batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
-    of_batch = measure_batch(model, num_samples, chunk_size)
-    parts = []
-    batches = batched.rows_of(len(x), batch_size)
-    for i, rows in enumerate(counted(batches, len(x), f"log p(x), {num_samples} draws")):
-        batch = batched.take((x, label), rows)
-        measured = of_batch(params, jax.random.fold_in(key, i), *batch)
-        parts.append(jax.device_get(measured))
-    bound, estimate, kl, means, moved = batched.joined(parts, len(x))
+    if buckets is None:
+        found = _in_batches(key, model, params, x, label, num_samples)
+    else:
+        groups = []
+        for width, rows in buckets.groups(np.arange(len(x))):
+            of = x[rows, :width], jax.tree.map(lambda a, rows=rows: a[rows], label)
+            of_width = jax.random.fold_in(key, width), buckets.model_of(width)
+            groups.append((rows, _in_batches(*of_width, params, *of, num_samples)))
+        found = joined(groups, len(x))
+    bound, estimate, kl, means, moved = found
+    if moved.ndim == 3:  # of steps, those that are there
+        moved = without_padding(x[:, : moved.shape[1]], moved)
+        moved = moved[~np.isnan(moved).any(axis=2)]
     kl = {name: [float(k) for k in of.mean(axis=0)] for name, of in kl.items()}
-    unused = _collapsed(kl["kl_per_layer"]) if "kl_per_layer" in kl else []
+    unused = cautions.collapsed(kl["kl_per_layer"]) if "kl_per_layer" in kl else []
     evaluation = batched.summarize(estimate)
     active_units = int((moved.reshape(-1, moved.shape[-1]).var(axis=0) > 0.01).sum())
     return {
@@ -137,12 +144,27 @@ def measure(
         "kl_per_dimension": None,
         **kl,
         "warnings": [
-            *untrusted(estimate, num_samples),
-            *(_unused(active_units, means.shape[-1]) or unused),
+            *cautions.untrusted(estimate, num_samples),
+            *(cautions.unused(active_units, means.shape[-1]) or unused),
         ],
         "means": means,
         "estimate": estimate,
     }
+
+
+def _in_batches(
+    key: jax.Array, model: vae_jax.VAE, params: Any, x: Any, label: Any, num_samples: int
+) -> Any:
+    """What `measure_batch` gives of all examples."""
+    batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
+    of_batch = measure_batch(model, num_samples, chunk_size)
+    parts = []
+    batches = batched.rows_of(len(x), batch_size)
+    for i, rows in enumerate(counted(batches, len(x), f"log p(x), {num_samples} draws")):
+        batch = batched.take((x, label), rows)
+        measured = of_batch(params, jax.random.fold_in(key, i), *batch)
+        parts.append(jax.device_get(measured))
+    return batched.joined(parts, len(x))
 
 
 def measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Callable[..., Any]:
@@ -194,7 +216,12 @@ def measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Call
 
 
 def validation(
-    model: vae_jax.VAE, key: jax.Array, x: Any, label: Any, most: int
+    model: vae_jax.VAE,
+    key: jax.Array,
+    x: Any,
+    label: Any,
+    most: int,
+    buckets: Buckets | None = None,
 ) -> Callable[[Any], dict[str, Any]]:
     """params -> the bound of the validation set, one draw an example, the same draws each time.
 
@@ -204,10 +231,13 @@ def validation(
       x: [N, *event], an array, or what is read like one.
       label: [N] or None.
       most: examples at once.
+      buckets: of sequences, in groups of like lengths, which changes no draw.
     """
     num_batches = -(-len(x) // most)
-    if num_batches == 1 and not isinstance(x, jax.Array):
+    batches = list(enumerate(np.array_split(np.arange(len(x)), num_batches)))
+    if num_batches == 1 and buckets is None and not isinstance(x, jax.Array):
         x = jnp.asarray(x[np.arange(len(x))])
+    cut = [] if buckets is None else [list(buckets.groups(rows)) for _, rows in batches]
 
     # The examples are given, not held: programs in the compilation cache have none in them.
     @jax.jit
@@ -219,14 +249,25 @@ def validation(
         means: vae_jax.Bound = jax.tree.map(jnp.mean, bound)
         return means
 
+    def bounds_of(params: Any, key: jax.Array, i: int, rows: np.ndarray) -> Iterator[Any]:
+        """Of a batch, or of its groups, each beside the number of its examples."""
+        if buckets is None:
+            of_rows = jax.tree.map(lambda a: a[rows], label)
+            yield bound_of(params, key, x if num_batches == 1 else x[rows], of_rows), len(rows)
+            return
+        for width, places in cut[i]:
+            of = batched.take((x[:, :width], label), rows[places])
+            own = jax.random.clone(key), len(rows), jnp.asarray(places, jnp.int32)
+            yield buckets.bound_of(width)(params, *own, *of), len(places)
+
     def validate(params: Any) -> dict[str, Any]:
-        bounds, sizes = [], []
-        for i, rows in enumerate(np.array_split(np.arange(len(x)), num_batches)):
+        found = []
+        for i, rows in batches:
             batch_key = jax.random.fold_in(key, i) if num_batches > 1 else jax.random.clone(key)
-            of_rows = jax.tree.map(lambda a, rows=rows: a[rows], label)
-            part = x if num_batches == 1 else x[rows]
-            bounds.append(jax.device_get(bound_of(params, batch_key, part, of_rows)))
-            sizes.append(len(rows))
+            found += [
+                (jax.device_get(of), num) for of, num in bounds_of(params, batch_key, i, rows)
+            ]
+        bounds, sizes = zip(*found, strict=True)
         return named_leaves(jax.tree.map(lambda *b: np.average(b, weights=sizes), *bounds))
 
     return validate
@@ -251,7 +292,7 @@ def compared(
     known = shape
     if config.get("pixels", {}).get("missing"):  # of an image so many on average
         known = (round(float((~np.isnan(images)).sum() / len(images))),)
-    said = test["warnings"] + uninformed(nats, known, num_levels)
+    said = test["warnings"] + cautions.uninformed(nats, known, num_levels)
     # Version 0.1 did not dequantise.
     bytes_seen = images.dtype == np.uint8 and "pixels" in config
     if config["binarization"] != "none" or not bytes_seen:
@@ -272,123 +313,6 @@ def bits_per_dimension(
     """
     nats = log_likelihood / math.prod(image_shape)
     return (math.log(256 / num_levels) - nats) / math.log(2)
-
-
-def _unused(active_units: int, latent_dim: int) -> list[str]:
-    """What is to be said where the model ignores its latents."""
-    if active_units:
-        return []
-    return [
-        f"none of the {latent_dim} latents is used, so every reconstruction is the same: train "
-        "for longer, with a --kl-warmup, or with a smaller --learning-rate or --beta"
-    ]
-
-
-def _collapsed(kl: list[float]) -> list[str]:
-    """What is to be said where some layers of a hierarchy, the top one first, carry noise alone."""
-    closed = [str(i + 1) for i, of in enumerate(kl) if of < _NO_KL]
-    if not closed:
-        return []
-    which = f"layer {closed[0]}" if len(closed) == 1 else f"layers {', '.join(closed)}"
-    return [
-        f"{which} of {len(kl)}, the top one being 1, collapsed: a KL below {_NO_KL} nats is noise "
-        "alone; train with a --kl-warmup or --free-bits, or with fewer layers"
-    ]
-
-
-_NO_KL = 0.01
-
-
-def unused_conditions(
-    key: jax.Array, model: vae_jax.VAE, params: Any, x: Any, label: Any
-) -> list[str]:
-    """What is to be said where ELBOs are no better under the examples' own conditions than others'.
-
-    Args:
-      key: of the draws, the same for both, and of the order of the others'.
-      model: the VAE.
-      params: its parameters.
-      x: [N, *event].
-      label: [N, C], conditions.
-    """
-    rows = np.arange(min(len(x), _COMPARED))
-    x, own = x[rows], jnp.asarray(label)[rows]
-    order_key, draw_key = jax.random.split(key)
-    others = own[jax.random.permutation(order_key, len(rows))]
-
-    @jax.jit
-    def elbo(draw_key: jax.Array, label: jax.Array) -> jax.Array:
-        posterior, prior = model.encode(params, x, label), model.prior(params, label)
-        z, posterior = vae_jax.sample_scored(draw_key, posterior)
-        likelihood = model.decode(params, z, label)
-        return vae_jax.elbo(x, z, posterior, prior, likelihood, analytic_kl=None).value
-
-    of_both = elbo(draw_key, own), elbo(jax.random.clone(draw_key), others)
-    cost = np.subtract(*(np.asarray(of, np.float64) for of in of_both))
-    error = batched.standard_error(cost)
-    if not cost.mean() <= 2 * error:
-        return []
-    return [
-        f"the conditions change nothing that can be seen: shuffled ones cost {cost.mean():.2f} +- "
-        f"{error:.2f} nats; see that each example has its own, train for longer, or leave "
-        "--condition out"
-    ]
-
-
-_COMPARED = 2_000
-
-
-def uninformed(log_likelihood: float, image_shape: tuple[int, ...], num_levels: int) -> list[str]:
-    """What is to be said of a model that codes images worse than one that knows nothing of them.
-
-    That one is uniform: log 2 for each binary pixel, log 256 for each byte, a density of 1 on
-    [0, 1], as of one level, for each other.
-    """
-    known = -math.log(num_levels) * math.prod(image_shape)
-    if log_likelihood >= known:
-        return []
-    nats = "0 nats, a density of 1 on [0, 1]" if num_levels == 1 else f"{known:.0f} nats"
-    return [
-        f"the model codes the images worse than if it knew nothing of them ({nats}): "
-        "train for longer, or with a smaller --learning-rate"
-    ]
-
-
-def untrusted(estimate: vae_jax.Estimate, num_samples: int) -> list[str]:
-    """What is to be said of log p(x) where its draws are too few for its standard error to hold.
-
-    It holds below a Pareto k of min(1 - 1 / log10 S, 0.7) (Vehtari et al. 2024, section 3.2.4), and
-    the value is low by about half the inverse of the effective sample size.
-    """
-    threshold = min(1 - 1 / math.log10(num_samples), 0.7)
-    heavy = float((estimate.pareto_k > threshold).mean())
-    effective = float(np.median(estimate.effective_sample_size))
-    if heavy <= _HEAVY and effective >= _EFFECTIVE:
-        return []
-    carried = (
-        f", and for {heavy:.0%} of them a few draws carry all (Pareto k above {threshold:.2f})"
-    )
-    if threshold <= 0 or heavy <= _HEAVY:  # too few for their tail's shape, or none
-        carried = ""
-    return [
-        f"log p(x) may be too low by more than its standard error: of {num_samples} draws an "
-        f"example {effective:.1f} are effective (median){carried}; take more "
-        "--num-importance-samples"
-    ]
-
-
-_HEAVY, _EFFECTIVE = 0.1, 10.0
-
-
-def few_effective(effective: np.ndarray) -> list[str]:
-    """What is to be said of values that were filled in by few effective draws, of some [N]."""
-    few = float((effective < _EFFECTIVE).mean())
-    if few <= _HEAVY:
-        return []
-    return [
-        f"warning: for {few:.0%} of the examples fewer than {_EFFECTIVE:.0f} draws are effective: "
-        "what was filled in are a few guesses' values; take more --num-samples"
-    ]
 
 
 def reported(test: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,23 @@ class Scores(NamedTuple):
     pareto_k: np.ndarray
 
 
+class Filled(NamedTuple):
+    """Data without their holes; what was there is as it was.
+
+    Attributes:
+      filled: images [N, H, W, C] whose missing pixels are E[x|observed]; a frame whose missing
+        numbers are medians of p(missing|observed), and classes the most probable; or sequences
+        [T_i, D], of medians.
+      draws: the same data M times, each filled by one draw of p(missing|observed): for an analysis
+        that is repeated over them (Rubin 1987).
+      effective_sample_size: of the importance samples of each example with holes, in their order.
+    """
+
+    filled: Any
+    draws: tuple[Any, ...]
+    effective_sample_size: np.ndarray
+
+
 class Typicality(NamedTuple):
     """How far images' log p(x) is from what is usual.
 

@@ -15,8 +15,13 @@ class Data:
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A .jsonl file, a sequence a line: a list of steps, each a list of as many numbers, or one
-    number, null where it is missing. Sequences may differ in length. A tenth of them, chosen by
-    their content, is the test set."""
+    number, null where it is missing; or an object whose field "sequence" is one. Sequences may
+    differ in length. A tenth of them, chosen by their content, is the test set."""
+    condition: str | None = None
+    """NAME or NAME,NAME: fields beside the sequence in its line, numbers or classes, that encoder,
+    decoder and prior are told, so that sequences can be asked for by them; of --latents=recurrent.
+    NAME=KIND is another kind than is found and printed: number, positive, date, category, ordered,
+    boolean."""
 
 
 @dataclass(frozen=True)

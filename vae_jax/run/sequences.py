@@ -11,20 +11,33 @@ import numpy as np
 
 import vae_jax
 from vae_jax import networks
-from vae_jax.run import examples, keys, measure, schedule, sequence_options
-from vae_jax.run.data import remote, sequences
+from vae_jax.run import examples, holes, keys, schedule, sequence_options
+from vae_jax.run.data import conditions, remote, sequences
+from vae_jax.run.data.columns import Column
 from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
 from vae_jax.run.errors import DataError, UsageError
+from vae_jax.run.model import conditional_prior
+from vae_jax.run.scores import Filled
 
 _QUANTILES = np.linspace(0, 1, 101)
 
 
 def load(chosen: sequence_options.Options) -> examples.Examples:
     """A file's sequences in splits, padded to the longest with NaN; numbers are standardised."""
-    path = Path(remote.local(chosen.data.dataset))
-    found = sequences.read(path)
+    path, asked = Path(remote.local(chosen.data.dataset)), conditions.names(chosen.data.condition)
+    if asked and chosen.model.latents != "recurrent":
+        raise UsageError(
+            f"--condition is {chosen.data.condition} and a deep Markov model is told nothing: give "
+            "--latents=recurrent, or leave it out"
+        )
+    items = sequences.read(path)
+    found, fields = (
+        sequences.steps_of(items),
+        sequences.beside(items, asked, str(path)) if asked else None,
+    )
     hashes = np.array([content_hash(one.astype(np.float32)) for one in found], np.uint64)
-    test, validation, train = splits_of(hashes, str(path), "sequences")
+    splits, columns, labels, notes = _told(fields, asked, hashes, str(path))
+    test, _, train = splits
     learned = np.concatenate([found[i] for i in train])
     likelihood, why = _likelihood(chosen.model.likelihood, found)
     lengths = np.array([len(one) for one in found])
@@ -33,37 +46,42 @@ def load(chosen: sequence_options.Options) -> examples.Examples:
         "likelihood": likelihood,
         "lengths": np.quantile(lengths[train], _QUANTILES, method="nearest").tolist(),
         **_scaled(learned, likelihood, str(path)),
+        **conditions.stored(columns, labels[2]),
     }
     x = {
-        name: _seen([found[i] for i in rows], stored)
-        for name, rows in _named(train, validation, test)
+        name: _seen([found[i] for i in rows], stored, label)
+        for name, rows, label in zip(("test", "validation", "train"), splits, labels, strict=True)
     }
     low, median, high = np.quantile(lengths, [0, 0.5, 1], method="nearest")
     lines = [
         f"{learned.shape[1]} numbers a step; {low} to {high} steps, half of the sequences "
         f"{median} or fewer",
         f"{likelihood}: {why}; {chosen.model.latents} of {chosen.model.latent_dim} latents",
+        *(f"told {column}" for column in columns),
     ]
-    notes = []
     if same := int((np.nanmax(learned, axis=0) == np.nanmin(learned, axis=0)).sum()):
         notes.append(f"{same} of the numbers of a step never change: leave them out")
     if missing := np.isnan(learned).mean():
         lines.append(f"missing: {missing:.1%} of the numbers")
     if cut := sum(np.isnan(one[-1]).all() for one in found):
         notes.append(f"{cut:,} sequences end in missing steps, which are taken for no part of them")
+    if not asked and (names := sequences.fields_of(items)):
+        notes.append(f"not read: {', '.join(names[:10])}; --condition tells the model of them")
     return examples.Examples(
         name=path.absolute().stem,
         source=str(path),
         train=x["train"],
         validation=x["validation"],
         test=x["test"],
-        digest=digest_of(hashes),
+        digest=_digest(hashes, fields, asked),
         num=len(found),
         stored=stored,
         said={
             "likelihood": likelihood,
             "latents": chosen.model.latents,
             "num_test_steps": int(lengths[test].sum()),
+            "conditions": {column.name: column.kind for column in columns},
+            "conditional": bool(columns),
         },
         lines=tuple(lines),
         notes=tuple(notes),
@@ -71,8 +89,30 @@ def load(chosen: sequence_options.Options) -> examples.Examples:
     )
 
 
-def _named(*rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    return zip(("train", "validation", "test"), rows, strict=True)
+def _told(
+    fields: Any, asked: Mapping[str, str | None], hashes: np.ndarray, source: str
+) -> tuple[list[np.ndarray], tuple[Column, ...], list[np.ndarray | None], list[str]]:
+    """The rows of test, validation and training, the columns that are told, and them; and notes.
+
+    Raises:
+      DataError: a field is not there, or none that a model can be told.
+    """
+    if not asked:
+        return list(splits_of(hashes, source, "sequences")), (), [None] * 3, []
+    there = np.flatnonzero(conditions.present(fields, asked, source))
+    splits = [there[rows] for rows in splits_of(hashes[there], source, "sequences")]
+    columns = conditions.columns_of(fields, asked, splits[2], source)
+    labels, known, notes = conditions.encode_known(fields, columns, splits, source)
+    if missing := len(fields) - len(there):
+        lack = f"{missing:,} of {len(fields):,} sequences lack {' or '.join(asked)}"
+        notes = [f"{lack}, which the model is told: they are left out", *notes]
+    return known, columns, labels, notes
+
+
+def _digest(hashes: np.ndarray, fields: Any, asked: Mapping[str, str | None]) -> str:
+    """Of the sequences, and of what the model is told of each."""
+    told = ("\x1f".join(map(str, fields[name].tolist())).encode() for name in asked)
+    return digest_of(hashes, *(np.frombuffer(of, np.uint8) for of in told))
 
 
 def _likelihood(asked: str, found: list[np.ndarray]) -> tuple[str, str]:
@@ -109,12 +149,14 @@ def _scaled(learned: np.ndarray, likelihood: str, source: str) -> dict[str, list
     return {"centre": centre.tolist(), "spread": np.where(spread > 0, spread, 1.0).tolist()}
 
 
-def _seen(found: list[np.ndarray], config: Mapping[str, Any]) -> vae_jax.Batch:
-    """Sequences as the model sees them, [N, T, D]."""
+def _seen(
+    found: list[np.ndarray], config: Mapping[str, Any], label: np.ndarray | None
+) -> vae_jax.Batch:
+    """Sequences as the model sees them, [N, T, D], and what it is told of them."""
     if config["likelihood"] != "bernoulli":
         centre, spread = np.array(config["centre"]), np.array(config["spread"])
         found = [(one - centre) / spread for one in found]
-    return vae_jax.Batch(sequences.pad(found, config["length"]))
+    return vae_jax.Batch(sequences.pad(found, config["length"]), label)
 
 
 def _as_given(x: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
@@ -135,9 +177,15 @@ def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
         network = networks.MLP((2 * width,), hidden)
     head = _HEADS[likelihood]
     if of["latents"] == "recurrent":
-        summary = networks.Summary(networks.MLP((2 * size,), hidden), hidden[0])
-        decoder = head(networks.Unrolled(network, length, hidden[0]))
-        return vae_jax.make_vae(networks.Encoder(summary), networks.MaskedDecoder(decoder), size)
+        told = conditions.num_classes(conditions.of_run(config))
+        condition = networks.ColumnsCondition(told) if told else None
+        summary = networks.Summary(
+            networks.MLP((2 * size,), hidden, condition=condition), hidden[0]
+        )
+        decoder = head(networks.Unrolled(network, length, hidden[0], condition=condition))
+        prior = None if condition is None else conditional_prior(condition.clone(), size)
+        encoder = networks.Encoder(summary)
+        return vae_jax.make_vae(encoder, networks.MaskedDecoder(decoder), size, prior)
     return vae_jax.make_state_space(
         networks.Smoother(hidden[0]),
         networks.Combiner(),
@@ -156,22 +204,38 @@ _HEADS: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 
 def example(config: Mapping[str, Any]) -> vae_jax.Batch:
-    return vae_jax.Batch(jnp.zeros((1, config["length"], len(config["centre"]))))
+    told = conditions.of_run(config)
+    x = jnp.zeros((1, config["length"], len(config["centre"])))
+    return vae_jax.Batch(x, jnp.zeros((1, len(told))) if told else None)
 
 
 def given(data: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[str]]:
     """The sequences of a file, or arrays [T_i, D], as the model sees them.
 
+    Of a run with conditions each is a mapping of its fields, in which the sequence is an array.
+
     Raises:
-      DataError: they are no such sequences, or longer than the run's.
+      DataError: they are no such sequences, or longer than the run's, or lack a condition.
     """
-    return _seen(_like_the_runs(data, config), config), []
+    return _of_items(_like_the_runs(data, config), config, _source(data)), []
 
 
-def _like_the_runs(data: Any, config: Mapping[str, Any]) -> list[np.ndarray]:
-    is_file = isinstance(data, str | Path)
-    source = str(data) if is_file else "what was given"
-    found = sequences.read(Path(data)) if is_file else sequences.checked(data, source)
+def _of_items(items: list[Any], config: Mapping[str, Any], source: str) -> vae_jax.Batch:
+    told, label = conditions.of_run(config), None
+    if told:
+        fields = sequences.beside(items, [column.name for column in told], source)
+        label = conditions.given(fields, told, source)
+    return _seen(sequences.steps_of(items), config, label)
+
+
+def _source(data: Any) -> str:
+    return str(data) if isinstance(data, str | Path) else "what was given"
+
+
+def _like_the_runs(data: Any, config: Mapping[str, Any]) -> list[Any]:
+    source, is_file = _source(data), isinstance(data, str | Path)
+    items = sequences.read(Path(data)) if is_file else sequences.checked(data, source)
+    found = sequences.steps_of(items)
     width, length = len(config["centre"]), config["length"]
     if found[0].shape[1] != width:
         raise DataError(
@@ -185,43 +249,61 @@ def _like_the_runs(data: Any, config: Mapping[str, Any]) -> list[np.ndarray]:
         for one in found:
             if (wrong := one[~np.isnan(one) & (one != 0) & (one != 1)]).size:
                 raise DataError(f"{source} holds {wrong[0]:g} and the run is of zeros and ones")
-    return found
+    return items
 
 
 def returned(
-    draws: Iterator[np.ndarray], conditions: None, config: Mapping[str, Any], seed: int
-) -> tuple[list[np.ndarray], list[str]]:
-    """Sequences [T_i, D], as long as those of training were."""
+    draws: Iterator[np.ndarray],
+    label: np.ndarray | None,
+    config: Mapping[str, Any],
+    seed: int,
+) -> tuple[list[Any], list[str]]:
+    """Sequences [T_i, D], as long as those of training were, with what they were asked to be."""
     x = _as_given(np.concatenate(list(draws)), config)
     rng = np.random.default_rng(seed)
     lengths = rng.choice(np.array(config["lengths"], np.int64), len(x))
-    return [one[:length] for one, length in zip(x, lengths, strict=True)], []
+    made = [one[:length] for one, length in zip(x, lengths, strict=True)]
+    if label is None:
+        return made, []
+    rows = conditions.frame_of(label, conditions.of_run(config)).to_dict("records")
+    return [
+        {sequences.FIELD: one, **{name: conditions.literal(of) for name, of in row.items()}}
+        for one, row in zip(made, rows, strict=True)
+    ], []
 
 
 def fill(
-    key: jax.Array, trained: examples.Trained, path: Path, num_samples: int
-) -> tuple[list[np.ndarray], list[str]]:
-    """A file's sequences without holes: each missing number by its median.
+    key: jax.Array, trained: examples.Trained, data: Any, num_samples: int, num_draws: int
+) -> tuple[Filled, list[str]]:
+    """Sequences of a file, or arrays, without holes: each missing number by its median.
 
     Steps at the end that are missing as a whole are what comes next: a forecast.
     """
-    found = _like_the_runs(path, trained.config)
-    filled = vae_jax.impute(
-        *(key, trained.model, trained.params, _seen(found, trained.config).image),
+    items, source = _like_the_runs(data, trained.config), _source(data)
+    found = sequences.steps_of(items)
+    missing = np.array([int(np.isnan(one).sum()) for one in found])
+    rows = np.flatnonzero(missing)
+    batch = _of_items(items, trained.config, source)
+    imputed = holes.imputed(
+        *(key, trained.model, trained.params, batch, rows),
+        source=source,
         num_samples=num_samples,
         quantiles=(0.5,),
+        num_draws=num_draws,
     )
-    guess = _as_given(filled.quantiles[0], trained.config)
-    whole = [
-        np.where(np.isnan(one), of[: len(one)], one) for one, of in zip(found, guess, strict=True)
-    ]
-    holes = sum(int(np.isnan(one).sum()) for one in found)
-    effective = filled.effective_sample_size
-    return whole, [
-        f"{holes:,} missing values filled; of {num_samples} draws a sequence "
-        f"{effective.mean():.0f} are effective",
-        *measure.few_effective(effective),
-    ]
+
+    def without_holes(values: np.ndarray) -> list[Any]:
+        whole = list(found)
+        for row, guess in zip(rows, _as_given(values, trained.config), strict=True):
+            one = found[row]
+            whole[row] = np.where(np.isnan(one), guess[: len(one)], one)
+        return sequences.with_steps(items, whole)
+
+    effective, num = imputed.effective_sample_size, int(missing.sum())
+    filled = without_holes(imputed.quantiles[0])
+    draws = tuple(without_holes(values) for values in imputed.draws)
+    lines = holes.said(num, num, num_samples, effective, "sequence")
+    return Filled(filled, draws, effective), lines
 
 
 def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: np.ndarray) -> None:
@@ -233,7 +315,7 @@ def draw(output: Path, trained: examples.Trained, of: examples.Examples, means: 
     there = [np.flatnonzero(~np.isnan(one).all(axis=1)) for one in x]
     real = [one[: steps[-1] + 1] for one, steps in zip(x, there, strict=True) if steps.size]
     made, _ = examples.generate(key, trained, len(real))
-    figures.sequences(output / "sequences.png", real, made)
+    figures.sequences(output / "sequences.png", real, sequences.steps_of(made))
 
 
 _SHOWN = 6
@@ -248,5 +330,6 @@ PARTS = examples.Parts(
     sequences.write,
     draw,
     schedule.adam,
-    fill=fill,
+    conditions.drawn,
+    fill,
 )

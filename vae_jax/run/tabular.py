@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from vae_jax.run import examples, keys, measure, rows, schedule, table_options
+from vae_jax.run import examples, keys, rows, schedule, table_options
+from vae_jax.run import holes as holes_of
 from vae_jax.run.data import conditions, remote, tables
 from vae_jax.run.data.columns import from_json, to_json
+from vae_jax.run.scores import Filled
 
 _DRAWS = 200
 
@@ -114,40 +116,48 @@ def with_classes(values: np.ndarray, draws: np.ndarray, config: Mapping[str, Any
 
 
 def fill(
-    key: jax.Array, trained: examples.Trained, path: Path, num_samples: int
-) -> tuple[Any, list[str]]:
-    """A file's rows without holes: numbers by their median, classes by the most probable.
+    key: jax.Array, trained: examples.Trained, data: Any, num_samples: int, num_draws: int
+) -> tuple[Filled, list[str]]:
+    """Rows of a file or a frame without holes: numbers by their median, classes by the commonest.
 
-    Values that are there stay as they are, in the columns' order of the file.
+    Values that are there stay as they are, in the columns' order of the table.
     """
     columns = from_json(trained.config["columns"])
-    frame = tables.read(path, trained.options.data.missing)
+    source = str(data) if isinstance(data, str | Path) else "the table"
+    if isinstance(data, str | Path):
+        data = tables.read(Path(data), trained.options.data.missing)
+    frame = tables.as_frame(data)
     holes = int(frame.isna().sum().sum())
     x, lines = tables.encode(frame, columns)
     lines = [f"note: {line}" for line in lines]
-    found = vae_jax.impute(
-        *(key, trained.model, trained.params, x, _told(frame, trained.config, str(path))),
+    learned = [c.name for c in columns if c.kind != "left out" and c.name in frame]
+    rows = np.flatnonzero(frame[learned].isna().any(axis=1))
+    found = holes_of.imputed(
+        *(key, trained.model, trained.params, (x, _told(frame, trained.config, source)), rows),
+        source=source,
         num_samples=num_samples,
         quantiles=(0.5,),
-        num_draws=_DRAWS,
+        num_draws=max(_DRAWS, num_draws),
     )
-    values = with_classes(found.quantiles[0], found.draws, trained.config)
-    guess = tables.decode(np.where(np.isnan(x), values, x), columns)
-    for column in columns:
-        if column.kind != "left out" and column.name in frame.columns:
-            hole = frame[column.name].isna()
-            if hole.any():
-                frame[column.name] = frame[column.name].where(~hole, guess[column.name])
-    left = frame.isna().sum()
-    lines.append(
-        f"{holes - int(left.sum()):,} of {holes:,} missing values filled; of {num_samples} draws a "
-        f"row {found.effective_sample_size.mean():.0f} are effective"
-    )
-    lines += measure.few_effective(found.effective_sample_size)
+
+    def without_holes(values: np.ndarray) -> Any:
+        whole = np.nan_to_num(x)
+        whole[rows] = np.where(np.isnan(x[rows]), values, x[rows])
+        guess, filled = tables.decode(whole, columns), frame.copy()
+        for name in learned:
+            if (hole := frame[name].isna()).any():
+                filled[name] = frame[name].where(~hole, guess[name])
+        return filled
+
+    filled = without_holes(with_classes(found.quantiles[0], found.draws, trained.config))
+    left = filled.isna().sum()
+    effective = found.effective_sample_size
+    lines += holes_of.said(holes - int(left.sum()), holes, num_samples, effective, "row")
     if left.any():
         names = ", ".join(left.index[left > 0][:5])
         lines.append(f"note: {names}: left as they are, as the run did not learn them")
-    return frame, lines
+    draws = tuple(without_holes(values) for values in found.draws[:num_draws])
+    return Filled(filled, draws, effective), lines
 
 
 PARTS = examples.Parts(

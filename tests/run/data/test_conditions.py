@@ -229,7 +229,9 @@ def test_arrays_of_a_npz_file_are_told(tmp_path):
     with pytest.raises(DataError, match=r"no array 'size_train' to condition on but x_train, x_te"):
         load(tmp_path / "splits.npz", "size")
     np.savez(tmp_path / "few.npz", images=IMAGES, age=AGES[:9])
-    with pytest.raises(DataError, match=r"'age', has shape \(9,\) and there are 60 images"):
+    with pytest.raises(
+        DataError, match=r"'age', has shape \(9,\): give one value for each of the 60"
+    ):
         load(tmp_path / "few.npz", "age")
     np.save(tmp_path / "a.npy", IMAGES)
     with pytest.raises(UsageError, match=r"the model is told age and .* is a .npy file, which has"):
@@ -275,3 +277,28 @@ def test_splits_of_a_folder_share_one_table_or_have_their_own(tmp_path):
     of_parts = load(tmp_path, "age,site")
     check_told(of_parts)
     assert of_parts.digest == whole.digest
+
+
+def test_a_truth_value_is_asked_for_in_any_spelling():
+    frame = FRAME.assign(smokes=RNG.random(N) < 0.5)
+    config = config_of(told("smokes", frame), frame)
+    for value, number in ("true", 1), ("True", 1), (True, 1), ("false", 0), (False, 0):
+        assert (conditions.drawn(config, 3, {"smokes": value}, 0)[0] == number).all()
+    with pytest.raises(UsageError, match="has smokes=yes: give one of False, True"):
+        conditions.drawn(config, 3, {"smokes": "yes"}, 0)
+
+
+def test_what_no_row_has_is_named_and_no_option_of_tables_is_advised():
+    half = FRAME.assign(
+        none=None,
+        age=FRAME["age"].where(EVERY < 9),
+        dose=FRAME["dose"].where(EVERY > 9),
+        mixed=np.where(EVERY % 2, "x", EVERY.astype(str)),
+    )
+    with pytest.raises(DataError, match="nothing in here has a value of 'none': leave it out of"):
+        conditions.present(half, conditions.names("sex,none"), "here")
+    with pytest.raises(DataError, match="nothing in here has values of all of age, dose: leave"):
+        conditions.present(half, conditions.names("age,dose"), "here")
+    assert conditions.present(half, conditions.names("age"), "here").sum() == 9
+    with pytest.raises(DataError, match="'x' in row 2: give --condition mixed=category"):
+        told("mixed", half)

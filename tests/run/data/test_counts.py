@@ -73,18 +73,23 @@ def test_what_is_written_is_read_by_scipy_and_anndata(name, tmp_path):
     if name == "out.h5ad":
         pytest.importorskip("anndata")
     path = tmp_path / name
-    batches = np.array(["b0", "b1"] * (N // 2), object)
-    given = matrices.Matrix(scipy.sparse.csr_matrix(COUNTS), tuple(GENES), batches, "")
-    matrices.write(given, path, "batch")
+    told = pd.DataFrame({"batch": ["b0", "b1"] * (N // 2), "age": np.arange(N) + 0.5})
+    told["day"] = pd.Timestamp("2020-01-02")
+    given = matrices.Matrix(scipy.sparse.csr_matrix(COUNTS), tuple(GENES), told, "")
+    matrices.write(given, path)
     if name == "out.h5ad":
         import anndata
 
         read = anndata.read_h5ad(path)
         found = read.X.toarray()
         assert list(read.var_names) == GENES
-        assert list(read.obs["batch"]) == batches.tolist()
+        assert list(read.obs["batch"]) == told["batch"].tolist()
+        assert list(read.obs["age"]) == told["age"].tolist()
+        assert set(read.obs["day"]) == {"2020-01-02"}
     elif name == "out.npz":
         found = scipy.sparse.load_npz(path).toarray()
+        back = matrices.read(path, ("batch", "age")).told
+        np.testing.assert_array_equal(back.to_numpy(), told[["batch", "age"]].to_numpy())
     else:
         found = scipy.io.mmread(path, spmatrix=False).toarray()
     np.testing.assert_array_equal(found, COUNTS)
@@ -132,7 +137,7 @@ def test_cells_and_genes_without_counts_are_left_out_and_said(tmp_path):
     assert sorted(map(tuple, rows)) == sorted(map(tuple, kept))
     for part in parts:
         np.testing.assert_array_equal(part.library, part.x.sum(1))
-        assert part.category is None
+        assert part.told is None
 
 
 def test_a_cell_never_leaves_the_test_set_where_data_grow(tmp_path):
@@ -174,12 +179,35 @@ def test_a_column_of_obs_is_the_condition(tmp_path):
     data = anndata_of()
     data.obs["batch"] = [None if i == 2 else f"b{i % 11}" for i in range(N)]
     data.write_h5ad(tmp_path / "a.h5ad")
-    cells = counts.load(tmp_path / "a.h5ad", "batch")
-    assert cells.names == tuple(f"b{i}" for i in range(11))  # b10 after b9
-    assert "1 of 60 cells have no batch: they are left out" in cells.matrix.notes
-    of_cell = {tuple(x): i % 11 for i, x in enumerate(COUNTS)}
+    plain = counts.load(tmp_path / "a.h5ad")
+    cells = counts.load(tmp_path / "a.h5ad", {"batch": None, "depth": None})
+    assert [column.kind for column in cells.columns] == ["category", "number"]
+    levels = cells.columns[0].levels
+    assert set(levels) == {f"b{i}" for i in range(11)}
+    assert "1 of 60 cells have no batch or no depth: they are left out" in cells.matrix.notes
+    of_cell = {tuple(x): (f"b{i % 11}", i + 0.5) for i, x in enumerate(COUNTS)}
     for part in cells.train, cells.validation, cells.test:
-        assert part.category.tolist() == [of_cell[tuple(x)] for x in part.x.astype(int)]
+        batch, depth = zip(*(of_cell[tuple(x)] for x in part.x.astype(int)), strict=True)
+        assert [levels[int(of)] for of in part.told[:, 0]] == list(batch)
+        scaled = (np.array(depth) - cells.columns[1].centre) / cells.columns[1].spread
+        np.testing.assert_allclose(part.told[:, 1], scaled, rtol=1e-5, atol=1e-6)
+    data.obs["depth"] += 1  # what a run is told is its data too
+    data.write_h5ad(tmp_path / "b.h5ad")
+    assert counts.load(tmp_path / "b.h5ad").digest == plain.digest != cells.digest
+    assert counts.load(tmp_path / "b.h5ad", {"depth": None}).digest not in (
+        counts.load(tmp_path / "a.h5ad", {"depth": None}).digest,
+        cells.digest,
+    )
+
+
+def test_arrays_of_an_npz_are_conditions(tmp_path):
+    age = np.arange(N) + 0.25
+    np.savez(tmp_path / "a.npz", counts=COUNTS, age=age, site=np.array(["b", "a"] * (N // 2)))
+    cells = counts.load(tmp_path / "a.npz", {"site": None, "age": None})
+    assert [column.levels for column in cells.columns] == [("b", "a"), ()]
+    assert cells.train.told.shape == (len(cells.train.library), 2)
+    with pytest.raises(DataError, match="has no array 'sex' to condition on but counts, age, si"):
+        counts.load(tmp_path / "a.npz", {"sex": None})
 
 
 def refused(path, said, *arguments, error=DataError):
@@ -244,18 +272,19 @@ def test_files_that_cannot_be_used_are_one_line(tmp_path):
     np.savez(tmp_path / "named.npz", counts=COUNTS.T, genes=GENES)
     with pytest.raises(DataError, match="60 columns and 7 genes' names, as many as its rows: it l"):
         counts.load(tmp_path / "named.npz")
-    for option, arguments in ("--condition", ("batch",)), ("--layer", (None, "counts")):
-        refused(few, f"{option} is .* but .* is no .h5ad file", *arguments, error=UsageError)
+    refused(few, "--layer is counts but .* is no .h5ad file", (), "counts", error=UsageError)
+    said = "--condition is batch but .*a.mtx.gz is no .h5ad or .npz file: leave it out"
+    refused(tmp_path / "a.mtx.gz", said, ("batch",), error=UsageError)
 
 
 def test_h5ad_files_that_cannot_be_used_are_one_line(tmp_path):
     path = tmp_path / "a.h5ad"
     anndata_of(LOGGED, layers={"counts": COUNTS}).write_h5ad(path)
     refused(path, r"which is no whole number: give raw counts, maybe by --layer=counts")
-    np.testing.assert_array_equal(matrices.read(path, None, "counts").counts.toarray(), COUNTS)
-    refused(path, "has no layer 'raw': its layers are counts", None, "raw")
-    refused(path, "has no obs column 'lab': its columns are batch, depth", "lab", "counts")
-    refused(path, r"column 'depth' of .* has 0\.5, which is no category", "depth", "counts")
+    np.testing.assert_array_equal(matrices.read(path, (), "counts").counts.toarray(), COUNTS)
+    refused(path, "has no layer 'raw': its layers are counts", (), "raw")
+    with pytest.raises(DataError, match="no column 'lab' to condition on but batch, depth"):
+        counts.load(path, {"lab": None}, "counts")
     barcodes = ["".join(RNG.choice(list("ACGT"), 12)) + "-1" for _ in range(N)]
     anndata_of(COUNTS.T, genes=barcodes, cells=GENES).write_h5ad(path)
     refused(path, rf"is genes by cells, as var has names such as '{barcodes[0]}': save adata\.T")
@@ -264,8 +293,8 @@ def test_h5ad_files_that_cannot_be_used_are_one_line(tmp_path):
     data = anndata_of()
     data.obs["batch"] = "one"
     data.write_h5ad(tmp_path / "b.h5ad")
-    with pytest.raises(DataError, match=r"column 'batch' of .* has 1 values: a condition has"):
-        counts.load(tmp_path / "b.h5ad", "batch")
+    with pytest.raises(DataError, match=r"column 'batch' of .* is no condition: constant"):
+        counts.load(tmp_path / "b.h5ad", {"batch": None})
 
 
 def test_an_npz_is_of_counts_or_of_images_by_its_content(tmp_path):

@@ -41,11 +41,38 @@ def test_what_is_written_is_read_by_json_alone(tmp_path):
     assert json.loads(path.read_text()) == [0.5, 2]
 
 
+def test_fields_beside_a_sequence_are_kept(tmp_path):
+    lines = ('{"id": "a", "walk": [1, null], "age": 4.5}', "[3]", '{"age": null, "walk": [[5]]}')
+    path, out = written(tmp_path, *lines), tmp_path / "out.jsonl"
+    items = sequences.read(path)
+    assert [len(one) for one in sequences.steps_of(items)] == [2, 1, 1]
+    sequences.write(items, out)
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        {"id": "a", "walk": [1, None], "age": 4.5},
+        [3],
+        {"age": None, "walk": [5]},
+    ]
+    fields = sequences.beside(items, (), "here")
+    assert list(fields) == sequences.fields_of(items) == ["id", "age"]
+    assert fields["age"].isna().tolist() == [False, True, True]
+    wrong = sequences.read(written(tmp_path, '{"sequence": [1], "age": [2]}'))
+    with pytest.raises(DataError, match="sequence 1 of here has a list as 'age': a condition is a"):
+        sequences.beside(wrong, ["age"], "here")
+    assert sequences.beside(wrong, ["id"], "here")["age"].tolist() == [[2]]  # nobody asked for it
+    ragged = [{"sequence": [[1], [2, 3]]}]
+    with pytest.raises(DataError, match=r"given: no sequences .*; give a list of arrays"):
+        sequences.checked(ragged, "given")
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         (["[[1], [2]]", "{]"], "line 2 of .* is no sequence"),
-        (['{"x": [1]}'], "line 1 of .* is no sequence .a dict.: write a list of steps"),
+        (['"a"'], "line 1 of .* is no sequence .a str.: write a list of steps.*; or an object"),
+        (['{"x": 1}'], "line 1 of .* its fields none is called sequence, and none is a list"),
+        (['{"x": [1], "y": [2]}'], "line 1 of .* none is called sequence, and x and y are lists"),
+        (['{"sequence": 7}'], "line 1 of .* is no sequence .a int."),
+        (["[" * 100_000], "line 1 of .* is no sequence"),
         (["[[1, 2], [3]]"], "steps of 1 and of 2 numbers"),
         (['[["a"]]'], "'a' is no number"),
         (["[[[1]]]"], r"\[1\] is no number"),

@@ -12,6 +12,7 @@ from PIL import Image
 import vae_jax
 from vae_jax.networks import CellLabel
 from vae_jax.run import cells, examples, kinds, sequences
+from vae_jax.run.data import columns
 from vae_jax.run.explorer import cell, contents, heatmap
 from vae_jax.run.loaded_examples import TrainedExamples
 
@@ -60,6 +61,7 @@ def test_numbers_by_time_are_a_picture_each_by_its_range():
 @pytest.mark.long
 def test_of_cells_the_genes_that_differ_most_are_shown():
     num_genes = 40
+    batch = columns.Column("batch", "category", "texts", "str", levels=("b0", "b1"))
     config = {
         "dataset": "cells",
         "genes": [f"g{i}" for i in range(50)],
@@ -67,7 +69,7 @@ def test_of_cells_the_genes_that_differ_most_are_shown():
         "shares": [1 / num_genes] * num_genes,
         "concentrations": [1.0] * num_genes,
         "typical_library": 100.0,
-        "categories": ["b0", "b1"],
+        "conditions": columns.to_json([batch]),
         "options": {
             "model": {
                 "likelihood": "zero_inflated_negative_binomial",
@@ -78,20 +80,22 @@ def test_of_cells_the_genes_that_differ_most_are_shown():
     }
     trained = untrained("counts", cells, config)
     x = RNG.poisson(2.0, (25, num_genes)).astype(np.float32)
-    label = CellLabel(x.sum(axis=1), (np.arange(25) % 2).astype(np.int32))
+    label = CellLabel(x.sum(axis=1), (np.arange(25) % 2).astype(np.float32)[:, None])
     found = contents.of_cells(trained, vae_jax.Batch(x, label), "here", 20)
     told, rows = found.contents, np.arange(20) * 25 // 20
     assert (found.cannot, told["noun"], told["classes"]) == (None, "cell", ["b0", "b1"])
     assert told["told"] == (rows % 2).tolist()
     z = np.asarray(trained.encode(vae_jax.Batch(x, label)).mean[rows], np.float32)
-    typical = CellLabel(np.full(20, 100.0, np.float32), label.category[rows])
+    typical = CellLabel(np.full(20, 100.0, np.float32), label.condition[rows])
     means = np.asarray(trained.model.decode(trained.params, jnp.asarray(z), typical).mean)
     genes = np.argsort(-np.log1p(means).std(axis=0), kind="stable")[:30]
     assert [column["name"] for column in told["columns"]] == [f"g{i + 5}" for i in genes]
     np.testing.assert_allclose(
         [column["high"] for column in told["columns"]], means[:, genes].max(axis=0), rtol=1e-5
     )
-    np.testing.assert_allclose(found.decode(z, label.category[rows]), means[:, genes], rtol=1e-4)
+    np.testing.assert_allclose(
+        found.decode(z, (rows % 2).astype(np.int32)), means[:, genes], rtol=1e-4
+    )
     own = (x / x.sum(axis=1, keepdims=True) * 100)[rows][:, genes]
     np.testing.assert_allclose(np.array(told["rows"], np.float64), own, atol=0.0051)
     assert told["colours"][0]["of"] == (rows % 2).tolist()

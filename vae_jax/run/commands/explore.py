@@ -135,8 +135,11 @@ def _of_examples(chosen: ExampleOptions, kind: kinds.Kind) -> "Explored":
 
 
 def _check_untold(run: Path, config: Mapping[str, Any]) -> None:
-    """Raises UsageError for a run that is told columns, for which the page has no place."""
-    if config.get("conditions"):
+    """Raises UsageError for a run that is told columns, but for cells of one with classes."""
+    told = config.get("conditions", [])
+    if config.get("kind") == "counts" and len(told) == 1 and told[0].get("levels"):
+        return
+    if told:
         raise UsageError(
             f"{run} was trained with a --condition, which the explorer cannot show: use traverse, "
             "interpolate or generate"

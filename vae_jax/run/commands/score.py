@@ -152,13 +152,13 @@ def _write(chosen: Any, scores: Any, usual: Any, beside: dict[str, Any], what: s
     import numpy as np
 
     from vae_jax.evaluation import batched
-    from vae_jax.run import measure
+    from vae_jax.run import cautions, measure
     from vae_jax.run.scores import typicality
 
     value = scores.log_likelihood
     error = measure.over(batched.standard_error(value), len(value), what)
     print(f"log p(x): {value.mean():.2f} nats, {error}")
-    for text in measure.untrusted(scores, chosen.num_samples):
+    for text in cautions.untrusted(scores, chosen.num_samples):
         print(f"warning: {text.replace('--num-importance-samples', '--num-samples')}")
     columns, far = scores._asdict(), -value
     if usual is not None and len(usual) < 2:

@@ -1,4 +1,4 @@
-"""What is known of images beside their pixels: columns of labels.csv, or arrays of a .npz file."""
+"""What is known of images, or of cells, beside: columns of labels.csv, or arrays of a .npz file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +60,7 @@ def of_arrays(
       file: opened.
       told: names of the columns.
       part: of the images, `all` or a split.
-      num: of images.
+      num: of images, or of cells.
 
     Returns:
       A frame, and the names of the arrays.
@@ -78,11 +78,12 @@ def of_arrays(
             values = file[key]
         except Exception as error:  # NumPy's and zipfile's, of every type
             why = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise DataError(f"{path}, {key!r}, cannot be read ({why}): save it anew") from error
+            raise DataError(
+                f"{path}, {key!r}, cannot be read ({why}): save numbers or texts, no objects"
+            ) from error
         if values.shape not in ((num,), (num, 1)):
             raise DataError(
-                f"{path}, {key!r}, has shape {values.shape} and there are {num:,} images: give one "
-                "value for each"
+                f"{path}, {key!r}, has shape {values.shape}: give one value for each of the {num:,}"
             )
         values = values.reshape(-1)
         columns[name] = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values

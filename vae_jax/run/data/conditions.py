@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,15 +70,24 @@ def present(frame: Any, asked: Mapping[str, Any], source: str) -> np.ndarray:
     """Whether a row [N] of a frame has all that is asked.
 
     Raises:
-      DataError: a column is not there.
+      DataError: a column is not there, or no row has all.
     """
+    _check_there(frame, asked, source)
+    there: np.ndarray = frame[list(asked)].notna().to_numpy().all(axis=1)
+    if asked and not there.any():
+        each = [name for name in asked if frame[name].isna().all()]
+        what = f"a value of {each[0]!r}" if each else f"values of all of {', '.join(asked)}"
+        raise DataError(f"nothing in {source} has {what}: leave it out of --condition")
+    return there
+
+
+def _check_there(frame: Any, asked: Mapping[str, Any], source: str) -> None:
+    """Raises DataError for a column that is not there."""
     for name in asked:
         if name not in frame.columns:
-            has = ", ".join(map(str, frame.columns[:20])) or "none"
+            has = ", ".join(map(str, frame.columns[:20])) or "nothing beside"
             more = ", ..." * (len(frame.columns) > 20)
             raise DataError(f"{source} has no column {name!r} to condition on but {has}{more}")
-    there: np.ndarray = frame[list(asked)].notna().to_numpy().all(axis=1)
-    return there
 
 
 def columns_of(
@@ -103,7 +113,8 @@ def _column(series: Any, asked: str | None, rows: np.ndarray, source: str) -> Co
                 reason = f"{distinct:,} numbers; --condition {name}=number takes them as such"
             column = dataclasses.replace(column, reason=reason)
     except DataError as error:
-        raise DataError(str(error).replace("--columns", "--condition")) from None
+        said = re.sub(r"--missing .*? if that is no value, or ", "", str(error))
+        raise DataError(said.replace("--columns", "--condition")) from None
     if column.kind not in KINDS:
         why = column.reason.replace("--columns", "--condition")
         raise DataError(f"column {name!r} of {source} is no condition: {column.kind}, {why}")
@@ -218,7 +229,7 @@ def given(frame: Any, columns: Sequence[Column], source: str) -> np.ndarray:
     Raises:
       DataError: a column is not there, a cell is missing, or a class is unknown.
     """
-    present(frame, {column.name: None for column in columns}, source)
+    _check_there(frame, {column.name: None for column in columns}, source)
     try:
         found = encode(frame, columns)
     except DataError as error:  # that of training has a remedy which is none here
@@ -257,10 +268,10 @@ def example_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if not columns:
         return {}
     row = frame_of(np.array(config["condition_rows"][:1], np.float32), columns)
-    return {column.name: _literal(row[column.name].iloc[0]) for column in columns}
+    return {column.name: literal(row[column.name].iloc[0]) for column in columns}
 
 
-def _literal(value: Any) -> Any:
+def literal(value: Any) -> Any:
     """As a program would write it: a float32 has six digits that are its own."""
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float):
@@ -320,7 +331,7 @@ def _number(column: Column, value: Any) -> float:
     """
     if column.kind in _CLASSES:
         text = str(value)
-        for name_of in (str, lambda level: str(level).strip(), _short):
+        for name_of in (str, lambda level: str(level).strip(), _short, _truth):
             names = [name_of(level) for level in column.levels]
             if text in names:
                 return float(names.index(text))
@@ -348,6 +359,11 @@ def _short(level: Any) -> str:
     return f"{level:g}" if isinstance(level, float) else ""
 
 
+def _truth(level: Any) -> str:
+    """true for True, as JSON has it."""
+    return str(level).lower() if isinstance(level, bool | np.bool_) else ""
+
+
 def _outside(column: Column, value: Any, number: float) -> list[str]:
     """What is to be said of a number that is not between those of the training rows."""
     if column.kind in _CLASSES:
@@ -372,7 +388,7 @@ def _ends(column: Column) -> np.ndarray:
 
 def _range(column: Column) -> list[Any]:
     """The same two as the column has them."""
-    return [_literal(end) for end in frame_of(_ends(column)[:, None], [column])[column.name]]
+    return [literal(end) for end in frame_of(_ends(column)[:, None], [column])[column.name]]
 
 
 def _shown(column: Column) -> str:

@@ -1,21 +1,21 @@
 """Cells by their counts, in splits: sparse, and dense where a batch is."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_jax.run.data import matrices
-from vae_jax.run.data.dataset import LEAST, content_hash, digest_of, natural, splits_of
+from vae_jax.run.data import conditions, matrices
+from vae_jax.run.data.columns import Column
+from vae_jax.run.data.dataset import LEAST, content_hash, digest_of, splits_of
 from vae_jax.run.data.matrices import Matrix
 from vae_jax.run.errors import DataError
 
 DENSE_BYTES = 10**9
 """Training cells that are larger, dense, are made dense batch by batch while it trains."""
-
-_MOST_CATEGORIES = 1_000
 
 
 class DenseRows:
@@ -49,12 +49,12 @@ class Part(NamedTuple):
     Attributes:
       x: float32, an array or `DenseRows`.
       library: float32 [N], the total of each.
-      category: int32 [N], or None.
+      told: float32 [N, C], or None.
     """
 
     x: Any
     library: np.ndarray
-    category: np.ndarray | None
+    told: np.ndarray | None
 
 
 class Cells(NamedTuple):
@@ -63,7 +63,7 @@ class Cells(NamedTuple):
     Attributes:
       matrix: all of them that have counts, and of their genes those that have.
       kept: numbers of the genes that have counts.
-      names: of the categories, in the order of their numbers.
+      columns: that the model is told.
       rows: of `matrix`, that are to train on.
       train: see `Part`.
       validation: likewise.
@@ -73,7 +73,7 @@ class Cells(NamedTuple):
 
     matrix: Matrix
     kept: np.ndarray
-    names: tuple[str, ...]
+    columns: tuple[Column, ...]
     rows: np.ndarray
     train: Part
     validation: Part
@@ -86,24 +86,34 @@ def libraries(counts: Any) -> np.ndarray:
     return np.asarray(counts.sum(axis=1, dtype=np.float64)).reshape(-1).astype(np.float32)
 
 
-def load(path: Path, condition: str | None = None, layer: str | None = None) -> Cells:
+def load(
+    path: Path,
+    condition: Mapping[str, str | None] = MappingProxyType({}),
+    layer: str | None = None,
+) -> Cells:
     """A file's cells in splits, which follow from their content as pictures' do.
 
-    Cells without counts are left out, and genes without, and cells without a category.
+    Cells without counts are left out, and genes without, and cells without a condition.
+
+    Args:
+      path: of the file.
+      condition: columns that the model is told, each with its kind, None to find it.
+      layer: of a .h5ad.
 
     Raises:
       DataError: it cannot be used; one line that says what to do.
     """
-    matrix = matrices.read(path, condition, layer)
+    matrix = matrices.read(path, tuple(condition), layer)
     notes = list(matrix.notes)
     whole, whole_genes = matrix.counts.shape
     there = libraries(matrix.counts) > 0
     if empty := int((~there).sum()):
         notes.append(f"{empty:,} of {whole:,} cells have no counts: they are left out")
-    if matrix.categories is not None:
-        known = np.array([value is not None for value in matrix.categories])
+    if condition:
+        known = conditions.present(matrix.told, condition, matrix.source)
         if unknown := int((~known).sum()):
-            notes.append(f"{unknown:,} of {whole:,} cells have no {condition}: they are left out")
+            lack = f"{unknown:,} of {whole:,} cells have no {' or no '.join(condition)}"
+            notes.append(f"{lack}: they are left out")
         there &= known
     counts = matrix.counts[np.flatnonzero(there)]
     bounds = counts.indptr
@@ -122,22 +132,23 @@ def load(path: Path, condition: str | None = None, layer: str | None = None) -> 
             "not learned, and zero in cells that are made"
         )
         counts = counts[:, kept]
-    categories = None if matrix.categories is None else matrix.categories[there]
-    names, codes = _numbered(categories, condition, matrix.source)
+    told: Any = matrix.told.loc[there].reset_index(drop=True) if condition else None
     if len(hashes) < LEAST <= whole_genes:
         raise DataError(
             f"{matrix.source} has {len(hashes)} cells with counts, of {whole_genes:,} genes: it "
             "looks transposed; save cells by genes, or more cells"
         )
     rows = splits_of(hashes, matrix.source, "cells")
-    described = () if codes is None else (codes, np.frombuffer("\x1f".join(names).encode(), "u1"))
+    columns = conditions.columns_of(told, condition, rows[2], matrix.source)
+    labels, rows, lines = conditions.encode_known(told, columns, rows, matrix.source)
+    described = ("\x1f".join(map(str, told[name].tolist())).encode() for name in condition)
     return in_parts(
-        matrix._replace(counts=counts, categories=categories, notes=tuple(notes)),
+        matrix._replace(counts=counts, told=told, notes=(*notes, *lines)),
         rows,
         kept,
-        names,
-        codes,
-        digest_of(hashes, *described),
+        labels,
+        columns,
+        digest_of(hashes, *(np.frombuffer(of, np.uint8) for of in described)),
     )
 
 
@@ -145,8 +156,8 @@ def in_parts(
     matrix: Matrix,
     rows: Sequence[np.ndarray],
     kept: np.ndarray,
-    names: tuple[str, ...] = (),
-    codes: np.ndarray | None = None,
+    labels: Sequence[np.ndarray | None] = (None, None, None),
+    columns: tuple[Column, ...] = (),
     digest: str = "",
 ) -> Cells:
     """Cells in splits that are chosen.
@@ -155,33 +166,17 @@ def in_parts(
       matrix: whose counts are those of the genes that are kept.
       rows: to test, to validate and to train on.
       kept: numbers of those genes.
-      names: of the categories.
-      codes: int32 [N], numbers of the cells' categories; or None.
+      labels: float32 [N, C], what the model is told of those of each split; or None.
+      columns: that it is told.
       digest: of all.
     """
     counts, library = matrix.counts, libraries(matrix.counts)
 
-    def part(rows: np.ndarray) -> Part:
+    def part(rows: np.ndarray, label: np.ndarray | None) -> Part:
         x: Any = DenseRows(counts, rows)
         if 4 * x.shape[0] * x.shape[1] <= DENSE_BYTES:
             x = np.asarray(x)
-        return Part(x, library[rows], None if codes is None else codes[rows])
+        return Part(x, library[rows], label)
 
-    test, validation, train = map(part, rows)
-    return Cells(matrix, kept, names, rows[2], train, validation, test, digest)
-
-
-def _numbered(
-    categories: np.ndarray | None, condition: str | None, source: str
-) -> tuple[tuple[str, ...], np.ndarray | None]:
-    """The names of categories in natural order, and the number of each cell's."""
-    if categories is None:
-        return (), None
-    names = tuple(sorted(set(categories.tolist()), key=natural))
-    if len(names) < 2 or len(names) > _MOST_CATEGORIES:
-        raise DataError(
-            f"column {condition!r} of {source} has {len(names):,} values: a condition has 2 to "
-            f"{_MOST_CATEGORIES:,}; choose another, or leave it out"
-        )
-    number = {name: i for i, name in enumerate(names)}
-    return names, np.array([number[value] for value in categories], np.int32)
+    test, validation, train = map(part, rows, labels)
+    return Cells(matrix, kept, columns, rows[2], train, validation, test, digest)

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_jax.run import extras
+from vae_jax.run.data import beside
 from vae_jax.run.data.arrays import brief
 from vae_jax.run.errors import DataError, RunError, UsageError
 
+_savez: Any = np.savez_compressed  # whose type has no room for names
 _MOST = 2**24
 _BARCODE = re.compile(r"[ACGTN]{10,}([-_:].*)?")
 
@@ -24,14 +26,14 @@ class Matrix(NamedTuple):
     Attributes:
       counts: CSR [N, G] of whole numbers.
       genes: the names of G.
-      categories: [N] texts, None where the cell has none; or None where none were asked for.
+      told: a frame of N rows, what is known of the cells beside; None where nothing was asked for.
       source: where it is from.
       notes: lines for the user.
     """
 
     counts: Any
     genes: tuple[str, ...]
-    categories: np.ndarray | None
+    told: Any
     source: str
     notes: tuple[str, ...] = ()
 
@@ -74,12 +76,12 @@ def _shape(file: zipfile.ZipFile, name: str) -> tuple[int, ...]:
         return shape
 
 
-def read(path: Path, condition: str | None = None, layer: str | None = None) -> Matrix:
+def read(path: Path, told: Sequence[str] = (), layer: str | None = None) -> Matrix:
     """The counts of a file, sparse.
 
     Args:
       path: .h5ad, .npz, .mtx or .mtx.gz.
-      condition: a column of a .h5ad's obs.
+      told: columns of a .h5ad's obs, or arrays of a .npz, that are wanted.
       layer: of a .h5ad, in place of X.
 
     Raises:
@@ -88,17 +90,20 @@ def read(path: Path, condition: str | None = None, layer: str | None = None) -> 
       RunError: anndata is not installed.
     """
     name = path.name.lower()
-    for option, value in ("--condition", condition), ("--layer", layer):
-        if value is not None and not name.endswith(".h5ad"):
-            raise UsageError(f"{option} is {value} but {path} is no .h5ad file: leave it out")
+    if layer is not None and not name.endswith(".h5ad"):
+        raise UsageError(f"--layer is {layer} but {path} is no .h5ad file: leave it out")
+    if told and not name.endswith((".h5ad", ".npz")):
+        raise UsageError(
+            f"--condition is {', '.join(told)} but {path} is no .h5ad or .npz file: leave it out"
+        )
     if not path.is_file():
         raise DataError(f"{path} does not exist: name a .h5ad, .npz or .mtx file of counts")
     if name.endswith(".h5ad"):
         extras.check("anndata")
     try:
         if name.endswith(".h5ad"):
-            return _read_h5ad(path, condition, layer)
-        return _read_npz(path) if name.endswith(".npz") else _read_mtx(path)
+            return _read_h5ad(path, told, layer)
+        return _read_npz(path, told) if name.endswith(".npz") else _read_mtx(path)
     except (DataError, UsageError):
         raise
     except Exception as error:  # of anndata, h5py, NumPy, SciPy, zipfile and gzip, of every type
@@ -108,17 +113,17 @@ def read(path: Path, condition: str | None = None, layer: str | None = None) -> 
         ) from error
 
 
-def _read_h5ad(path: Path, condition: str | None, layer: str | None) -> Matrix:
+def _read_h5ad(path: Path, told: Sequence[str], layer: str | None) -> Matrix:
     import anndata
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there twice, which is said below
         data = anndata.read_h5ad(path)
-    return of_anndata(data, str(path), condition, layer)
+    return of_anndata(data, str(path), told, layer)
 
 
 def of_anndata(
-    data: Any, source: str, condition: str | None = None, layer: str | None = None
+    data: Any, source: str, told: Sequence[str] = (), layer: str | None = None
 ) -> Matrix:
     """The counts of an AnnData.
 
@@ -143,8 +148,7 @@ def of_anndata(
     if others := [name for name in layers if name != layer]:
         advice = f"give raw counts, maybe by --layer={others[0]}"
     counts = _checked(counts, genes, what, advice)
-    categories = None if condition is None else _categories(data.obs, condition, source)
-    return Matrix(counts, genes, categories, source)
+    return Matrix(counts, genes, data.obs.reset_index(drop=True) if told else None, source)
 
 
 def of_matrix(counts: Any, genes: Sequence[str]) -> Matrix:
@@ -167,25 +171,7 @@ def _are_barcodes(names: tuple[str, ...]) -> bool:
     return sum(bool(_BARCODE.fullmatch(name)) for name in few) > len(few) / 2
 
 
-def _categories(obs: Any, condition: str, source: str) -> np.ndarray:
-    if condition not in obs.columns:
-        has = ", ".join(map(str, obs.columns[:20])) or "none"
-        raise DataError(f"{source} has no obs column {condition!r}: its columns are {has}")
-    column = obs[condition]
-    present = column.dropna()
-    if present.dtype.kind == "f" and (present != present.round()).any():
-        raise DataError(
-            f"column {condition!r} of {source} has {present.iloc[0]}, which is no category: choose "
-            "a column of names or whole numbers"
-        )
-    if present.dtype.kind == "f":
-        present = present.astype(np.int64)
-    found = np.full(len(column), None, object)
-    found[column.notna().to_numpy()] = [str(value) for value in present]
-    return found
-
-
-def _read_npz(path: Path) -> Matrix:
+def _read_npz(path: Path, told: Sequence[str]) -> Matrix:
     import scipy.sparse
 
     with np.load(path) as file:
@@ -199,7 +185,11 @@ def _read_npz(path: Path) -> Matrix:
                 "as an array called counts, or by scipy.sparse.save_npz"
             )
         names = file["genes"].tolist() if "genes" in file.files else None
-    return _named(counts, names, path)
+        found = _named(counts, names, path)
+        if told:
+            columns, _ = beside.of_arrays(path, file, told, "all", found.counts.shape[0])
+            found = found._replace(told=columns)
+    return found
 
 
 def _read_mtx(path: Path) -> Matrix:
@@ -319,13 +309,12 @@ def write_codes(source: Path, means: np.ndarray, path: Path) -> None:
         raise RunError(f"cannot write {path}: {error}; name another place") from error
 
 
-def write(cells: Matrix, path: Path, condition: str | None = None) -> None:
+def write(cells: Matrix, path: Path) -> None:
     """Writes cells, as the ending of the name says, with the names of their genes.
 
     Args:
-      cells: with categories where there is a condition, which a .h5ad alone keeps.
+      cells: what is known of them beside goes into a .h5ad's obs, or into arrays of a .npz.
       path: .h5ad, .npz as `scipy.sparse.load_npz` reads it, or .mtx, beside which a .genes.tsv is.
-      condition: the name of the categories.
 
     Raises:
       RunError: anndata is not installed.
@@ -336,16 +325,18 @@ def write(cells: Matrix, path: Path, condition: str | None = None) -> None:
     name = path.name.lower()
     if name.endswith(".h5ad"):
         anndata, pd = extras.require("anndata"), extras.require("pandas")
-        obs = pd.DataFrame(index=[str(i) for i in range(cells.counts.shape[0])])
-        if condition is not None and cells.categories is not None:
-            obs[condition] = pd.Categorical(cells.categories)
+        index = [str(i) for i in range(cells.counts.shape[0])]
+        obs = pd.DataFrame(index=index)
+        for column, values in () if cells.told is None else cells.told.items():
+            dates = values.dtype.kind == "M"  # which the format does not know
+            obs[column] = (values.astype(str) if dates else values).to_numpy()
         var = pd.DataFrame(index=list(cells.genes))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of anndata's about what pandas has become
             anndata.AnnData(cells.counts, obs=obs, var=var).write_h5ad(path)
     elif name.endswith(".npz"):
         of = cells.counts
-        np.savez_compressed(
+        _savez(
             path,
             indices=of.indices,
             indptr=of.indptr,
@@ -353,9 +344,16 @@ def write(cells: Matrix, path: Path, condition: str | None = None) -> None:
             shape=np.array(of.shape),
             data=of.data,
             genes=np.array(cells.genes),
+            **({} if cells.told is None else _as_arrays(cells.told)),
         )
     else:
         stem = re.sub(r"\.mtx(\.gz)?$", "", path.name, flags=re.IGNORECASE)
         (path.parent / f"{stem}.genes.tsv").write_text("".join(f"{g}\n" for g in cells.genes))
         with gzip.open(path, "wb") if name.endswith(".gz") else path.open("wb") as file:
             scipy.io.mmwrite(file, cells.counts.tocoo(), field="integer", symmetry="general")
+
+
+def _as_arrays(frame: Any) -> dict[str, np.ndarray]:
+    """A frame's columns, texts as such and not as objects, which a .npz file is not to hold."""
+    columns = {name: frame[name].to_numpy() for name in frame}
+    return {name: a.astype(str) if a.dtype == object else a for name, a in columns.items()}

@@ -19,7 +19,8 @@ def means(model: vae_jax.VAE, params: Any, library: float) -> Callable[..., jax.
     """(z [N, Z], category [N] where there are such) -> mean counts of cells of a total, [N, G]."""
 
     def of_codes(z: jax.Array, *category: jax.Array) -> jax.Array:
-        label = CellLabel(jnp.full(len(z), library, jnp.float32), *category)
+        columns = (of[:, None].astype(jnp.float32) for of in category)
+        label = CellLabel(jnp.full(len(z), library, jnp.float32), *columns)
         mean: jax.Array = model.decode(params, z, label).mean
         return mean
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import vae_jax
 from vae_jax.distributions.location import location
-from vae_jax.run.data import tables
+from vae_jax.run.data import conditions, tables
 from vae_jax.run.data.columns import from_json
 from vae_jax.run.data.dataset import spread
 from vae_jax.run.data.examples import Examples
@@ -165,8 +165,11 @@ def of_cells(trained: TrainedExamples, batch: Any, source: str, most: int) -> Ex
     rows = spread(len(batch.image), most)
     x, label = np.asarray(batch.image[rows]), jax.tree.map(lambda a: a[rows], batch.label)
     codes = trained.encode(vae_jax.Batch(x, label), progress=True)
-    config, of = trained.config, label.category
-    typical, classes = config["typical_library"], config["categories"]
+    config, typical = trained.config, trained.config["typical_library"]
+    told = conditions.of_run(config)  # one of classes, if any
+    classes = [str(level) for column in told for level in column.levels]
+    classes += ["others" for column in told if column.rest]
+    of = None if label.condition is None else label.condition[:, 0].astype(np.int32)
     means = cell.means(trained.model, trained.params, typical)
     some = spread(len(rows), cell.LOOKED_AT)
     found = np.asarray(jax.jit(means)(codes.mean[some], *given(None if of is None else of[some])))
@@ -174,11 +177,11 @@ def of_cells(trained: TrainedExamples, batch: Any, source: str, most: int) -> Ex
     of_genes = cell.columns_of(config, genes, found)
     own = x[:, genes] * (typical / np.maximum(label.library, 1))[:, None]
     shown = cell.of_genes(means, genes, found.shape[1])
-    by_class = [] if of is None else [_classes("category", np.array(classes)[of])]
+    by_class = [] if of is None else [_classes(told[0].name, np.array(classes)[of])]
     contents = {
         "kind": "table",
         "noun": "cell",
-        "classes": list(classes),
+        "classes": classes,
         "spherical": False,
         **of_codes(trained.model, trained.params, codes, of, len(classes)),
         "columns": of_genes,
