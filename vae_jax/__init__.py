@@ -367,8 +367,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "networks":
-        return importlib.import_module("vae_jax.networks")
+    if name in ("networks", "run"):
+        return importlib.import_module(f"vae_jax.{name}")
     if name not in _ROOM_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)

@@ -133,7 +133,7 @@ def test_every_combination_and_seed_is_a_run_of_its_own(tmp_path, tables, capsys
     several.main(fake.read, [*given, f"--output={output}"], "it")
     names = [
         f"hidden={hidden},flat={flat},seed={seed}"
-        for hidden in ("4", "2 3")
+        for hidden in ("4", "2-3")
         for flat in ("false", "true")
         for seed in (5, 6, 7)
     ]
@@ -214,8 +214,9 @@ def test_all_stop_together_and_go_on_together(tmp_path, tables, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--sweep", "hidden"], "give an option and its values, such as beta=1,2,4"),
-        (["--sweep", "hidden=3,3"], "give an option and its values"),
+        (["--sweep", "hidden"], "give an option and its values, as latent-dim=8,16"),
+        (["--sweep", "hidden=3,3"], "'hidden=3,3': 3 is there twice"),
+        (["--sweep", "hidden=3,4", "--hidden", "5"], "and --hidden=5 too: give one of them"),
         (["--sweep", "hidden=3,"], "give an option and its values"),
         (["--sweep", "hiden=3"], "hiden is none of epochs, flat, hidden, num-class-samples"),
         (["--sweep", "output=a,b"], "output is none of"),

@@ -15,6 +15,8 @@ from vae_jax.run.data.dataset import Split
 from vae_jax.run.plan import Plan
 
 _STEPS, _BATCH, _HIDDEN = 5000, 128, (500, 500)
+# Of small data: 5,000 steps are 12 epochs of MNIST, and thousands of some hundred images.
+_EPOCHS = 200
 
 Classify = Callable[[jax.Array], jax.Array]
 """Grey images [N, H, W, C] in [0, 1] -> classes [N]."""
@@ -71,6 +73,8 @@ def train_judge(key: jax.Array, split: Split, num_classes: int, num_steps: int =
         assert batch.label is not None
         return -vae_jax.Categorical(logits).log_prob(batch.label).mean(), None
 
+    batch_size = min(_BATCH, len(split.images))
+    num_steps = min(num_steps, _EPOCHS * (len(split.images) // batch_size))
     images: Any = split.images
     labels: Any = split.labels
     init_key, train_key = jax.random.split(key)
@@ -81,7 +85,7 @@ def train_judge(key: jax.Array, split: Split, num_classes: int, num_steps: int =
         params,
         optax.adam(optax.cosine_decay_schedule(1e-3, num_steps)),
         vae_jax.Batch(images, labels),
-        Plan(steps=num_steps, batch_size=min(_BATCH, len(split.images))),
+        Plan(steps=num_steps, batch_size=batch_size),
         callbacks=[ProgressBar("classifier")],
     )
 

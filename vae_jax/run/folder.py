@@ -253,9 +253,10 @@ def read_stamped(folder: Path) -> dict[str, Any]:
         ArithmeticError,
         RecursionError,
     ) as error:
-        raise UsageError(
-            f"{folder} holds no run ({type(error).__name__}: {error}): name a folder that one wrote"
-        ) from None
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            why = "there is no config.json" if folder.is_dir() else "there is no such folder"
+        raise UsageError(f"{folder} holds no run ({why}): name a folder that one wrote") from None
     if written > FORMAT:
         raise UsageError(
             f"{folder} is of format {written}, written by vae_jax {config.get('vae_jax')}: this is "

@@ -356,7 +356,7 @@ def summary(results: dict[str, Any], noun: str = "images") -> str:
         f"{results['num_importance_samples']} draws, "
         f"{results['test_effective_sample_size']:.0f} effective",
         *(
-            [f"bits per dimension {bits:7.2f}, of bytes; 8 know nothing"]
+            [f"bits per dimension {bits:7.2f}, of bytes; 8 for knowing nothing"]
             if (bits := results.get("test_bits_per_dimension")) is not None
             else []
         ),

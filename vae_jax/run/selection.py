@@ -39,6 +39,8 @@ def summary(results: dict[str, Any]) -> str:
     epoch, last = results["selected_epoch"], results["last_epoch"]
     elbo, by = results["selected_validation_elbo"], results["ended_by"].replace("_", "-")
     ended = f"training ended in epoch {last} by --{by}"
+    if (compiling := results.get("compile_seconds", 0.0)) > 10 and by == "max-minutes":
+        ended += f", {compiling:.0f} seconds of which went into compiling"
     if epoch == last:
         return f"{ended}; the result is that epoch, validation ELBO {elbo:.2f} nats"
     return (

@@ -137,6 +137,9 @@ def _planned(
       UsageError: one of them cannot be used.
     """
     swept = dict(_values(of, chosen) for of in chosen.run.sweep)
+    for name in swept:
+        if (value := command.option_value(arguments, f"--{name}")) is not None:
+            raise UsageError(f"--sweep has {name}, and --{name}={value} too: give one of them")
     if len(swept) < len(chosen.run.sweep):
         raise UsageError("--sweep has an option twice: give all its values at once")
     first = chosen.training.seed
@@ -147,7 +150,8 @@ def _planned(
         of_settings = read([*arguments, *given])[0]
         for seed in range(first, first + chosen.run.seeds):
             of_seed = {"seed": str(seed)} if chosen.run.seeds > 1 else {}
-            name = ",".join(f"{n}={v.replace('/', '_')}" for n, v in (settings | of_seed).items())
+            name = ",".join(f"{n}={v}" for n, v in (settings | of_seed).items())
+            name = name.replace("/", "_").replace(" ", "-")  # of a path, of several numbers
             training = dataclasses.replace(of_settings.training, seed=seed)
             run = dataclasses.replace(
                 of_settings.run, seeds=1, sweep=(), output=output / name, overwrite=False
@@ -164,8 +168,10 @@ def _values(of: str, chosen: Any) -> tuple[str, list[str]]:
     name, _, listed = of.partition("=")
     name = name.lstrip("-").replace("_", "-")
     values = [value.strip() for value in listed.split(",")]
-    if not name or not all(values) or len(set(values)) < len(values):
-        raise UsageError(f"--sweep has {of!r}: give an option and its values, such as beta=1,2,4")
+    if not name or not all(values):
+        raise UsageError(f"--sweep has {of!r}: give an option and its values, as latent-dim=8,16")
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise UsageError(f"--sweep has {of!r}: {twice[0]} is there twice")
     groups = {group.name: getattr(chosen, group.name) for group in dataclasses.fields(chosen)}
     swept = [
         f.name.replace("_", "-")
@@ -297,7 +303,9 @@ def _trained(
         future = futures[of.name]
         error = future.exception()
         if isinstance(error, Interrupted):
-            raise Interrupted(error.signum, f"stopped and saved; go on with\n  {continued_by}")
+            done = sum(of.exception() is None for of in futures.values())
+            said = f"stopped and saved, {done} of {len(asked)} runs trained; go on with"
+            raise Interrupted(error.signum, f"{said}\n  {continued_by}")
         if error is not None and not isinstance(error, RunError):
             raise error
         found[of.name] = future.result() if error is None else error

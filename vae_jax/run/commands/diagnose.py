@@ -1,5 +1,6 @@
 """What ails a trained run, in plain words, each with its number, its threshold and a remedy."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
     from vae_jax.run import diagnosis, loaded_examples  # after the options, as it brings JAX
 
     trained = loaded_examples.load(chosen.run)
+    print(f"measuring up to 1,000 of each split of {trained.config['dataset']}", file=sys.stderr)
     findings = trained.diagnose(chosen.data, seed=chosen.seed)
     for line in diagnosis.lines(findings):
         print(line)

@@ -72,10 +72,6 @@ def measure_again(chosen: Options) -> None:
     test = measure.measure(key, trained.model, trained.params, x, label, chosen.num_samples)
     levels = num_levels(trained.likelihood)
     test = measure.compared(test, trained.config, dataset.test.images, levels)
-    samples: dict[str, Any] = {}
-    if chosen.num_generated:
-        run = loaded.TrainedRun(trained, None)
-        samples = generated.measure(run, dataset, chosen.num_generated, chosen.seed)
     results = {
         "dataset": trained.dataset,
         "binarization": trained.binarization,
@@ -86,14 +82,19 @@ def measure_again(chosen: Options) -> None:
         "step": trained.step,
         "data_digest": dataset.digest,
         **measure.reported(test),
-        **samples,
         "parameters_sha256": measure.sha256(trained.params),
         "device": jax.devices()[0].device_kind,
         "versions": measure.versions(),
     }
+    print(measure.summary(results))
+    samples: dict[str, Any] = {}
+    if chosen.num_generated:
+        run = loaded.TrainedRun(trained, None)
+        samples = generated.measure(run, dataset, chosen.num_generated, chosen.seed)
     path = folder.beside(chosen.run, "evaluation.json")
-    folder.write_json(path, results)
-    print("\n".join([measure.summary(results), *generated.lines(results)]))
+    folder.write_json(path, {**results, **samples})
+    for line in generated.lines(samples):
+        print(line)
     of_run = loaded.results_of(chosen.run) or {}
     same = of_run.get("parameters_sha256") == results["parameters_sha256"]
     if same and path.parent == chosen.run:

@@ -169,10 +169,16 @@ def _write(chosen: Any, scores: Any, usual: Any, beside: dict[str, Any], what: s
         columns |= {"typicality": typical.distance, "p_value": typical.p_value}
         far, odd = typical.distance, int((typical.p_value < 0.01).sum())
         centre = np.mean(usual, dtype=np.float64)
+        least = 1 / (len(usual) + 1)
         print(
             f"typicality: distance from {centre:.2f} nats, the mean of "
-            f"{len(usual):,} {what} of the validation set; {odd:,} of {len(far):,} {what} have "
-            f"p < 0.01, where {len(far) / 100:,.0f} would be chance"
+            f"{len(usual):,} {what} of the validation set; "
+            + (
+                f"{odd:,} of {len(far):,} {what} have p < 0.01, where {len(far) / 100:,.0f} would "
+                "be chance"
+                if least < 0.01
+                else f"so few that no p is below {least:.2g}: go by the distance"
+            )
         )
         print(
             f"all together: their mean is {abs(np.mean(value, dtype=np.float64) - centre):.2f} "

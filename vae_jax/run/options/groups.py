@@ -345,8 +345,9 @@ class Run:
     the mean over them and their deviation. On a CPU as many at once as there are cores, each to the
     bit what it is alone; on an accelerator as one program, each to rounding."""
     sweep: tuple[str, ...] = ()
-    """NAME=VALUE,VALUE,... for options that take each of these values in turn, such as beta=1,2,4;
-    of several every combination is a run, or as many as --seeds."""
+    """NAME=VALUE,VALUE,... for options that take each of these values in turn, such as
+    latent-dim=8,16 "hidden=64,128 64"; of several every combination is a run, or as many as
+    --seeds."""
 
 
 @dataclass(frozen=True)
