@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vae_jax.run import command, data, images, main
+from vae_jax.run import command, data, main, several
 from vae_jax.run.errors import DataError, UsageError
 from vae_jax.run.options import OwnData
 
@@ -110,7 +110,8 @@ line = st.tuples(
 
 def check_line(arguments, monkeypatch, capsys):
     """Runs a command line up to where it would load data and train."""
-    monkeypatch.setattr(images, "run", lambda chosen, prog: None)
+    for name in "_alone", "_several":
+        monkeypatch.setattr(several, name, lambda *_, **__: None)
     monkeypatch.setattr("sys.argv", ["vae-jax", *arguments])
     status = 0
     try:

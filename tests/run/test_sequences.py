@@ -71,8 +71,11 @@ def test_padding_changes_nothing_in_a_recurrent_vae():
         likelihood = model.decode(params, z)
         return vae_jax.elbo(x, z, model.encode(params, x), model.prior(params), likelihood)
 
-    found, gradient = jax.value_and_grad(lambda p: bound(padded, p, x[1:]).value[0])(params)
-    own, gradient_alone = jax.value_and_grad(lambda p: bound(alone, p, x[1:, :4]).value[0])(params)
+    def with_gradient(model, x):
+        return jax.jit(jax.value_and_grad(lambda p: bound(model, p, x).value[0]))(params)
+
+    found, gradient = with_gradient(padded, x[1:])
+    own, gradient_alone = with_gradient(alone, x[1:, :4])
     np.testing.assert_allclose(found, own, rtol=1e-5)
     for one, other in zip(*map(jax.tree.leaves, (gradient, gradient_alone)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
@@ -324,7 +327,9 @@ def test_batches_are_of_like_widths_and_of_every_sequence():
         np.testing.assert_array_equal(whole.dataset.image, rest.dataset.image)
 
 
-@pytest.mark.parametrize("latents", ["state_space", "recurrent"])
+@pytest.mark.parametrize(
+    "latents", [pytest.param("state_space", marks=pytest.mark.long), "recurrent"]
+)
 def test_a_batch_that_is_cut_has_the_loss_of_one_that_is_padded(latents):
     x = np.full((4, 9, 2), np.nan, np.float32)
     for i, length in enumerate((2, 3, 4, 4)):
