@@ -39,8 +39,13 @@ def section(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def summary(results: list[dict[str, Any]]) -> list[str]:
-    """A table of the rows with a published number, of each cell the best that was reached."""
+def summary(results: list[dict[str, Any]], *, most: int | None = None) -> list[str]:
+    """A table of the rows with a published number, of each cell the best that was reached.
+
+    Args:
+      results: of the programs.
+      most: cells of a program, the first of its committed results; all when not given.
+    """
     best: dict[str, tuple[float, str]] = {}
     for result in results:
         name, sign, digits, unit = _REACHED.get(result["paper"], _NATS)
@@ -60,7 +65,10 @@ def summary(results: list[dict[str, Any]]) -> list[str]:
         "| program | cell | lower is better | published | reached | on |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    return lines + [line for _, line in best.values()]
+    of_program: dict[str, list[str]] = {}
+    for of, (_, line) in best.items():
+        of_program.setdefault(of.partition(" ")[0], []).append(line)
+    return lines + [line for found in of_program.values() for line in found[:most]]
 
 
 _NATS = ("negative_log_likelihood", 1, 2, "nats")
