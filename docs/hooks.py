@@ -105,13 +105,15 @@ def title(name: str) -> str:
 
 
 def paper(name: str) -> str:
-    """The page of a paper: what its program says of itself, and every result that is committed."""
+    """The page of a paper: what its program says of itself, each committed result, the program."""
     lines = [f"# {title(name)}", *docstrings.markdown(about(name)).splitlines()[1:]]
     found = [result for result in RESULTS.load() if result["paper"] == name]
     if not found:
         lines += ["", "No result of this program is committed yet: what it reaches is not here."]
     for result in found:
         lines += ["", *RESULTS.section(result)]
+    source = (ROOT / "experiments" / "papers" / f"{name}.py").read_text().partition('"""\n\n')[2]
+    lines += ["", "## The program", "", "```{ .python }", source.rstrip(), "```"]
     return "\n".join(lines) + "\n"
 
 
