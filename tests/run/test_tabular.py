@@ -153,6 +153,8 @@ def test_a_run_starts_from_anothers_parameters_or_says_why_not(trained, monkeypa
     start = ("--init-from=first", "--learning-rate=1e-9", "--epochs=1", "--select=last")
     train.main(["people.csv", "--output=second", *SMALL, *start], "vae-jax train")
     first, second = (load(name) for name in ("first", "second"))
+    assert repr(first).startswith("TrainedExamples(")
+    assert ", a table, step " in repr(first)
     for one, other in zip(*map(jax.tree.leaves, (first.params, second.params)), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert (first.results["select"], second.results["select"]) == ("best", "last")

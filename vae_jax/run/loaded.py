@@ -66,6 +66,11 @@ class TrainedRun:
         self.latent_dim = latents.latent_dim(self.options.model, self.layers)
         self._programs = Programs(self.model, self.params, picture, layers=self.layers)
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.image_shape))
+        of = f"{self.config['dataset']}, images {shape}, {self.latent_dim} latents"
+        return f"TrainedRun({of}, step {self.step:,})"
+
     def data(self, split: str = "test", where: str | None = None) -> examples.Examples:
         """A split of the run's own data, which are read now: images, their labels and places.
 

@@ -51,6 +51,10 @@ class TrainedExamples:
         self._trained, self._parts = trained, trained.kind.parts
         self._programs = Programs(trained.model, trained.params, _drawn, trained.kind.noun[:-1])
 
+    def __repr__(self) -> str:
+        of = f"{self.config['dataset']}, {self._trained.kind.what}"
+        return f"TrainedExamples({of}, step {self.step:,})"
+
     def data(
         self, split: str = "test", where: str | os.PathLike[str] | None = None
     ) -> tuple[vae_jax.Batch, np.ndarray | None]:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import vae_jax
 from vae_jax import run
 
 ROOT = Path(__file__).parents[3]
@@ -93,9 +92,10 @@ def test_a_run_is_loaded_by_its_folder(finished):
     loaded = run.load(finished)
     assert loaded.results == results(finished)
     assert (loaded.step, loaded.image_shape) == (60, (8, 8, 1))
+    assert repr(loaded) == "TrainedRun(digits, images 8 x 8 x 1, 4 latents, step 60)"
     (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     rng = np.random.default_rng(0)
-    names = {"vae_jax": vae_jax, "images": rng.integers(256, size=(5, 8, 8, 1), dtype=np.uint8)}
+    names = {"images": rng.integers(256, size=(5, 8, 8, 1), dtype=np.uint8)}
     exec(block.replace("runs/own", str(finished)), names)
     assert names["made"].shape == (8, 8, 8, 1)
     assert names["halfway"].shape == (1, 8, 8, 1)
