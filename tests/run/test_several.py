@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vae_jax.run import command, folder, several
-from vae_jax.run.errors import Interrupted, RunError, UsageError
+from vae_jax.run.errors import DataError, Interrupted, RunError, UsageError
 from vae_jax.run.options import Evaluation, Run
 
 
@@ -194,6 +194,33 @@ def test_a_run_that_fails_ends_no_other_and_is_named(tmp_path, tables):
     assert [run["run"] for run in written["runs"]] == ["seed=0", "seed=2"]
     assert written["failed"] == {"seed=1": "the loss is nan"}
     assert written["means"][0]["num_runs"] == 2
+
+
+@pytest.mark.parametrize("error", [UsageError, DataError])
+def test_one_that_cannot_begin_loses_no_other(tmp_path, tables, error):
+    class Refuses(Fake):
+        def train(self, job):
+            if job.name == "hidden=5":
+                raise error("of another model")
+            return super().train(job)
+
+    output = tmp_path / "all"
+    with pytest.raises(RunError, match=r"^hidden=5: of another model$"):
+        several.main(Refuses().read, ["--sweep", "hidden=4,5", f"--output={output}"], "it")
+    assert [run["run"] for run in results(output)["runs"]] == ["hidden=4"]
+    assert (output / "hidden=4" / "results.json").exists()
+
+
+def test_data_that_cannot_be_begun_with_leave_no_runs(tmp_path, tables):
+    class Refuses(Fake):
+        def begin(self, chosen, prog):
+            super().begin(chosen, prog)
+            raise DataError("values are outside of [0, 1]")
+
+    output = tmp_path / "all"
+    with pytest.raises(DataError, match="values are outside"):
+        several.main(Refuses().read, ["--seeds=2", f"--output={output}"], "it")
+    assert not [path for path in output.iterdir() if not path.name.startswith(".")]
 
 
 def test_all_stop_together_and_go_on_together(tmp_path, tables, monkeypatch):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae_jax.run import command, comparison, folder, kinds, overwritten
-from vae_jax.run.errors import Interrupted, RunError, UsageError
+from vae_jax.run.errors import DataError, Interrupted, RunError, UsageError
 from vae_jax.run.survival import StopRequest
 
 
@@ -211,6 +211,9 @@ def _resumed(
     return asked, road
 
 
+_FAILURES = UsageError, DataError, RunError
+
+
 def _several(
     road: Road,
     asked: Sequence[_Asked],
@@ -238,7 +241,9 @@ def _several(
         for line in dict.fromkeys(line for job in jobs for line in road.announced(job)):
             print(line)
         found = _trained(road, asked, jobs, continued_by)
-    except UsageError:  # what cannot begin leaves what was there
+        if all(isinstance(of, UsageError) for of in found.values()):  # none has begun
+            raise found[asked[0].name]
+    except _FAILURES:  # what cannot begin leaves what was there
         if new:
             for of in asked:
                 shutil.rmtree(output / of.name, ignore_errors=True)
@@ -267,7 +272,7 @@ def _several(
 def _trained(
     road: Road, asked: Sequence[_Asked], jobs: Sequence[Any], continued_by: str
 ) -> dict[str, Any]:
-    """What training left of each run, by name, and its seconds; or the `RunError` that ended it.
+    """What training left of each run, by name, and its seconds; or of `_FAILURES` what ended it.
 
     Raises:
       Interrupted: SIGINT or SIGTERM came; all are saved.
@@ -306,7 +311,7 @@ def _trained(
             done = sum(of.exception() is None for of in futures.values())
             said = f"stopped and saved, {done} of {len(asked)} runs trained; go on with"
             raise Interrupted(error.signum, f"{said}\n  {continued_by}")
-        if error is not None and not isinstance(error, RunError):
+        if error is not None and not isinstance(error, _FAILURES):
             raise error
         found[of.name] = future.result() if error is None else error
     return found
