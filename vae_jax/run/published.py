@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
-
 from vae_jax.run import extras
 from vae_jax.run.errors import DataError, RunError, UsageError
 
@@ -43,6 +41,7 @@ def to_bytes(params: Any) -> bytes:
       RunError: what writes it is not installed.
     """
     extras.check("safetensors")
+    import numpy as np
     from safetensors.numpy import save
 
     content: bytes = save({n: np.asarray(leaf, order="C") for n, leaf in named(params).items()})
@@ -151,6 +150,7 @@ def parameters(folder: Path, made: Callable[[], Any]) -> Any:
     """
     extras.check("safetensors")
     import jax
+    import numpy as np
     from safetensors import SafetensorError, safe_open
 
     path, wanted = folder / PARAMETERS, jax.eval_shape(made)

@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vae_jax.run import command, comparison, folder, kinds, overwritten
+from vae_jax.run import command, folder, kinds, overwritten
 from vae_jax.run.errors import DataError, Interrupted, RunError, UsageError
 from vae_jax.run.survival import StopRequest
+
+if TYPE_CHECKING:
+    from vae_jax.run.comparison import Comparison
 
 
 class Road(NamedTuple):
@@ -348,6 +351,8 @@ def _conclude(
     output: Path, runs: Mapping[str, Mapping[str, str]], failed: Mapping[str, str]
 ) -> None:
     """Writes what came of all runs, and the mean over the seeds of each setting."""
+    from vae_jax.run import comparison  # here, as --help needs none of it
+
     found = comparison.compare([output / name for name in runs])
     settings = list(runs.values())
     means = []
@@ -383,7 +388,7 @@ def _conclude(
     print(f"all runs: {output / 'runs.csv'}, {picture}; means: {output / 'results.json'}")
 
 
-def _best(found: comparison.Comparison) -> str | None:
+def _best(found: "Comparison") -> str | None:
     """The run whose validation ELBO is highest, where these compare."""
     elbos = found.numbers.get("validation_elbo", [None])
     if None in elbos or any("do not compare" in note for note in found.notes):
