@@ -17,11 +17,12 @@ import numpy as np
 import vae_jax
 from experiments.papers import likelihood, table, training
 from experiments.papers.training import Length
-from vae_jax.run import command, keys, options
+from vae_jax.run import command, figures, keys, options
 from vae_jax.run.data import named
 from vae_jax.run.data.dataset import Dataset
 from vae_jax.run.errors import UsageError
 from vae_jax.run.job import open_program
+from vae_jax.run.model import expected
 
 Params = Any
 
@@ -210,19 +211,30 @@ def main(study: Study) -> None:
     results = table.Table(
         output, chosen, paper=study.paper, table=study.table, protocol=study.protocol, **of_data
     )
+    pictures = {"test images": x[:_COLUMNS]}
     for name in chosen.cells or study.cells:
         cell = study.cells[name]
         row: dict[str, Any] = {"cell": name, "published": cell.published.get(dataset.name)}
-        row |= reached(cell, images, x, chosen)
+        of_cell, pictures[name] = reached(cell, images, x, chosen)
+        row |= of_cell
         if study.observe is vae_jax.dequantize:
             nats = row["negative_log_likelihood"] / x.shape[1]
             row["bits_per_dimension"] = nats / math.log(2) + 8
         results.add(row, described(row))
+        rows = np.concatenate(list(pictures.values()))
+        picture = figures.grid(rows.reshape(-1, *dataset.image_shape), _COLUMNS)
+        named_rows = figures.named_rows(picture, tuple(pictures), len(pictures))
+        named_rows.save(output / "samples.png")
     results.end()
 
 
-def reached(cell: Cell, images: jax.Array, x: jax.Array, chosen: Options) -> dict[str, Any]:
-    """A cell trained on images [N, D] and measured on x [M, D]."""
+_COLUMNS = 12
+
+
+def reached(
+    cell: Cell, images: jax.Array, x: jax.Array, chosen: Options
+) -> tuple[dict[str, Any], jax.Array]:
+    """A cell trained on images [N, D] and measured on x [M, D], and draws of it [12, D]."""
     test_key, train_key = jax.random.split(jax.random.key(chosen.seed))
     start, cpu = time.perf_counter(), time.process_time()
     model = cell.model(jnp.asarray(np.asarray(images).mean(axis=0) / 255, jnp.float32))
@@ -237,7 +249,9 @@ def reached(cell: Cell, images: jax.Array, x: jax.Array, chosen: Options) -> dic
     ]
     values = [-each["value"] for each in measured]
     use = likelihood.use_of_latents(test_key, model, replicas[0], x)
-    return {
+    draw_key = jax.random.fold_in(test_key, chosen.seeds)
+    samples = expected(vae_jax.generate(draw_key, model, replicas[0], _COLUMNS))
+    row = {
         "negative_log_likelihood": float(np.mean(values)),
         "deviation_over_seeds": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "values": values,
@@ -249,6 +263,7 @@ def reached(cell: Cell, images: jax.Array, x: jax.Array, chosen: Options) -> dic
         "measuring_minutes": (time.perf_counter() - trained) / 60,
         "cpu_minutes": (time.process_time() - cpu) / 60,
     }
+    return row, samples
 
 
 def described(row: Mapping[str, Any]) -> str:
