@@ -13,6 +13,8 @@ each. Most of it is owed to the views: q(y|x) trained with them on the 100 label
 on validation images.
 """
 
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from jax.scipy.ndimage import map_coordinates
 
 import vae_jax
 from vae_jax import networks, run
+from vae_jax.run import figures
 from vae_jax.run.data import named
 
 
@@ -90,11 +93,13 @@ def main(
     alpha: float = 20.0,
     augmented: bool = True,
     seed: int = 0,
+    picture: Path | None = None,
 ) -> float:
     """Trains on all images and `num_labels` of the labels; returns the accuracy on the test set.
 
     Args:
       augmented: q(y|x) is convolutional and sees changed images; else it is the paper's MLP.
+      picture: where to draw a row of each class, a column of each z.
     """
     loaded = named.load(dataset, data_dir=data_dir)
     train = jnp.asarray(loaded.train.images)
@@ -169,6 +174,11 @@ def main(
     )
     figure = float(accuracy(fitted.params, loaded.test))
     print(f"test accuracy: {figure:.4f}")
+    if picture is not None:
+        z = vae_jax.sample(train_key, prior, 12)
+        drawn = decoder.apply(fitted.params["decoder"], z, classes).mean
+        rows = drawn.reshape(10, 12, *train.shape[1:])
+        figures.rows_of(dict(zip("0123456789", rows, strict=True))).save(picture)
     return figure
 
 

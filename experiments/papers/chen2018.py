@@ -12,19 +12,21 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 import vae_jax
 from experiments import sprites
 from experiments.papers import table, training
 from experiments.papers.training import Length
 from vae_jax import networks
-from vae_jax.run import command, options, schedule
+from vae_jax.run import command, figures, options, schedule
 from vae_jax.run.errors import UsageError
 
 PROG = "python -m experiments.papers.chen2018"
@@ -114,6 +116,9 @@ def main() -> None:
         scores = ", ".join(f"{score:.3f}" for score in row["values"])
         gap = f"{name:10} gap {row['mutual_information_gap']:.3f}, of the seeds {scores}"
         results.add(row, f"{gap}; ELBO {row['elbo']:.2f} nats")
+        traversed(model, jax.tree.map(itemgetter(0), params), x[:1]).save(
+            output / f"traversals-{name}.png"
+        )
     results.end()
 
 
@@ -179,6 +184,14 @@ def measured(
         ),
         "elbo": float(np.mean(elbos)),
     }
+
+
+def traversed(model: vae_jax.VAE, params: Any, x: jax.Array) -> Image.Image:
+    """A row for each latent, from -2 to 2, of the picture x [1, D]."""
+    values = jnp.linspace(-2, 2, 9)
+    mean = vae_jax.traverse(model, params, x, values).mean
+    pictures = mean.reshape(len(mean), len(values), sprites.SIZE, sprites.SIZE, 1)
+    return figures.rows_of({f"z{i}": row for i, row in enumerate(pictures, start=1)})
 
 
 if __name__ == "__main__":

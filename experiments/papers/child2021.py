@@ -26,7 +26,7 @@ import vae_jax
 from experiments.papers import table
 from vae_jax import networks
 from vae_jax.evaluation import batched
-from vae_jax.run import command, options
+from vae_jax.run import command, figures, options
 from vae_jax.run.errors import DataError, UsageError
 
 PROTOCOL = (
@@ -286,7 +286,9 @@ def main() -> None:
         "measuring_minutes": (time.perf_counter() - trained) / 60,
         "cpu_minutes": (time.process_time() - cpu) / 60,
     }
-    np.save(output / "samples.npy", np.asarray(vae_jax.generate(key, model, params, 64).mean))
+    drawn = vae_jax.generate(key, model, params, 12).mean
+    pictures = {"test images": x[:12], chosen.size: drawn[: len(x)]}
+    figures.rows_of(pictures).save(output / "samples.png")
     results.add(row, f"-log p(x) {row['negative_log_likelihood']:.3f} nats")
     results.end()
 

@@ -76,6 +76,7 @@ def main() -> None:
                 None if chosen.data_dir is None else str(chosen.data_dir),
                 chosen.num_labels,
                 seed=chosen.seed + i,
+                picture=output / f"classes-{name.partition(', ')[2] or name}.png",
                 **settings,
             )
             for i in range(chosen.seeds)

@@ -24,7 +24,7 @@ import optax.contrib
 import vae_jax
 from experiments.papers import table
 from vae_jax import networks, run
-from vae_jax.run import command, options
+from vae_jax.run import command, figures, options
 from vae_jax.run.errors import UsageError
 
 PROG = "python -m experiments.papers.krishnan2017"
@@ -196,6 +196,9 @@ def main() -> None:
     rolls = np.asarray(vae_jax.sample(jax.random.fold_in(draw_key, 1), drawn))
     for number, roll in enumerate(rolls):
         (output / f"chorale-{number}.mid").write_bytes(midi(roll))
+    real = [roll[~np.isnan(roll).all(axis=1)] for roll in np.asarray(data["test"][: len(rolls)])]
+    made = [roll[: len(of)] for roll, of in zip(rolls, real, strict=True)]
+    figures.sequences(output / "chorales.png", real, made)
     print(f"{len(rolls)} chorales as MIDI: {output}")
 
 

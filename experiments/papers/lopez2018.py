@@ -29,7 +29,7 @@ import numpy as np
 import vae_jax
 from experiments.papers import table
 from vae_jax import run
-from vae_jax.run import cells, command, count_options, measure, options, schedule
+from vae_jax.run import cells, command, count_options, figures, measure, options, schedule
 from vae_jax.run.data import counts, matrices
 from vae_jax.run.errors import DataError, UsageError
 
@@ -100,8 +100,10 @@ def split(matrix: matrices.Matrix) -> counts.Cells:
     return counts.in_parts(matrix._replace(counts=found[:, kept]), (test, validation, train), kept)
 
 
-def ours(key: jax.Array, likelihood: str, found: counts.Cells, chosen: Options) -> dict[str, Any]:
-    """A row of the table: what one training reaches."""
+def ours(
+    key: jax.Array, likelihood: str, found: counts.Cells, chosen: Options, output: Path
+) -> dict[str, Any]:
+    """A row of the table: what one training reaches; the genes of cells that it makes up."""
     init_key, fit_key, validation_key, test_key = jax.random.split(key, 4)
     start, start_cpu = time.perf_counter(), time.process_time()
     of_model = {
@@ -131,6 +133,8 @@ def ours(key: jax.Array, likelihood: str, found: counts.Cells, chosen: Options) 
     num = chosen.num_importance_samples
     measured = measure.measure(test_key, model, fitted.params, *test, num, "cells")
     best = max(fitted.rows, key=lambda row: row["validation_elbo"])
+    draw = jax.jit(lambda key: _made_up(key, model, fitted.params, test.label))
+    figures.genes(output / f"genes-{likelihood}.png", test.image, np.asarray(draw(test_key)))
     return {
         "name": likelihood,
         "by": "vae_jax",
@@ -140,6 +144,13 @@ def ours(key: jax.Array, likelihood: str, found: counts.Cells, chosen: Options) 
         "seconds": seconds,
         "cpu_seconds": cpu,
     }
+
+
+def _made_up(key: jax.Array, model: vae_jax.VAE, params: Any, label: Any) -> jax.Array:
+    """A cell of each library size."""
+    z_key, key = jax.random.split(key)
+    z = vae_jax.sample(z_key, model.prior(params, label), len(label.library))
+    return vae_jax.sample(key, model.decode(params, z, label))
 
 
 def scvi(likelihood: str, found: counts.Cells, chosen: Options) -> dict[str, Any]:
@@ -197,7 +208,7 @@ def main() -> None:
     rows = table.Table(output, chosen, paper="lopez2018", protocol=PROTOCOL)
     for i, likelihood in enumerate(chosen.likelihoods):
         key = jax.random.fold_in(jax.random.key(chosen.seed), i)
-        row = ours(key, likelihood, found, chosen)
+        row = ours(key, likelihood, found, chosen, output)
         rows.add(row, _described(row))
     if importlib.util.find_spec("scvi") is None:
         print("scvi-tools is not installed: it is not trained beside")

@@ -170,6 +170,22 @@ def measured(
 _DRAWS = 200
 
 
+def picture(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Each imputer's error as a bar, its deviation over the masks, and the published one."""
+    from vae_jax.run.figures import plt
+
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.5 * len(rows)))
+    errors, deviations = ([row[n] or 0 for row in rows] for n in ("error", "deviation_over_seeds"))
+    axes.barh([row["name"] for row in rows], errors, xerr=deviations)
+    axes.axvline(PUBLISHED, color="black", linestyle=":", label=f"published, {PUBLISHED}")
+    axes.invert_yaxis()
+    axes.set_xlabel("mean squared error of what was missing")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def main() -> None:
     chosen = command.parse(Options, sys.argv[1:], prog="python -m experiments.papers.mattei2019")
     names = ("masks", "members", "num_draws", "steps", "batch_size", "latent_dim")
@@ -209,6 +225,7 @@ def main() -> None:
         of = f", {np.mean(row['coverage']):.1%} covered" if "coverage" in row else ""
         beside = "" if row["published"] is None else f", published {row['published']}"
         results.add(row, f"{row['name']:16} {row['error']:.3f} mean squared error{of}{beside}")
+        picture(results.path.with_name("errors.png"), results.rows)
     results.end()
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ import vae_jax
 from experiments.papers import table, training
 from experiments.papers.training import Length
 from vae_jax import networks, quantization
-from vae_jax.run import command, keys, options
+from vae_jax.run import command, figures, keys, options
 from vae_jax.run.data import named
 from vae_jax.run.errors import UsageError
 from vae_jax.run.job import open_program
@@ -248,6 +249,7 @@ def main() -> None:
     }
     init_key, train_key = jax.random.split(jax.random.key(chosen.seed))
     example = images[:500].astype(jnp.float32) / 255
+    pictures = {"test images": x[:_COLUMNS]}
     for name in chosen.cells:
         start, model = time.perf_counter(), models[name]()
         params, what = training.fit(
@@ -259,7 +261,8 @@ def main() -> None:
             batch_size=chosen.batch_size,
             optimizer=partial(make_optimizer, chosen.learning_rate),
         )
-        row = measure(model, jax.tree.map(lambda leaf: leaf[0], params), images, x)
+        first = jax.tree.map(itemgetter(0), params)
+        row = measure(model, first, images, x)
         minutes = (time.perf_counter() - start) / 60
         row = {"name": name, **row, "training": what, "minutes": minutes}
         used = f"{row['codebook_use']:.1%} of {row['num_codes']} codes used"
@@ -269,7 +272,12 @@ def main() -> None:
             f"{row['negative_log_likelihood_given_codes']:.2f}, -ELBO {row['negative_elbo']:.2f} "
             f"or, by frequency, {row['negative_elbo_by_frequency']:.2f} nats",
         )
+        pictures[name] = model.codes(first, x[:_COLUMNS])[1].mean
+        figures.rows_of(pictures).save(output / "reconstructions.png")
     results.end()
+
+
+_COLUMNS = 12
 
 
 if __name__ == "__main__":

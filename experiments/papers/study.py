@@ -211,20 +211,18 @@ def main(study: Study) -> None:
     results = table.Table(
         output, chosen, paper=study.paper, table=study.table, protocol=study.protocol, **of_data
     )
-    pictures = {"test images": x[:_COLUMNS]}
+    pictures = {"test images": x[:_COLUMNS].reshape(-1, *dataset.image_shape)}
     for name in chosen.cells or study.cells:
         cell = study.cells[name]
         row: dict[str, Any] = {"cell": name, "published": cell.published.get(dataset.name)}
-        of_cell, pictures[name] = reached(cell, images, x, chosen)
+        of_cell, samples = reached(cell, images, x, chosen)
+        pictures[name] = samples[: len(x)].reshape(-1, *dataset.image_shape)
         row |= of_cell
         if study.observe is vae_jax.dequantize:
             nats = row["negative_log_likelihood"] / x.shape[1]
             row["bits_per_dimension"] = nats / math.log(2) + 8
         results.add(row, described(row))
-        rows = np.concatenate(list(pictures.values()))
-        picture = figures.grid(rows.reshape(-1, *dataset.image_shape), _COLUMNS)
-        named_rows = figures.named_rows(picture, tuple(pictures), len(pictures))
-        named_rows.save(output / "samples.png")
+        figures.rows_of(pictures).save(output / "samples.png")
     results.end()
 
 

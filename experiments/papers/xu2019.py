@@ -24,7 +24,7 @@ import numpy as np
 import vae_jax
 from experiments.papers import table, training
 from experiments.papers.training import Length
-from vae_jax.run import command, extras, options, rows
+from vae_jax.run import command, extras, figures, options, rows
 from vae_jax.run.data import tables
 from vae_jax.run.data.columns import Column
 from vae_jax.run.errors import UsageError
@@ -270,6 +270,9 @@ def main() -> None:
         }
         made.to_csv(output / f"{name}.csv", index=False)
         add(name, made, **took)
+        if name == "VAE":
+            columns = tables.learned(tables.columns_of(train, {}))
+            figures.marginals(output / "marginals.png", test, made, columns)
     results.end()
 
 

@@ -1,7 +1,7 @@
 """The pictures of a run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,12 @@ def beneath(each: Sequence[Any], names: tuple[str, ...], columns: int = 16) -> I
     rows = np.stack([np.reshape(a, (-1, columns, *shape)) for a in padded], axis=1)
     picture = grid(rows.reshape(-1, *shape), columns)
     return named_rows(picture, names, len(each) * len(rows))
+
+
+def rows_of(images: Mapping[str, Any]) -> Image.Image:
+    """A row of images [N, H, W, C] for each name, as many in each."""
+    picture = grid(np.concatenate(list(images.values())), len(next(iter(images.values()))))
+    return named_rows(picture, tuple(images), len(images))
 
 
 def named_rows(picture: Image.Image, names: tuple[str, ...], rows: int) -> Image.Image:
