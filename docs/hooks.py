@@ -9,11 +9,13 @@ import base64
 import importlib.util
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -46,7 +48,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, source in ELSEWHERE.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
-    for folder, target in ((".github", "images"), ("benchmarks/results", "results")):
+    for folder, target in (
+        (".github", "images"),
+        ("benchmarks/results", "results"),
+        ("experiments/papers/results", "models/results"),
+    ):
         for picture in sorted((ROOT / folder).glob("*.png")):
             name = f"{target}/{picture.name}"
             files.append(File.generated(config, name, abs_src_path=str(picture)))
@@ -104,9 +110,21 @@ def title(name: str) -> str:
     return about(name).splitlines()[0].rstrip(".")
 
 
+EQUATIONS = tomllib.loads((ROOT / "docs" / "equations.toml").read_text())
+
+
 def paper(name: str) -> str:
-    """The page of a paper: what its program says of itself, each committed result, the program."""
+    """The page of a paper: what its program says of itself, equation, results, the program."""
+    if name not in EQUATIONS:
+        raise PluginError(f"docs/equations.toml has no equation of {name}")
     lines = [f"# {title(name)}", *docstrings.markdown(about(name)).splitlines()[1:]]
+    equation = convert(EQUATIONS[name]["tex"], display="block")
+    lines += [
+        "",
+        f'<div class="equation" tabindex="0">{equation}</div>',
+        "",
+        EQUATIONS[name]["where"],
+    ]
     found = [result for result in RESULTS.load() if result["paper"] == name]
     if not found:
         lines += ["", "No result of this program is committed yet: what it reaches is not here."]

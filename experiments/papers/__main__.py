@@ -36,7 +36,27 @@ def section(result: dict[str, Any]) -> list[str]:
         "",
         *([result["note"], ""] if "note" in result else []),
         *_TABLES.get(result["paper"], _likelihoods)(result),
+        *_picture(result),
     ]
+
+
+def _picture(result: dict[str, Any]) -> list[str]:
+    """That which the program left, where it is committed beside the result."""
+    if "picture" not in result:
+        return []
+    of = _PICTURES.get(result["paper"], "draws of each cell beneath test images, pixels' means")
+    return ["", f"![{result['paper']}: {of}]({result['picture']})", "", f"By the same command: {of}."]
+
+
+_PICTURES = {
+    "chen2018": "of the first objective, one latent in each row, from -2 to 2, the others held",
+    "kingma2014": "a row for each class, a column for each z",
+    "krishnan2017": "notes of test chorales, and of some that the model made up",
+    "lopez2018": "each gene in test cells and in cells that the model made up",
+    "mattei2019": "each imputer's error and its deviation over the masks",
+    "oord2017": "test images, and what comes of their codes",
+    "xu2019": "each column of test rows and of rows that the model made up",
+}
 
 
 def summary(results: list[dict[str, Any]], *, most: int | None = None) -> list[str]:
@@ -220,8 +240,13 @@ _TABLES = {
 
 
 def load() -> list[dict[str, Any]]:
-    """The results, by the names of their files."""
-    return [json.loads(path.read_text()) for path in sorted((FOLDER / "results").glob("*.json"))]
+    """The results, by the names of their files; of each its picture, where there is one."""
+    found = []
+    for path in sorted((FOLDER / "results").glob("*.json")):
+        picture = path.with_suffix(".png")
+        shown = {"picture": f"results/{picture.name}"} if picture.exists() else {}
+        found.append(json.loads(path.read_text()) | shown)
+    return found
 
 
 if __name__ == "__main__":
