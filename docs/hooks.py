@@ -118,13 +118,12 @@ def paper(name: str) -> str:
     if name not in EQUATIONS:
         raise PluginError(f"docs/equations.toml has no equation of {name}")
     lines = [f"# {title(name)}", *docstrings.markdown(about(name)).splitlines()[1:]]
-    equation = convert(EQUATIONS[name]["tex"], display="block")
-    lines += [
-        "",
-        f'<div class="equation" tabindex="0">{equation}</div>',
-        "",
-        EQUATIONS[name]["where"],
-    ]
+    for tex in EQUATIONS[name]["tex"]:
+        equation = convert(tex, display="block")
+        if "\\" in equation:  # what the converter does not know, it leaves as it is
+            raise PluginError(f"docs/equations.toml, {name}: no MathML is known for {tex}")
+        lines += ["", f'<div class="equation" tabindex="0">{equation}</div>']
+    lines += ["", EQUATIONS[name]["where"]]
     found = [result for result in RESULTS.load() if result["paper"] == name]
     if not found:
         lines += ["", "No result of this program is committed yet: what it reaches is not here."]

@@ -45,7 +45,8 @@ def _picture(result: dict[str, Any]) -> list[str]:
     if "picture" not in result:
         return []
     of = _PICTURES.get(result["paper"], "draws of each cell beneath test images, pixels' means")
-    return ["", f"![{result['paper']}: {of}]({result['picture']})", "", f"By the same command: {of}."]
+    picture = f"![{result['paper']}: {of}]({result['picture']})"
+    return ["", picture, "", f"By the same command: {of}."]
 
 
 _PICTURES = {

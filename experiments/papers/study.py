@@ -208,8 +208,11 @@ def main(study: Study) -> None:
     images, x = pixels(dataset, study, chosen.num_test)
     output, _ = open_program(chosen, study.paper, dataset)
     of_data = {"dataset": dataset.name, "source": dataset.source, "num_test": len(x)}
+    protocol = study.protocol
+    if dataset.name == "digits":  # which no paper is about
+        protocol += f". Here of the digits instead: {len(images):,} to train on, {len(x):,} to test"
     results = table.Table(
-        output, chosen, paper=study.paper, table=study.table, protocol=study.protocol, **of_data
+        output, chosen, paper=study.paper, table=study.table, protocol=protocol, **of_data
     )
     pictures = {"test images": x[:_COLUMNS].reshape(-1, *dataset.image_shape)}
     for name in chosen.cells or study.cells:

@@ -74,7 +74,10 @@ def test_an_unknown_command_is_one_line():
             "--epoch=3. Perhaps you meant: --epochs {None}|INT; see vae-jax mn",
         ),
         (["mnist", "--epochs=ten"], "parsing --epochs: .* from ['ten']; see vae-jax mnist --help"),
-        (["mnist", "--network=foo"], "'--network'. Expected one of (.*); see vae-jax"),
+        (
+            ["mnist", "--network=foo"],
+            "'--network'. Expected one of 'conv', 'gated', 'ladder', 'mlp', .*'top_down'; see vae-jax",
+        ),
         (["train"], "Missing from vae-jax train: DATA; see vae-jax train --help"),
     ],
 )

@@ -51,7 +51,14 @@ def _in_one_line(box: str) -> str:
             sections[-1].append(line.strip())
     text = [" ".join(lines) for lines in sections]
     meant = [section for section in text[1:] if section.startswith("Perhaps")]
-    return ". ".join([text[0].partition(" Got errors:")[0].rstrip("."), *meant])
+    first = re.sub(r"Expected one of \((.*?)\)", _sorted, text[0].partition(" Got errors:")[0])
+    return ". ".join([first.rstrip("."), *meant])
+
+
+def _sorted(choices: re.Match[str]) -> str:
+    """The choices of an option, which the parser has in any order, None among them."""
+    names = sorted(set(choices[1].split(", ")) - {"'None'"})
+    return f"Expected one of {', '.join(names)}"
 
 
 def option_value(arguments: Sequence[str], name: str) -> str | None:
