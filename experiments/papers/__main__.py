@@ -2,10 +2,12 @@
 
     python -m experiments.papers
 
-A test holds the page to the results: run this after one is added.
+The table of the project's README.md is made of them too. A test holds both to the results: run this
+after one is added.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,5 +252,13 @@ def load() -> list[dict[str, Any]]:
     return found
 
 
+def front_page(text: str, results: list[dict[str, Any]]) -> str:
+    """README.md with the table of the best of each program's first cells."""
+    table = "\n".join(summary(results, most=2))
+    return re.sub(r"^\| program \|.*?\n(?!\|)", f"{table}\n", text, flags=re.DOTALL | re.MULTILINE)
+
+
 if __name__ == "__main__":
     (FOLDER / "README.md").write_text(page(load()))
+    readme = FOLDER.parents[1] / "README.md"
+    readme.write_text(front_page(readme.read_text(), load()))
