@@ -29,12 +29,13 @@ def page(results: list[dict[str, Any]]) -> str:
 
 def section(result: dict[str, Any]) -> list[str]:
     """The lines of one program's results."""
-    versions = result["versions"]
+    versions, draws = result["versions"], result["options"].get("num_importance_samples")
+    by = f" By {draws:,} draws." if draws else ""
     return [
         f"## {result['paper']}, {result['device']}",
         "",
         f"`python -m experiments.papers.{result['paper']} {_arguments(result['options'])}`, "
-        f"jax {versions['jax']}. {result['protocol']}.",
+        f"jax {versions['jax']}. {result['protocol']}.{by}",
         "",
         *([result["note"], ""] if "note" in result else []),
         *_TABLES.get(result["paper"], _likelihoods)(result),

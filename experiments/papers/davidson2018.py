@@ -22,9 +22,9 @@ from vae_jax import networks
 from vae_jax.run import command
 
 PROTOCOL = (
-    "negative log p(x) of MNIST's test images, binarised once, in nats, by 500 draws; trained on "
-    "60,000 images binarised anew at every step. Published with a von Mises-Fisher where here the "
-    "posterior is power spherical"
+    "negative log p(x) of MNIST's test images, binarised once, in nats; trained on "
+    "60,000 images binarised anew at every step. Published by 500 draws, with a von Mises-Fisher "
+    "where here the posterior is power spherical"
 )
 
 

@@ -23,7 +23,7 @@ from vae_jax import networks
 from vae_jax.run import command
 
 PROTOCOL = (
-    "negative log p(x) of dequantised test images in [0, 1], in nats, by 500 draws, and bits per "
+    "negative log p(x) of dequantised test images in [0, 1], in nats, and bits per "
     "dimension of the bytes; trained on 60,000 images dequantised anew at every step"
 )
 LATENTS = 40

@@ -24,8 +24,9 @@ from vae_jax import networks
 from vae_jax.run import command
 
 PROTOCOL = (
-    "negative log p(x) of the test images of statically binarised MNIST, in nats, by 1,000 draws; "
-    "trained on the 50,000 training images. Published -ELBO 82.14. Half a nat of each layer is free"
+    "negative log p(x) of the test images of statically binarised MNIST, in nats; "
+    "trained on the 50,000 training images. Published by 1,000 draws, and -ELBO 82.14. Half a nat "
+    "of each layer is free"
 )
 WIDTH, BLOCKS = 32, (0, 1, 2)
 

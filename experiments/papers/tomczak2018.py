@@ -30,9 +30,9 @@ from vae_jax.distributions._pytree import pytree
 from vae_jax.run import command
 
 PROTOCOL = (
-    "negative log p(x) of the test images, binarised once, in nats, by 5,000 draws; trained on the "
+    "negative log p(x) of the test images, binarised once, in nats; trained on the "
     "first 50,000 training images, binarised anew at every step unless they are binary. Published "
-    "after early stopping by the validation images; here nothing is chosen by them"
+    "by 5,000 draws, after early stopping by the validation images; here nothing is chosen by them"
 )
 LATENTS, NUM_COMPONENTS = 40, 500
 
