@@ -24,8 +24,10 @@ class Data:
     rows can be asked for by them. NAME=KIND is another kind than is found and printed: number,
     positive, date, category, ordered, boolean."""
     missing: tuple[str, ...] = ()
-    """Words that stand for a missing value, beside what pandas takes for one of a .csv: NA, NaN,
-    null and the like."""
+    """Words that stand for a missing value, beside an empty cell and, in a .csv, NA, NaN, null and
+    the like."""
+    literal: bool = False
+    """Of a .csv: NA, NaN, null, None and the like are words as others are."""
 
 
 @dataclass(frozen=True)

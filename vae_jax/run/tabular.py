@@ -23,7 +23,7 @@ def load(chosen: table_options.Options) -> examples.Examples:
     of = chosen.data
     path, asked = Path(remote.local(of.dataset)), tables.asked_kinds(of.columns)
     condition = {n: kind or asked.get(n) for n, kind in conditions.names(of.condition).items()}
-    table = tables.load(path, asked, of.missing, condition)
+    table = tables.load(path, asked, of.missing, condition, literal=of.literal)
     lines = [str(column) for column in table.columns if column.name not in condition]
     lines += [f"told {column}" for column in table.conditions]
     if missing := int(np.isnan(table.train).sum()):
@@ -68,7 +68,8 @@ def given(table: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[st
     """The rows of a file, or of a frame of pandas or polars, as the model sees them."""
     source = str(table) if isinstance(table, str | Path) else "the table"
     if isinstance(table, str | Path):
-        table = tables.read(Path(table), config["options"]["data"]["missing"])
+        of = config["options"]["data"]
+        table = tables.read(Path(table), of["missing"], literal=of.get("literal", False))
     frame = tables.as_frame(table)
     x, notes = tables.encode(frame, from_json(config["columns"]))
     return vae_jax.Batch(x, _told(frame, config, source)), notes
@@ -125,7 +126,8 @@ def fill(
     columns = from_json(trained.config["columns"])
     source = str(data) if isinstance(data, str | Path) else "the table"
     if isinstance(data, str | Path):
-        data = tables.read(Path(data), trained.options.data.missing)
+        of = trained.options.data
+        data = tables.read(Path(data), of.missing, literal=of.literal)
     frame = tables.as_frame(data)
     holes = int(frame.isna().sum().sum())
     x, lines = tables.encode(frame, columns)

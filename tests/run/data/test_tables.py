@@ -244,3 +244,70 @@ def test_without_pandas_what_installs_it_is_said(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RunError, match=r'pandas is not installed: pip install "vae_jax\[tables\]"'):
         tables.read(Path("t.csv"))
+
+
+def odd(place, *rows):
+    header = "zip,big,name,flag,count\n"
+    place.write_text(header + "".join(f"{','.join(row)}\n" for row in rows))
+    return place
+
+
+ODD = [
+    ("08097", "12345678901234567890", "NA", "TRUE", "4"),
+    ("10115", "12345678901234567891", " ?", "FALSE", ""),
+    ("00501", "", "Bob", "TRUE", "NA"),
+]
+
+
+def test_no_cell_of_a_file_is_another_than_its_text(tmp_path):
+    frame, notes = tables.read_noted(odd(tmp_path / "odd.csv", *ODD), ["?"])
+    tables.write(frame, tmp_path / "again.csv")
+    again = [line.split(",") for line in (tmp_path / "again.csv").read_text().splitlines()[1:]]
+    missing = {"NA", " ?"}
+    assert again == [["" if cell in missing else cell for cell in row] for row in ODD]
+    assert notes == ["name: NA is taken as missing, 1 times; --literal takes it as a word"]
+
+
+def test_words_of_doubt_are_said_and_may_be_values(tmp_path):
+    place = odd(tmp_path / "odd.csv", *ODD)
+    frame, notes = tables.read_noted(place, ["none"], literal=True)
+    assert frame["name"].tolist() == ["NA", " ?", "Bob"]
+    assert notes == [
+        "name: ? is a value, 1 times; --missing '?' if it is none",
+        "--missing 'none': no cell of odd.csv holds it",
+    ]
+
+
+def test_codes_are_no_numbers_unless_they_are_asked_for():
+    codes = pd.DataFrame({"zip": [f"{i % 7:05d}" for i in range(140)]})
+    (column,) = tables.columns_of(codes, {})
+    assert (column.kind, column.reason) == ("category", "7 codes")
+    rows, _ = tables.encode(codes, (column,))
+    assert tables.decode(rows, (column,))["zip"].tolist() == codes["zip"].tolist()
+    (column,) = tables.columns_of(codes, {"zip": "number"})
+    assert column.high == 6
+
+
+def test_a_number_outside_of_the_levels_is_said():
+    (column,) = tables.columns_of(pd.DataFrame({"age": [20, 30, 40] * 50}), {})
+    assert column.kind == "discrete"
+    rows, notes = tables.encode(pd.DataFrame({"age": [20, 200, 40]}), (column,))
+    assert rows[:, 0].tolist() == [0, 2, 2]
+    assert notes == [
+        "age: 1 values lie outside of 20 to 40, such as 200: taken as the nearest of these"
+    ]
+
+
+@pytest.mark.parametrize("written", ["$3279.85", "3279,85", "62%", "12 \N{EURO SIGN}"])
+def test_numbers_with_signs_are_refused_by_name(written):
+    with pytest.raises(DataError, match="'money' holds numbers with a sign or a comma, such as"):
+        tables.columns_of(pd.DataFrame({"money": [written, written.replace("2", "4")]}), {})
+
+
+@pytest.mark.parametrize("written", ["31.12.2020", "31-Dec-2020", "12/31/2020", "2020-12-31"])
+def test_dates_come_back_as_they_were(written):
+    days = pd.DataFrame({"day": [written, written.replace("31", "30", 1).replace("2020", "2019")]})
+    (column,) = tables.columns_of(days, {})
+    assert column.kind == "date"
+    rows, _ = tables.encode(days, (column,))
+    assert tables.decode(rows, (column,))["day"].tolist() == days["day"].tolist()

@@ -15,10 +15,17 @@ ORDER = ("number", "positive", "date", "count", "boolean", "ordered", "category"
 LEFT_OUT = ("left out", "constant")
 
 _THOUSANDS = re.compile(r"\s*[-+]?\d{1,3}(,\d{3})+(\.\d*)?\s*")
+CODE = r"[-+]?(0\d+(\.\d*)?|\d{16,})"
+"""Digits that a number would not keep: after a zero, or more than it has room for."""
+_SIGNED = re.compile(
+    r"[$\u20ac\u00a3\u00a5]\s*\d.*|[-+]?\d[\d.,]*\s*[%$\u20ac\u00a3\u00a5]|[-+]?\d+,\d+"
+)
 _MOST = 1e150
 _DAY = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
 _TIME = re.compile(r"\d{4}-\d{1,2}-\d{1,2}[T ]\d{1,2}:\d{2}[\d:.]*(Z|[+-]\d{2}:?\d{2})?")
 _SLASHES = re.compile(r"(\d{1,2})/(\d{1,2})/\d{4}")
+_DOTS = re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}")
+_MONTHS = re.compile(r"\d{1,2}-[A-Z][a-z]{2}-\d{4}")
 
 
 @dataclass(frozen=True)
@@ -193,8 +200,11 @@ def as_numbers(series: Any, kind: str, date_format: str = "") -> np.ndarray:
         try:
             dates = pd.to_datetime(series, format=how, utc=how == "ISO8601")
         except (ValueError, TypeError) as error:
-            brief = str(error).partition("\n")[0]
-            raise DataError(f"column {series.name!r} holds what is no date ({brief})") from error
+            brief = str(error).partition("\n")[0].partition(". You might")[0]
+            raise DataError(
+                f"column {series.name!r} holds what is no date ({brief}): write 2020-12-31, "
+                "31.12.2020, 12/31/2020 or 31-Dec-2020"
+            ) from error
         if dates.dt.tz is not None:
             dates = dates.dt.tz_convert("UTC").dt.tz_localize(None)
         seconds = dates.astype("datetime64[us]").astype("int64").to_numpy() / 1e6
@@ -231,6 +241,10 @@ def format_of(texts: Any) -> str:
         return "%Y-%m-%d"
     if all(_DAY.fullmatch(v) or _TIME.fullmatch(v) for v in plain):
         return "ISO8601"
+    if all(map(_DOTS.fullmatch, plain)):
+        return "%d.%m.%Y"
+    if all(map(_MONTHS.fullmatch, plain)):
+        return "%d-%b-%Y"
     found = [_SLASHES.fullmatch(v) for v in plain]
     if not all(found):
         return ""
@@ -238,6 +252,11 @@ def format_of(texts: Any) -> str:
     if first > 12 and second > 12:
         return ""
     return "%d/%m/%Y" if first > 12 else "%m/%d/%Y"
+
+
+def is_signed(value: str) -> bool:
+    """Whether a text is a number with a sign of money or a share, or with a decimal comma."""
+    return _SIGNED.fullmatch(value.strip()) is not None and not is_thousands(value)
 
 
 def is_thousands(value: Any) -> bool:

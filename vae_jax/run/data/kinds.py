@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from vae_jax.run.data.columns import ORDER, Column, as_numbers, format_of, is_thousands, plain_value
+from vae_jax.run.data.columns import (
+    CODE,
+    ORDER,
+    Column,
+    as_numbers,
+    format_of,
+    is_signed,
+    is_thousands,
+    plain_value,
+)
 from vae_jax.run.errors import DataError
 
 KINDS = (*ORDER, "drop")
@@ -181,9 +190,15 @@ def _of_texts(present: Any, distinct: int, name: str) -> tuple[str, str]:
     texts = present.map(str)
     if any({v.strip().casefold() for v in texts.unique()[:3]} == both for both in _SAME_AS_TRUE):
         return "boolean", " and ".join(sorted(texts.unique()))
+    if texts.map(is_signed).all():
+        raise DataError(
+            f"column {name!r} holds numbers with a sign or a comma, such as {texts.iloc[0]!r}: "
+            f"write them as 1234.5, or give --columns {name}=drop"
+        )
     plain = texts.map(lambda v: v.replace(",", "") if is_thousands(v) else v)
+    codes = texts.str.strip().str.fullmatch(CODE).any()
     numbers = pd.to_numeric(plain, errors="coerce")
-    share = float(numbers.notna().mean())
+    share = 0.0 if codes else float(numbers.notna().mean())
     if share == 1:
         kind, reason = _of_numbers(numbers, numbers.nunique(), name)
         return kind, f"numbers as texts, {reason}" if kind in ORDER else reason
@@ -202,7 +217,7 @@ def _of_texts(present: Any, distinct: int, name: str) -> tuple[str, str]:
         return "left out", f"{what}: each of its {num:,} values is another"
     if distinct > num / 2 and num >= _REPEATS:
         return "left out", f"text: {distinct:,} of its {num:,} values are different"
-    return "category", f"{distinct:,} texts"
+    return "category", f"{distinct:,} {'codes' if codes else 'texts'}"
 
 
 def _skewness(values: np.ndarray) -> float:

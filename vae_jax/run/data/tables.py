@@ -9,7 +9,7 @@ import numpy as np
 
 from vae_jax.run import extras
 from vae_jax.run.data import conditions, kinds
-from vae_jax.run.data.columns import LEFT_OUT, ORDER, Column
+from vae_jax.run.data.columns import CODE, LEFT_OUT, ORDER, Column, as_numbers
 from vae_jax.run.data.dataset import content_hash, digest_of, splits_of
 from vae_jax.run.errors import DataError, RunError, UsageError
 
@@ -46,18 +46,27 @@ class Table(NamedTuple):
     told: Mapping[str, np.ndarray | None]
 
 
-def read(path: Path, missing: Sequence[str] = ()) -> Any:
-    """The rows of a file, as a frame of pandas.
+def read(path: Path, missing: Sequence[str] = (), *, literal: bool = False) -> Any:
+    """The rows of a file, as a frame of pandas; see `read_noted`."""
+    return read_noted(path, missing, literal=literal)[0]
+
+
+def read_noted(
+    path: Path, missing: Sequence[str] = (), *, literal: bool = False
+) -> tuple[Any, list[str]]:
+    """The rows of a file, as a frame of pandas; notes of the words that are taken as missing.
 
     Args:
       path: .csv, .parquet or .feather.
-      missing: words that stand for a missing value in a .csv, beside pandas' own.
+      missing: words that stand for a missing value, beside an empty cell and, in a .csv, NA, NaN,
+        null and the like.
+      literal: these are words like others.
 
     Raises:
       DataError: it cannot be read; one line that says why.
       RunError: pandas, or what it reads with, is not installed.
     """
-    suffix = path.suffix.lower()
+    suffix, notes = path.suffix.lower(), list[str]()
     extras.check("pandas", *(["pyarrow"] if suffix != ".csv" else []))
     import pandas as pd
 
@@ -65,7 +74,7 @@ def read(path: Path, missing: Sequence[str] = ()) -> Any:
         raise DataError(f"{path} does not exist: name a .csv, .parquet or .feather file")
     try:
         if suffix == ".csv":
-            frame = whole(pd.read_csv(path, low_memory=False, na_values=list(missing)))
+            frame, notes = _from_csv(path, missing, literal)
         else:
             frame = (pd.read_parquet if suffix == ".parquet" else pd.read_feather)(path)
     except Exception as error:  # pandas' and pyarrow's, of every type
@@ -81,17 +90,59 @@ def read(path: Path, missing: Sequence[str] = ()) -> Any:
             )
     if missing and suffix != ".csv":
         frame = frame.replace(list(missing), np.nan)
-    return as_frame(frame)
+    return as_frame(frame), notes
 
 
-def whole(frame: Any) -> Any:
-    """Integers where a hole has made floats of them: 4 is not to come back as 4.0."""
-    for name in frame.columns[frame.dtypes == np.float64]:
-        present = frame[name].dropna()
-        whole = (present == present.round()).all() and present.abs().max() < 2**53
-        if whole and len(present) < len(frame):
-            frame[name] = frame[name].astype("Int64")
-    return frame
+def _from_csv(path: Path, missing: Sequence[str], literal: bool) -> tuple[Any, list[str]]:
+    """A file's rows, none of whose values is another than its text says; and notes.
+
+    Codes such as 08097 and truth values that Python writes in another way stay texts; whole numbers
+    with a hole among them stay whole.
+    """
+    import pandas as pd
+
+    texts = pd.read_csv(path, dtype=str, keep_default_na=False, low_memory=False).fillna("")
+    asked = {word.strip() for word in missing}
+    words = asked | (set() if literal else _MISSING)
+    holes: dict[str, list[str]] = {}
+    kept: dict[str, type[str]] = {}
+    whole, notes, met = {}, [], set()
+    for name in texts:
+        plain = texts[name].str.strip()
+        hole = (plain == "") | plain.isin(words)
+        holes[name] = texts[name][hole].unique().tolist()
+        present, said = plain[~hole], plain[hole & (plain != "")]
+        met |= {*said}
+        if not len(present):
+            continue
+        if present.str.fullmatch(CODE).any() or (
+            {*present} - {"True", "False"} and {*present.str.lower()} <= {"true", "false"}
+        ):
+            kept[name] = str
+        elif hole.any() and present.str.fullmatch(r"[-+]?\d+").all():
+            whole[name] = plain.where(~hole).map(int, na_action="ignore").astype("Int64")
+        elif pd.to_numeric(present, errors="coerce").isna().all():
+            notes += _of_words(name, said[~said.isin(asked)], present)
+    notes += [f"--missing {word!r}: no cell of {path.name} holds it" for word in asked - met]
+    frame = pd.read_csv(path, low_memory=False, keep_default_na=False, na_values=holes, dtype=kept)
+    for name, values in whole.items():
+        frame[name] = values.set_axis(frame.index)
+    return frame, notes
+
+
+def _of_words(name: str, missing: Any, present: Any) -> Iterator[str]:
+    """Notes of the words of a column of texts that may not be what they are taken for."""
+    for word, times in missing.value_counts().items():
+        yield f"{name}: {word} is taken as missing, {times:,} times; --literal takes it as a word"
+    signs = present[~present.str.contains(r"\w")]
+    for sign, times in signs.value_counts().items():
+        yield f"{name}: {sign} is a value, {times:,} times; --missing {sign!r} if it is none"
+
+
+_MISSING = {
+    *("NA", "N/A", "n/a", "<NA>", "#NA", "#N/A", "#N/A N/A", "NaN", "nan", "-NaN", "-nan"),
+    *("NULL", "null", "None", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+}
 
 
 def as_frame(table: Any) -> Any:
@@ -147,13 +198,17 @@ def load(
     asked: Mapping[str, str],
     missing: Sequence[str] = (),
     condition: Mapping[str, str | None] = MappingProxyType({}),
+    *,
+    literal: bool = False,
 ) -> Table:
     """A file's rows in splits; see `split`.
 
     Raises:
       DataError: it cannot be used; one line that says why, and names the column.
     """
-    return split(read(path, missing), path.stem, str(path), asked, condition)
+    frame, notes = read_noted(path, missing, literal=literal)
+    table = split(frame, path.stem, str(path), asked, condition)
+    return table._replace(notes=(*notes, *table.notes))
 
 
 def split(
@@ -270,6 +325,14 @@ def encode(table: Any, columns: Sequence[Column]) -> tuple[np.ndarray, list[str]
                 f"{column.name}: {len(unseen):,} values are of no level that training rows have, "
                 f"such as {unseen[0]!r}: taken as missing"
             )
+        if column.kind == "discrete":
+            numbers = as_numbers(frame[column.name], column.kind)
+            outside = numbers[(numbers < column.low) | (numbers > column.high)]
+            if len(outside):
+                notes.append(
+                    f"{column.name}: {len(outside):,} values lie outside of {column.low:g} to "
+                    f"{column.high:g}, such as {outside[0]:g}: taken as the nearest of these"
+                )
     return np.stack(found, axis=1).astype(np.float32), notes
 
 
