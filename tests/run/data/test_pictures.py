@@ -229,7 +229,9 @@ def test_sub_folders_are_classes_and_greys_among_colours_become_colours(tmp_path
     for found, expected in zip(everything(dataset), in_order(COLOURS, labels), strict=True):
         np.testing.assert_array_equal(found, expected)
     write_pictures(tmp_path, GREYS[:3] | 1, ["."] * 3)  # without a label
-    images, labels = everything(load(tmp_path))
+    mixed = load(tmp_path)
+    assert f"{tmp_path}: 3 of 63 pictures are grey, read as colours" in mixed.notes
+    images, labels = everything(mixed)
     assert (labels == -1).sum() == 3
     grey = images[labels == -1]
     assert (grey == grey[..., :1]).all()

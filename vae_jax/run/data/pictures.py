@@ -129,7 +129,7 @@ def _look(folder: Path, paths: Sequence[Path | records.Record], reading: Reading
     hashes = np.empty(len(paths), np.uint64)
     sizes: dict[Any, Path] = {}
     kinds: dict[str, Path] = {}
-    high, low, channels, total, two = 0.0, 0.0, reading.channels, 0, True
+    high, low, channels, total, two, greys = 0.0, 0.0, reading.channels, 0, True, 0
     for i, path in enumerate(tqdm(paths, "reading", unit="image", delay=1, disable=None)):
         values = decode(path, reading)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -140,6 +140,7 @@ def _look(folder: Path, paths: Sequence[Path | records.Record], reading: Reading
         two = two and bool(((values == 0) | (values == 255)).all())
         high, low = max(high, float(values.max())), min(low, float(values.min()))
         channels, total = max(channels, values.shape[2]), total + values.nbytes
+        greys += values.shape[2] == 1
         if kept is not None:
             kept.append(values)
         if total > STREAM_BYTES:
@@ -151,9 +152,14 @@ def _look(folder: Path, paths: Sequence[Path | records.Record], reading: Reading
             f"{folder}: {cut} colour pictures of 16 bits a channel are read with 8, Pillow's; "
             "a .npy array keeps all",
         )
+    if greys and channels > 1:
+        notes = (
+            *notes,
+            f"{folder}: {greys:,} of {len(paths):,} pictures are grey, read as colours",
+        )
     image_shape = (*next(iter(sizes)), channels)
     images = None
-    if kept is not None:  # greys among colours become RGB
+    if kept is not None:
         images = np.empty((len(paths), *image_shape), np.uint8 if most == 255 else np.float32)
         for i, values in enumerate(kept):
             images[i] = values if most == 255 else values / most
