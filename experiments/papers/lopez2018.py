@@ -150,7 +150,8 @@ def _made_up(key: jax.Array, model: vae_jax.VAE, params: Any, label: Any) -> jax
     """A cell of each library size."""
     z_key, key = jax.random.split(key)
     z = vae_jax.sample(z_key, model.prior(params, label), len(label.library))
-    return vae_jax.sample(key, model.decode(params, z, label))
+    made: jax.Array = vae_jax.sample(key, model.decode(params, z, label))
+    return made
 
 
 def scvi(likelihood: str, found: counts.Cells, chosen: Options) -> dict[str, Any]:

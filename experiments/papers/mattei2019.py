@@ -172,7 +172,7 @@ _DRAWS = 200
 
 def picture(path: Path, rows: list[dict[str, Any]]) -> None:
     """Each imputer's error as a bar, its deviation over the masks, and the published one."""
-    from vae_jax.run.figures import plt
+    import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 1 + 0.5 * len(rows)))
     errors, deviations = ([row[n] or 0 for row in rows] for n in ("error", "deviation_over_seeds"))

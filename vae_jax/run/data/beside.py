@@ -40,8 +40,8 @@ def of_files(folder: Path, whole: Path, places: np.ndarray, told: Sequence[str])
     if (twice := names[names.duplicated()]).size:
         raise DataError(f"{path} has {twice.iloc[0]} twice: leave one line")
     # Whole numbers stay whole beside a picture that has none.
-    whole = dict.fromkeys(frame.select_dtypes("int64"), "Int64")
-    return frame.astype(whole).set_index(names).reindex(wanted).reset_index(drop=True)
+    integers = dict.fromkeys(frame.select_dtypes("int64"), "Int64")
+    return frame.astype(integers).set_index(names).reindex(wanted).reset_index(drop=True)
 
 
 def key_of(name: str, part: str, files: Sequence[str]) -> str | None:

@@ -106,7 +106,9 @@ def _from_csv(path: Path, missing: Sequence[str], literal: bool) -> tuple[Any, l
     words = asked | (set() if literal else _MISSING)
     holes: dict[str, list[str]] = {}
     kept: dict[str, type[str]] = {}
-    whole, notes, met = {}, [], set()
+    whole: dict[str, Any] = {}
+    notes: list[str] = []
+    met: set[str] = set()
     for name in texts:
         plain = texts[name].str.strip()
         hole = (plain == "") | plain.isin(words)
