@@ -6,6 +6,8 @@ import io
 import json
 import math
 import re
+import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -132,13 +134,17 @@ def test_a_run_begins_with_anothers_parameters(pets):
         selection.start_from(pets[0], trained.params, other)
 
 
-def test_what_is_stopped_while_measuring_says_that_the_training_is_safe(pets, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(measure, "measure", stop)
-    with pytest.raises(Interrupted, match=r"the training is done and saved, .*\n  train --output="):
-        train.main([f"--output={pets[0]}", "--resume"], "train")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stopped_while_measuring_says_that_the_training_is_safe(
+    pets, tmp_path, monkeypatch, signum
+):
+    run = shutil.copytree(pets[0], tmp_path / "run")
+    monkeypatch.setattr(measure, "measure", lambda *_: signal.raise_signal(signum))
+    said = r"the training is done and saved, .*\n  train --output="
+    with pytest.raises(Interrupted, match=said) as stopped:
+        train.main([f"--output={run}", "--resume"], "train")
+    assert stopped.value.signum == signum
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 # Defaults

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vae_jax.run import command, folder, kinds, overwritten
+from vae_jax.run import command, folder, kinds, overwritten, survival
 from vae_jax.run.errors import DataError, Interrupted, RunError, UsageError
 from vae_jax.run.survival import StopRequest
 
@@ -117,18 +117,19 @@ def _alone(road: Road, chosen: Any, prog: str) -> None:
     for line in road.announced(job):
         print(line)
     fitted = road.train(job)
+    _measured(road, job, fitted, job.continued_by)
+
+
+def _measured(road: Road, job: Any, fitted: Any, continued_by: str) -> None:
     try:
-        road.conclude(job, fitted)
-    except KeyboardInterrupt:
-        raise _stopped_measuring(job.continued_by) from None
-
-
-def _stopped_measuring(continued_by: str) -> Interrupted:
-    return Interrupted(
-        signal.SIGINT,
-        "stopped while measuring; the training is done and saved, and what is missing is made by\n"
-        f"  {continued_by}",
-    )
+        with survival.terminable():
+            road.conclude(job, fitted)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            signal.SIGTERM if isinstance(stop, survival.Terminated) else signal.SIGINT,
+            "stopped while measuring; the training is done and saved, and what is missing is made "
+            f"by\n  {continued_by}",
+        ) from None
 
 
 def _planned(
@@ -260,10 +261,9 @@ def _several(
             continue
         print(f"{of.name}:")
         fitted, seconds = found[of.name]
-        try:  # the time in which others were trained is not its own
-            road.conclude(job._replace(start=time.perf_counter() - seconds), fitted)
-        except KeyboardInterrupt:
-            raise _stopped_measuring(continued_by) from None
+        # The time in which others were trained is not its own.
+        job = job._replace(start=time.perf_counter() - seconds)
+        _measured(road, job, fitted, continued_by)
         done[of.name] = of.settings
     failed = {name: str(error) for name, error in found.items() if name not in done}
     if done:

@@ -1,10 +1,33 @@
 """A run that is asked to stop ends at a step and saves itself."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
 import types
+from collections.abc import Iterator
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it ends a block as SIGINT does: see `terminable`."""
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises `Terminated` in the block; in a thread, which gets none, nothing is done."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopRequest:
