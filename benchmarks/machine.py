@@ -9,7 +9,17 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpyro", "torch", "pythae", "numpy")
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpyro",
+    "torch",
+    "pythae",
+    "avitai-artifex",
+    "numpy",
+)
 
 
 def describe() -> dict[str, Any]:

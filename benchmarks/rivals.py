@@ -1,29 +1,43 @@
 """The same training written with JAX, NumPyro and Flax as their examples do it.
 
-A contestant is `make(workload, batch_size, images) -> run`, where `run()` trains for one pass over
-the uint8 images and returns when it is done, with the mean loss per example in nats.
+A contestant is `make(workload, batch_size, images) -> Trainer`, of uint8 images [N, D].
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax.training import train_state
 
 import vae_jax
-from benchmarks.workloads import LEARNING_RATE, Workload, image_shape, make_state
+from benchmarks import dense
+from benchmarks.workloads import Workload, image_shape, make_optimizer, make_state
 
-Run = Callable[[], float]
+
+class Trainer(NamedTuple):
+    """Somebody who trains.
+
+    Attributes:
+      run: trains for one pass over the images and returns when it is done, with the mean loss per
+        example in nats.
+      model: what is trained as a VAE of ours on x [*b, *event], for `benchmarks.quality`.
+      params: () -> that model's parameters as they are now, copied to NumPy arrays.
+      event: shape of one x.
+    """
+
+    run: Callable[[], float]
+    model: vae_jax.VAE | None = None
+    params: Callable[[], Any] | None = None
+    event: tuple[int, ...] = (784,)
 
 
 def vae_jax_epoch(
     workload: Workload, batch_size: int, images: np.ndarray, precision: str = "float32"
-) -> Run:
+) -> Trainer:
     """This library: an epoch is one compiled scan over bytes on the device."""
     state, loss, optimizer = make_state(workload, precision)
     train_epoch = vae_jax.make_train_epoch(loss, optimizer)
@@ -37,7 +51,7 @@ def vae_jax_epoch(
         epoch += 1
         return float(metrics.loss.mean())
 
-    return run
+    return Trainer(run)
 
 
 def vae_jax_replicas(
@@ -47,7 +61,7 @@ def vae_jax_replicas(
     *,
     replicas: int,
     precision: str = "float32",
-) -> Run:
+) -> Trainer:
     """This library, several models of different seeds at once: an epoch of each under vmap."""
     state, loss, optimizer = make_state(workload, precision)
     train_epoch = vae_jax.make_train_epoch(loss, optimizer)
@@ -68,10 +82,10 @@ def vae_jax_replicas(
         epoch += 1
         return float(metrics.loss.mean())
 
-    return run
+    return Trainer(run)
 
 
-def vae_jax_step(workload: Workload, batch_size: int, images: np.ndarray) -> Run:
+def vae_jax_step(workload: Workload, batch_size: int, images: np.ndarray) -> Trainer:
     """This library, one call of a compiled step for each minibatch."""
     state, loss, optimizer = make_state(workload, "float32")
     train_step = vae_jax.make_train_step(loss, optimizer)
@@ -89,18 +103,19 @@ def vae_jax_step(workload: Workload, batch_size: int, images: np.ndarray) -> Run
         epoch += 1
         return float(jnp.stack(losses).mean())
 
-    return run
+    return Trainer(run)
 
 
-def numpyro_epoch(workload: Workload, batch_size: int, images: np.ndarray) -> Run:
+def numpyro_epoch(
+    workload: Workload, batch_size: int, images: np.ndarray, seed: int = 0
+) -> Trainer:
     """NumPyro's `examples/vae.py`: SVI updates in a `fori_loop` over grey floats on the device.
 
-    The example's softplus layers are ReLU here, and its sigmoid is left to the likelihood.
+    Its softplus layers are the workload's here, and its sigmoid is left to the likelihood.
     """
     import numpyro
     import numpyro.distributions as dist
     from numpyro.contrib.module import flax_module
-    from numpyro.infer import SVI, Trace_ELBO
 
     encoder, decoder = FlaxEncoder(workload), FlaxDecoder(workload)
     event = image_shape(workload)
@@ -118,9 +133,71 @@ def numpyro_epoch(workload: Workload, batch_size: int, images: np.ndarray) -> Ru
         with numpyro.plate("batch", x.shape[0]):
             numpyro.sample("z", dist.Normal(mean, jnp.exp(0.5 * log_variance)).to_event(1))
 
-    svi = SVI(model, guide, numpyro.optim.Adam(LEARNING_RATE), Trace_ELBO())
+    run, params = _numpyro_loop(model, guide, workload, batch_size, images, seed)
+
+    def weights() -> dense.Weights:
+        return flax_weights({part: params()[f"{part}$params"] for part in ("encoder", "decoder")})
+
+    return Trainer(run, dense.model(workload.activation), weights, event)
+
+
+def numpyro_example(
+    workload: Workload, batch_size: int, images: np.ndarray, seed: int = 0
+) -> Trainer:
+    """NumPyro's `examples/vae.py` as it stands: its networks of stax, their small first weights.
+
+    The deviation of q(z|x) is the exponential of a layer, so the log-variance is twice that.
+    """
+    import numpyro
+    import numpyro.distributions as dist
+    from jax.example_libraries import stax
+
+    (event,), (width,), latent_dim = image_shape(workload), workload.hidden, workload.latent_dim
+
+    def layer(units: int) -> Any:
+        return stax.Dense(units, W_init=stax.randn())
+
+    deviation = stax.serial(layer(latent_dim), stax.Exp)
+    heads = stax.FanOut(2), stax.parallel(layer(latent_dim), deviation)
+    encoder = stax.serial(layer(width), stax.Softplus, *heads)
+    decoder = stax.serial(layer(width), stax.Softplus, layer(event), stax.Sigmoid)
+
+    def model(x: jax.Array) -> None:
+        decode = numpyro.module("decoder", decoder, (len(x), latent_dim))
+        with numpyro.plate("batch", len(x)):
+            z = numpyro.sample("z", dist.Normal(0, 1).expand([latent_dim]).to_event(1))
+            numpyro.sample("x", dist.Bernoulli(decode(z)).to_event(1), obs=x)
+
+    def guide(x: jax.Array) -> None:
+        mean, scale = numpyro.module("encoder", encoder, (len(x), event))(x)
+        with numpyro.plate("batch", len(x)):
+            numpyro.sample("z", dist.Normal(mean, scale).to_event(1))
+
+    run, params = _numpyro_loop(model, guide, workload, batch_size, images, seed)
+
+    def weights() -> dense.Weights:
+        first, _, _, (mean, (log_scale, _)) = params()["encoder$params"]
+        hidden, _, logits, _ = params()["decoder$params"]
+        log_variance = [2 * of for of in log_scale]
+        return dense.weights([first, mean, log_variance], [hidden, logits])
+
+    return Trainer(run, dense.model("softplus"), weights, (event,))
+
+
+def _numpyro_loop(
+    model: Any, guide: Any, workload: Workload, batch_size: int, images: np.ndarray, seed: int
+) -> tuple[Callable[[], float], Callable[[], Any]]:
+    """What runs a pass of the example's training, and what gives the parameters."""
+    import numpyro
+    from numpyro.infer import SVI, Trace_ELBO
+
+    optimizer = numpyro.optim.Adam(workload.learning_rate)
+    if workload.num_steps:
+        optimizer = numpyro.optim.optax_to_numpyro(make_optimizer(workload))
+    svi = SVI(model, guide, optimizer, Trace_ELBO())
+    event = image_shape(workload)
     grey = jnp.asarray(images.reshape(-1, *event), jnp.float32) / 255
-    state = svi.init(jax.random.PRNGKey(0), jnp.zeros((batch_size, *event)))
+    state = svi.init(jax.random.PRNGKey(seed), jnp.zeros((batch_size, *event)))
     steps, epoch = len(images) // batch_size, 0
 
     @jax.jit
@@ -138,11 +215,12 @@ def numpyro_epoch(workload: Workload, batch_size: int, images: np.ndarray) -> Ru
     def run() -> float:
         nonlocal state, epoch
         epoch += 1
-        order = np.random.default_rng(epoch).permutation(len(images))
-        state, total = train(state, jax.random.PRNGKey(epoch), order)
+        order = np.random.default_rng([seed, epoch]).permutation(len(images))
+        key = jax.random.fold_in(jax.random.PRNGKey(seed), epoch)
+        state, total = train(state, key, order)
         return float(total) / (steps * batch_size)
 
-    return run
+    return run, lambda: svi.get_params(state)
 
 
 class FlaxEncoder(nn.Module):
@@ -156,7 +234,7 @@ class FlaxEncoder(nn.Module):
             x = nn.relu(nn.Conv(channels, (3, 3), strides=2)(x))
         x = x.reshape(len(x), -1)
         for width in self.workload.hidden:
-            x = nn.relu(nn.Dense(width)(x))
+            x = getattr(nn, self.workload.activation)(nn.Dense(width)(x))
         return nn.Dense(self.workload.latent_dim)(x), nn.Dense(self.workload.latent_dim)(x)
 
 
@@ -168,9 +246,9 @@ class FlaxDecoder(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
         for width in self.workload.hidden[::-1]:
-            z = nn.relu(nn.Dense(width)(z))
+            z = getattr(nn, self.workload.activation)(nn.Dense(width)(z))
         if not self.workload.channels:
-            return nn.Dense(784)(z)
+            return nn.Dense(self.workload.num_pixels)(z)
         *rest, last = self.workload.channels
         side = 28 // 2 ** len(self.workload.channels)
         x = nn.relu(nn.Dense(side * side * last)(z)).reshape(len(z), side, side, last)
@@ -206,40 +284,62 @@ def flax_loss(params: Any, x: jax.Array, key: jax.Array, workload: Workload) -> 
     return (_cross_entropy(logits, x) + _kl_divergence(mean, log_variance)).mean()
 
 
+def flax_weights(params: Any) -> dense.Weights:
+    """Of `FlaxVAE`, of dense layers."""
+    encoder, decoder = (
+        [(layers[f"Dense_{i}"]["kernel"], layers[f"Dense_{i}"]["bias"]) for i in range(len(layers))]
+        for layers in (params["encoder"], params["decoder"])
+    )
+    return dense.weights(encoder, decoder)
+
+
 def flax_train_step(
-    state: train_state.TrainState, x: jax.Array, key: jax.Array, workload: Workload
+    state: train_state.TrainState, x: jax.Array, key: jax.Array, workload: Workload, binarize: str
 ) -> tuple[train_state.TrainState, jax.Array]:
+    if binarize == "afresh":
+        key, binarize_key = jax.random.split(key)
+        x = jax.random.bernoulli(binarize_key, x).astype(x.dtype)
     loss, gradient = jax.value_and_grad(flax_loss)(state.params, x, key, workload)
     return state.apply_gradients(grads=gradient), loss
 
 
-def flax_epoch(workload: Workload, batch_size: int, images: np.ndarray, *, jit: bool) -> Run:
+def flax_epoch(
+    workload: Workload,
+    batch_size: int,
+    images: np.ndarray,
+    *,
+    jit: bool,
+    binarize: str = "once",
+    seed: int = 0,
+) -> Trainer:
     """Flax's `examples/vae`: a step for each minibatch of binary floats, sliced on the host.
 
     The example does not compile its step. Its input pipeline, not ours to time, is a NumPy slice.
+    Its images are binarized once; with `binarize` "afresh" each batch is.
     """
-    train_step = partial(flax_train_step, workload=workload)
+    train_step = partial(flax_train_step, workload=workload, binarize=binarize)
     if jit:
         train_step = jax.jit(train_step)
     event = image_shape(workload)
-    generator = np.random.default_rng(0)
-    binary = (generator.random(images.shape, np.float32) * 255 < images).astype(np.float32)
-    binary = binary.reshape(-1, *event)
-    key = jax.random.key(0)
+    generator = np.random.default_rng(seed)
+    data = images.astype(np.float32) / 255
+    if binarize == "once":
+        data = (generator.random(images.shape, np.float32) < data).astype(np.float32)
+    data = data.reshape(-1, *event)
+    key = jax.random.key(seed)
     params = FlaxVAE(workload).init(key, jnp.ones((batch_size, *event)), key)["params"]
-    state = train_state.TrainState.create(
-        apply_fn=None, params=params, tx=optax.adam(LEARNING_RATE)
-    )
+    state = train_state.TrainState.create(apply_fn=None, params=params, tx=make_optimizer(workload))
 
     def run() -> float:
         nonlocal state, key
-        order = generator.permutation(len(binary))
+        order = generator.permutation(len(data))
         losses = []
-        for start in range(0, len(binary) - batch_size + 1, batch_size):
+        for start in range(0, len(data) - batch_size + 1, batch_size):
             key, step_key = jax.random.split(key)
-            batch = jnp.asarray(binary[order[start : start + batch_size]])
+            batch = jnp.asarray(data[order[start : start + batch_size]])
             state, loss = train_step(state, batch, step_key)
             losses.append(loss)
         return float(jnp.stack(losses).mean())
 
-    return run
+    model = dense.model(workload.activation)
+    return Trainer(run, model, lambda: flax_weights(state.params), event)

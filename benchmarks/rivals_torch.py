@@ -12,40 +12,46 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.workloads import LEARNING_RATE, Workload
+from benchmarks import dense
+from benchmarks.rivals import Trainer
+from benchmarks.workloads import Workload, image_shape, rates
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cuda":
     torch.set_float32_matmul_precision("high")  # TF32, which is what JAX does on a GPU
 
 
-def _dense(widths: list[int]) -> list[nn.Module]:
+ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def _dense(widths: list[int], activation: str) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for i, o in pairwise(widths):
-        layers += [nn.Linear(i, o), nn.ReLU()]
+        layers += [nn.Linear(i, o), ACTIVATIONS[activation]()]
     return layers
 
 
 def encoder_trunk(workload: Workload) -> nn.Sequential:
     if not workload.channels:
-        return nn.Sequential(*_dense([784, *workload.hidden]))
+        widths = [workload.num_pixels, *workload.hidden]
+        return nn.Sequential(*_dense(widths, workload.activation))
     layers: list[nn.Module] = [nn.Unflatten(1, (1, 28, 28))]
     channels = [1, *workload.channels]
     for i, o in pairwise(channels):
         layers += [nn.Conv2d(i, o, 3, stride=2, padding=1), nn.ReLU()]
     side = 28 // 2 ** len(workload.channels)
-    return nn.Sequential(
-        *layers, nn.Flatten(), *_dense([side * side * channels[-1], *workload.hidden])
-    )
+    widths = [side * side * channels[-1], *workload.hidden]
+    return nn.Sequential(*layers, nn.Flatten(), *_dense(widths, workload.activation))
 
 
 def make_decoder(workload: Workload) -> nn.Sequential:
     widths = [workload.latent_dim, *workload.hidden[::-1]]
     if not workload.channels:
-        return nn.Sequential(*_dense(widths), nn.Linear(widths[-1], 784))
+        layers = _dense(widths, workload.activation)
+        return nn.Sequential(*layers, nn.Linear(widths[-1], workload.num_pixels))
     side = 28 // 2 ** len(workload.channels)
     channels = [*workload.channels[::-1], 1]
-    layers = _dense([*widths, side * side * channels[0]])
+    layers = _dense([*widths, side * side * channels[0]], workload.activation)
     layers.append(nn.Unflatten(1, (channels[0], side, side)))
     for i, o in pairwise(channels):
         layers += [nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
@@ -74,28 +80,61 @@ class TorchVAE(nn.Module):
         return cross_entropy + kl
 
 
-def torch_dataloader(workload: Workload, batch_size: int, images: np.ndarray) -> Any:
-    """`pytorch/examples/vae`: a DataLoader over examples, and a loss read back at every step."""
-    torch.manual_seed(0)
+def linear(layers: nn.Module) -> list[Any]:
+    """Kernel [I, O] and bias [O] of each dense layer of a network."""
+    found = [layer for layer in layers.modules() if isinstance(layer, nn.Linear)]
+    return [(of.weight.detach().cpu().T.numpy(), of.bias.detach().cpu().numpy()) for of in found]
+
+
+def make_trainer(
+    run: Any, workload: Workload, encoder: list[nn.Module], decoder: nn.Module
+) -> Trainer:
+    def weights() -> dense.Weights:
+        return dense.weights([of for part in encoder for of in linear(part)], linear(decoder))
+
+    return Trainer(run, dense.model(workload.activation), weights, image_shape(workload))
+
+
+def _scheduler(optimizer: Any, workload: Workload) -> Any:
+    """The workload's rate at each step; of a constant one nothing is done."""
+    if not workload.num_steps:
+        return None
+    shares = rates(workload) / workload.learning_rate
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: shares[step])
+
+
+def torch_dataloader(
+    workload: Workload, batch_size: int, images: np.ndarray, binarize: str = "afresh", seed: int = 0
+) -> Trainer:
+    """`pytorch/examples/vae`: a DataLoader over examples, and a loss read back at every step.
+
+    The example's pixels are grey; unless `binarize` is "never" they are drawn from afresh.
+    """
+    torch.manual_seed(seed)
     grey = torch.from_numpy(images).float() / 255
     loader = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(grey), batch_size, shuffle=True, drop_last=True
     )
     model = TorchVAE(workload).to(DEVICE)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate)
+    scheduler = _scheduler(optimizer, workload)
 
     def run() -> float:
         total = 0.0
         for (batch,) in loader:
-            x = torch.bernoulli(batch.to(DEVICE))
+            x = batch.to(DEVICE)
+            if binarize == "afresh":
+                x = torch.bernoulli(x)
             optimizer.zero_grad()
             loss = model.loss(x)
             loss.backward()
             total += loss.item()
             optimizer.step()
+            if scheduler:
+                scheduler.step()
         return total / (len(loader) * batch_size)
 
-    return run
+    return make_trainer(run, workload, [model.trunk, model.mean, model.log_variance], model.decoder)
 
 
 def torch_tuned(
@@ -105,12 +144,14 @@ def torch_tuned(
     *,
     compiled: bool,
     precision: str = "float32",
-) -> Any:
+    seed: int = 0,
+) -> Trainer:
     """Bytes on the device, indexed; fused Adam; no value read before the epoch's end."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     data = torch.from_numpy(images.copy()).to(DEVICE)
     model = TorchVAE(workload).to(DEVICE)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate, fused=True)
+    scheduler = _scheduler(optimizer, workload)
     low = precision == "bfloat16"
 
     def loss_of(batch: torch.Tensor) -> torch.Tensor:
@@ -131,13 +172,15 @@ def torch_tuned(
             loss = loss_of(data[order[i * batch_size : (i + 1) * batch_size]])
             loss.backward()
             optimizer.step()
+            if scheduler:
+                scheduler.step()
             total += loss.detach()
         return float(total) / steps
 
-    return run
+    return make_trainer(run, workload, [model.trunk, model.mean, model.log_variance], model.decoder)
 
 
-def make_pythae(workload: Workload) -> Any:
+def make_pythae(workload: Workload, binarize: bool = False) -> Any:
     """pythae's own VAE of these widths, with a Bernoulli likelihood."""
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -165,26 +208,55 @@ def make_pythae(workload: Workload) -> Any:
             return ModelOutput(reconstruction=torch.sigmoid(self.layers(z)))
 
     logging.disable(logging.INFO)  # its loggers have handlers of their own
-    config = VAEConfig(input_dim=(784,), latent_dim=workload.latent_dim, reconstruction_loss="bce")
-    return VAE(config, Encoder(), Decoder())
+    config = VAEConfig(
+        input_dim=(workload.num_pixels,),
+        latent_dim=workload.latent_dim,
+        reconstruction_loss="bce",
+    )
+
+    class Binarizing(VAE):
+        def forward(self, inputs: Any, **rest: Any) -> ModelOutput:
+            return super().forward({"data": torch.bernoulli(inputs["data"])}, **rest)
+
+    return (Binarizing if binarize else VAE)(config, Encoder(), Decoder())
 
 
-def pythae_trainer(workload: Workload, batch_size: int, images: np.ndarray) -> Any:
+def pythae_trainer(
+    workload: Workload,
+    batch_size: int,
+    images: np.ndarray,
+    binarize: str = "never",
+    seed: int = 0,
+) -> Trainer:
     """pythae's trainer of its own VAE, with its progress bar and its means of the loss.
 
-    It has no dynamic binarization: its batches are grey, and so are spared that work.
+    It has no dynamic binarization: its batches are grey, and so are spared that work, unless
+    `binarize` is "once", or "afresh" by a model that does it. Its rate changes after a pass.
     """
     from pythae.data.datasets import BaseDataset
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
+    torch.manual_seed(seed)
     grey = torch.from_numpy(images).float() / 255
+    if binarize == "once":
+        grey = torch.bernoulli(grey)
+    model = make_pythae(workload, binarize == "afresh")
+    falling: dict[str, Any] = {}
+    if workload.num_steps:
+        falling["scheduler_cls"] = "CosineAnnealingLR"
+        falling["scheduler_params"] = {
+            "T_max": workload.num_steps // (len(images) // batch_size),
+            "eta_min": workload.learning_rate / 100,
+        }
     trainer = BaseTrainer(
-        make_pythae(workload),
+        model,
         BaseDataset(grey, torch.zeros(len(grey))),
         training_config=BaseTrainerConfig(
             output_dir=tempfile.mkdtemp(),
             per_device_train_batch_size=batch_size,
-            learning_rate=LEARNING_RATE,
+            learning_rate=workload.learning_rate,
+            seed=seed,
+            **falling,
         ),
     )
     trainer.prepare_training()
@@ -200,6 +272,10 @@ def pythae_trainer(workload: Workload, batch_size: int, images: np.ndarray) -> A
                 train_loader=trainer.train_loader,
                 eval_loader=None,
             )
-            return float(trainer.train_step(epoch))
+            loss = trainer.train_step(epoch)
+            trainer._schedulers_step(loss)
+        return float(loss)
 
-    return run
+    encoder, decoder = model.encoder, model.decoder
+    parts = [encoder.trunk, encoder.mean, encoder.log_variance]
+    return make_trainer(run, workload, parts, decoder.layers)

@@ -48,17 +48,20 @@ class Contestant(NamedTuple):
 
     name: str
     precision: str
-    make: Callable[..., rivals.Run]
+    make: Callable[..., rivals.Trainer]
     needs: str = "jax"
     share: float = 1.0
     replicas: int = 1
 
 
-def _torch(name: str, **options: Any) -> Callable[..., rivals.Run]:
-    def make(workload: Workload, batch_size: int, images: np.ndarray) -> rivals.Run:
+def from_torch(name: str, **options: Any) -> Callable[..., rivals.Trainer]:
+    """A contestant of `rivals_torch`, which is imported when it is made."""
+
+    def make(*arguments: Any, **more: Any) -> rivals.Trainer:
         from benchmarks import rivals_torch
 
-        return getattr(rivals_torch, name)(workload, batch_size, images, **options)
+        trainer: rivals.Trainer = getattr(rivals_torch, name)(*arguments, **options, **more)
+        return trainer
 
     return make
 
@@ -70,16 +73,16 @@ CONTESTANTS = [
     Contestant("numpyro", "float32", rivals.numpyro_epoch, "numpyro"),
     Contestant("flax", "float32", partial(rivals.flax_epoch, jit=False), share=1 / 20),
     Contestant("flax-jit", "float32", partial(rivals.flax_epoch, jit=True)),
-    Contestant("torch-dataloader", "float32", _torch("torch_dataloader"), "torch"),
-    Contestant("torch-tuned", "float32", _torch("torch_tuned", compiled=False), "torch"),
-    Contestant("torch-compile", "float32", _torch("torch_tuned", compiled=True), "torch"),
+    Contestant("torch-dataloader", "float32", from_torch("torch_dataloader"), "torch"),
+    Contestant("torch-tuned", "float32", from_torch("torch_tuned", compiled=False), "torch"),
+    Contestant("torch-compile", "float32", from_torch("torch_tuned", compiled=True), "torch"),
     Contestant(
         "torch-compile",
         "bfloat16",
-        _torch("torch_tuned", compiled=True, precision="bfloat16"),
+        from_torch("torch_tuned", compiled=True, precision="bfloat16"),
         "torch",
     ),
-    Contestant("pythae", "float32", _torch("pythae_trainer"), "pythae"),
+    Contestant("pythae", "float32", from_torch("pythae_trainer"), "pythae"),
 ]
 REPLICAS = [
     Contestant(
@@ -135,7 +138,7 @@ def time_contestants(
     for contestant in contestants:
         steps = max(1, int(len(images) * contestant.share) // batch_size)
         start = time.perf_counter()
-        run = contestant.make(workload, batch_size, images[: steps * batch_size])
+        run = contestant.make(workload, batch_size, images[: steps * batch_size]).run
         run()
         first = time.perf_counter() - start
         print(f"{contestant.name} {contestant.precision}: first pass {first:.1f} s", flush=True)
@@ -233,7 +236,7 @@ def print_table(rows: list[dict[str, Any]], limit: dict[str, Any], title: str) -
         )
 
 
-def _names(known: list[str]) -> Callable[[str], list[str]]:
+def known_names(known: list[str]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = text.split(",")
         if unknown := set(names) - set(known):
@@ -252,7 +255,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--workloads",
-        type=_names(list(WORKLOADS)),
+        type=known_names(list(WORKLOADS)),
         default=list(WORKLOADS),
         help=f"of {', '.join(WORKLOADS)}; all of them when not given",
     )
@@ -264,7 +267,7 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=machine.positive, default=5, help="timed passes of each; 5"
     )
-    parser.add_argument("--only", type=_names(known), help=f"of {', '.join(known)}")
+    parser.add_argument("--only", type=known_names(known), help=f"of {', '.join(known)}")
     parser.add_argument(
         "--examples", type=machine.positive, default=NUM_EXAMPLES, help="in a timed pass; 60000"
     )

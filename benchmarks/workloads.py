@@ -11,6 +11,8 @@ import optax
 
 import vae_jax
 from vae_jax import networks
+from vae_jax.run import options
+from vae_jax.run.model import make_schedule
 
 NUM_EXAMPLES = 60_000
 LEARNING_RATE = 1e-3
@@ -18,19 +20,28 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 class Workload(NamedTuple):
-    """A VAE on 28x28 images, dynamically binarized, one draw of z, trained by Adam.
+    """A VAE on 28x28 images, one draw of z, trained by Adam.
 
     Attributes:
       description: as it stands in tables.
       latent_dim: Z.
       hidden: widths of the encoder's hidden layers, the decoder's in reverse.
       channels: of the strided convolutions before them; none for an MLP.
+      activation: between layers.
+      learning_rate: Adam's, at its peak.
+      num_steps: of a training in which the rate warms up and falls as that of our programs; 0 for a
+        constant one.
+      num_pixels: of other images, for an MLP.
     """
 
     description: str
     latent_dim: int
     hidden: tuple[int, ...]
     channels: tuple[int, ...] = ()
+    activation: str = "relu"
+    learning_rate: float = LEARNING_RATE
+    num_steps: int = 0
+    num_pixels: int = 784
 
 
 WORKLOADS = {
@@ -64,7 +75,24 @@ def make_model(workload: Workload, precision: str = "float32") -> vae_jax.VAE:
 
 
 def image_shape(workload: Workload) -> tuple[int, ...]:
-    return (28, 28, 1) if workload.channels else (784,)
+    return (28, 28, 1) if workload.channels else (workload.num_pixels,)
+
+
+def make_optimizer(workload: Workload) -> optax.GradientTransformation:
+    """Adam at the workload's rate."""
+    if not workload.num_steps:
+        return optax.adam(workload.learning_rate)
+    return optax.adam(_schedule(workload))
+
+
+def rates(workload: Workload) -> np.ndarray:
+    """The learning rate of each step, and that after the last, [num_steps + 1]."""
+    return np.asarray(jax.vmap(_schedule(workload))(jnp.arange(workload.num_steps + 1)))
+
+
+def _schedule(workload: Workload) -> optax.Schedule:
+    training = options.Training(learning_rate=workload.learning_rate)
+    return make_schedule(training, workload.num_steps)
 
 
 def make_loss(model: vae_jax.VAE) -> Any:
@@ -76,7 +104,7 @@ def make_state(
     workload: Workload, precision: str
 ) -> tuple[vae_jax.TrainState, Any, optax.GradientTransformation]:
     """A fresh state, the loss and the optimizer."""
-    model, optimizer = make_model(workload, precision), optax.adam(LEARNING_RATE)
+    model, optimizer = make_model(workload, precision), make_optimizer(workload)
     init_key, key = jax.random.split(jax.random.key(0))
     params = jax.jit(model.init)(init_key, jnp.zeros((1, *image_shape(workload))))
     return vae_jax.init_state(key, params, optimizer), make_loss(model), optimizer
