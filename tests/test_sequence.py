@@ -1,5 +1,6 @@
 """Deep Markov models: against the Kalman filter, and that padding changes nothing."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +69,60 @@ def test_padding_changes_neither_draws_nor_bound_nor_gradient():
     for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(alone["encoder"])) > 0.01
+
+
+class Growing(nn.Module):
+    """A transition whose draws are far out after some steps, and whose scale is none there."""
+
+    @nn.compact
+    def __call__(self, z):
+        turn = nn.Dense(z.shape[-1], kernel_init=nn.initializers.orthogonal())
+        return Normal(1.2 * turn(z), jnp.exp(-jnp.abs(z) / 100))
+
+
+def test_padding_in_which_the_prior_explodes_changes_nothing():
+    model = vae_jax.make_state_space(
+        networks.Smoother(6),
+        networks.Combiner(),
+        Growing(),
+        networks.BernoulliDecoder(networks.MLP((3,), (5,)), event_ndims=2),
+        latent_dim=2,
+        length=60,
+    )
+    x = jnp.full((1, 60, 3), jnp.nan).at[:, :3].set(sequences()[1])
+    params = model.init(jax.random.key(0), x)
+
+    @jax.jit
+    def found(params, x, z):
+        def bound(params):
+            posterior, prior = model.encode(params, x), model.prior(params)
+            return vae_jax.elbo(x, z, posterior, prior, model.decode(params, z)).value[0]
+
+        return jax.value_and_grad(bound)(params)
+
+    z = vae_jax.sample(jax.random.key(1), model.encode(params, x))
+    assert np.abs(z[:, -1]).max() > 10_000
+    value, gradient = found(params, x, z)
+    expected, alone = found(params, x[:, :3], z[:, :3])
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("times", [1.0, 10.0])
+def test_a_gated_transition_does_not_explode(times):
+    """Whatever its parameters: over 300 steps from a draw far out no scale or mean runs away."""
+    transition = networks.GatedTransition(16)
+    params = transition.init(jax.random.key(0), jnp.zeros(8))
+
+    def far(leaf):
+        return times * (leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape))
+
+    params = jax.tree.map(far, params)
+    step = jax.tree_util.Partial(lambda params, z, _: transition.apply(params, z), params)
+    chain = MarkovChain(step, jnp.full(8, 300.0), length=300)
+    z = vae_jax.sample(jax.random.key(1), chain, 20)
+    assert np.abs(z).max() < 1e6
 
 
 def test_what_stands_behind_a_mask_is_never_seen():

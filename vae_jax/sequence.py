@@ -99,8 +99,10 @@ def make_state_space(
         _check_unlabelled(label)
         filled, within = filled_steps(x)
         features = apply(smoother, params["encoder"]["smoother"], filled, within.sum(axis=-1))
-        inputs = features, within[..., None].astype(bool)
-        return MarkovChain(Partial(infer, params), jnp.zeros(latent_dim), inputs)
+        there = within.astype(bool)
+        inputs = features, there[..., None]
+        start = jnp.zeros(latent_dim)
+        return MarkovChain(Partial(infer, params), start, inputs, within=there)
 
     def prior(params: Params, label: Any = None) -> MarkovChain:
         _check_unlabelled(label)

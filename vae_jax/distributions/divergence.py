@@ -69,8 +69,7 @@ def kl_divergence(posterior: Any, prior: Any, *, event_ndims: int | None = None)
     """
     posterior, prior = (d.distribution if isinstance(d, Drawn) else d for d in (posterior, prior))
     if isinstance(posterior, Steps) and isinstance(prior, Steps):
-        each = kl_divergence(posterior.distribution, prior.distribution)
-        return each.sum(axis=-1)
+        return _kl_steps(posterior, prior)
     if isinstance(posterior, Joint) and isinstance(prior, Joint):
         return _kl_joint(posterior, prior)
     for pair in itertools.product(type(posterior).__mro__, type(prior).__mro__):
@@ -233,6 +232,23 @@ def _with_factor(distribution: Normal | MultivariateNormal) -> MultivariateNorma
     identity = jnp.eye(scale.shape[-1], dtype=scale.dtype)
     scale_tril = jnp.einsum("...i,ij->...ij", scale, identity)
     return MultivariateNormal(distribution.mean, scale_tril)
+
+
+def _kl_steps(posterior: Steps, prior: Steps) -> Array:
+    within, q, p = posterior.within, posterior.distribution, prior.distribution
+    if within is not None and isinstance(q, Normal) and isinstance(p, Normal):
+        # Of 0 and 1 where they are not counted, or a scale of 0 there would be a gradient of NaN.
+        q, p = (
+            Normal(
+                jnp.where(within[..., None], d.mean, jnp.zeros_like(d.mean)),
+                jnp.where(within[..., None], d.scale, jnp.ones_like(d.scale)),
+            )
+            for d in (q, p)
+        )
+    each = kl_divergence(q, p)
+    if within is not None:
+        each = jnp.where(within, each, jnp.zeros_like(each))
+    return each.sum(axis=-1)
 
 
 def _kl_bernoulli(posterior: Bernoulli, prior: Bernoulli) -> Array:

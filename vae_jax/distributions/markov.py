@@ -29,6 +29,9 @@ class MarkovChain:
       initial: z_0, [Z].
       inputs: what else a step sees, a pytree of arrays [*b, T, F]; or None.
       length: T, of the draws where there are no inputs to tell.
+      within: [*b, T], whether a step is before the end of its sequence; or None, of all. From the
+        end on a posterior's step is its prior's, and `elbo` takes the KL there for 0, as it is but
+        for rounding.
 
     Raises:
       ValueError: neither inputs nor a length is given.
@@ -44,6 +47,7 @@ class MarkovChain:
     initial: Array
     inputs: Any = None
     length: int | None = dataclasses.field(default=None, metadata={"static": True})
+    within: Array | None = None
 
     def __post_init__(self) -> None:
         if self.length is None and not jax.tree.leaves(self.inputs):
@@ -91,7 +95,7 @@ class MarkovChain:
         before = jnp.concatenate([first, z[..., :-1, :]], axis=-2)
         # The draws' axes are of what is given, not of the chain.
         shape = (*batch, *z.shape[-2:])
-        return Steps(self.step(before, _like(self.inputs, before)), shape)
+        return Steps(self.step(before, _like(self.inputs, before)), shape, self.within)
 
     def _walked(self, choose: Callable[..., Array], sample_shape: tuple[int, ...]) -> Array:
         *batch, length, size = self.shape
@@ -120,10 +124,12 @@ class Steps:
     Args:
       distribution: of each step, [*s, *b, T, Z], with one event axis.
       shape: of the chain, [*b, T, Z].
+      within: of the chain.
     """
 
     distribution: Any
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+    within: Array | None = None
 
     @property
     def event_ndims(self) -> int:
