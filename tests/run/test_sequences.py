@@ -327,6 +327,27 @@ def test_batches_are_of_like_widths_and_of_every_sequence():
         np.testing.assert_array_equal(whole.dataset.image, rest.dataset.image)
 
 
+def test_fit_cuts_batches_to_their_widths():
+    widths = np.repeat([3, 6], 20)
+    x = np.where(np.arange(6) < widths[:, None], np.arange(40)[:, None], np.nan)[..., None]
+
+    def loss(params, key, batch):
+        width, there = batch.image.shape[1], (~jnp.isnan(batch.image)).mean()
+        rows = jnp.nanmax(batch.image, axis=(1, 2)).mean()
+        return jnp.square(params).sum(), {"width": jnp.float32(width), "there": there, "row": rows}
+
+    def fitted(data):
+        plan = Plan(epochs=2, batch_size=10)
+        args = jax.random.key(0), loss, jnp.ones(2), optax.sgd(0.1)
+        return training.fit(*args, data, plan, widths=widths)
+
+    for row in fitted(vae_jax.Batch(x.astype(np.float32), None)).rows:
+        found = [row[f"train_{name}"] for name in ("width", "there", "row")]
+        np.testing.assert_allclose(found, [4.5, 1.0, 19.5], rtol=1e-5)
+    with pytest.raises(TypeError, match=r"widths are of a vae_jax.Batch of seq"):
+        fitted(x)
+
+
 @pytest.mark.parametrize(
     "latents", [pytest.param("state_space", marks=pytest.mark.long), "recurrent"]
 )

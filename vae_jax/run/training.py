@@ -169,6 +169,7 @@ def fit(
     *,
     validate: Validate | None = None,
     callbacks: Sequence[Callback] = (),
+    widths: np.ndarray | None = None,
 ) -> Fitted:
     """Trains any loss over any data, with progress, checkpoints and a resume that changes no bit.
 
@@ -184,13 +185,15 @@ def fit(
       validate: params -> figures by name, after each epoch; in the rows they are validation_NAME.
       callbacks: told of the start, of each call's steps and of each epoch, which they may end the
         training at. A `ProgressBar` is put before them, unless one is among them.
+      widths: of sequences, a `Batch` with images [N, T, ...], what each may be cut to, [N]: batches
+        are of like widths, cut to the widest. Each width is a program to compile: have few.
 
     Returns:
       A `Fitted`. Run again with the same arguments and `plan.resume`, it goes on where it was
       ended, by whatever, to the numbers of the unbroken run.
 
     Raises:
-      TypeError: the key is not typed.
+      TypeError: the key is not typed, or there are widths and the data are no `Batch`.
       ValueError: the data's arrays differ in length, a batch has more examples than they, or what
         the plan keeps the best of is not measured.
       Diverged: a loss was not finite, or a callback says so.
@@ -201,7 +204,10 @@ def fit(
     """
     start = time.perf_counter()
     check_key(key)
-    check_lengths(data, plan.batch_size)
+    made = data if widths is None else (data, widths)
+    check_lengths(made, plan.batch_size)
+    if widths is not None and not isinstance(data, vae_jax.Batch):
+        raise TypeError(f"widths are of a vae_jax.Batch of sequences, not of {type(data).__name__}")
     if (plan.keep_best or "").startswith("validation_") and validate is None:
         raise ValueError(f"keep_best is {plan.keep_best!r} but there is no validate to measure it")
     # Anew, with axes that the compiler lays arrays out over: a plain jax.make_mesh has others.
@@ -226,7 +232,7 @@ def fit(
     state = jax.jit(fresh, out_shardings=sharding)(words, params)
     config = {}
     if plan.folder is not None and jax.process_index() == 0:
-        shared = made_of(plan, words, data)
+        shared = made_of(plan, words, made)
         config = {"digest": shared["data"]}
         folder.open_for_fit(plan.folder, shared, resume=plan.resume)
     setup = Setup(
@@ -239,6 +245,7 @@ def fit(
         config=config,
         continued_by="the same call, with resume=True in its plan",
         start=start,
+        widths=widths,
     )
     with contextlib.ExitStack() as stack:
         if plan.folder is not None:
