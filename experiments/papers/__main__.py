@@ -107,7 +107,8 @@ _REACHED = {
 def _arguments(options: dict[str, Any]) -> str:
     """Those that say what was done."""
     asked = {**options, "cells": " ".join(options.get("cells") or [])}
-    asked["hidden"] = " ".join(map(str, options.get("hidden") or []))
+    hidden = options.get("hidden") or []
+    asked["hidden"] = " ".join(map(str, hidden if isinstance(hidden, list) else [hidden]))
     if options.get("dataset") == "mnist":
         asked["dataset"] = None
     length = "steps" if options.get("steps") else "minutes" if "minutes" in options else "budget"

@@ -5,10 +5,14 @@
 Bach's chorales as 88 notes that are on or off at each quarter (Boulanger-Lewandowski et al. 2012).
 Published, nats a time step, lower is better: 6.87 by Pyro's program of the model, without flows,
 after 5,000 epochs. The posterior q(z_t|z_(t-1), x_t, ..., x_T) and the gated transition are the
-paper's; the sizes, Muon, and the epoch that is best on the validation set are this program's.
+paper's, but for what keeps the latter from running away. This program's are: 32 latents and layers
+of 128; Muon at 1e-2, with weight decay of 0.3, for half of the steps and then along a line to zero;
+the average of the parameters over some hundred steps, of the epoch that is best on the validation
+chorales; batches of chorales of like lengths.
 """
 
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -19,12 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optax.contrib
 
 import vae_jax
 from experiments.papers import table
 from vae_jax import networks, run
-from vae_jax.run import command, figures, options
+from vae_jax.run import buckets, command, figures, measure, options, schedule
 from vae_jax.run.errors import UsageError
 
 PROG = "python -m experiments.papers.krishnan2017"
@@ -43,16 +46,18 @@ class Options:
 
     data: Path
     """A JSON file of train, valid and test: chorales, lists of steps, lists of MIDI notes."""
-    epochs: int = 200
+    epochs: int = 250
     """Passes over the training chorales."""
     batch_size: int = 20
     """Chorales a step."""
-    latent_dim: int = 64
+    latent_dim: int = 32
     """Of z, at each step."""
-    hidden: int = 200
+    hidden: int = 128
     """Width of every hidden layer, and of the recurrent state."""
-    learning_rate: float = 3e-3
-    """Muon's, falling to zero along a cosine."""
+    learning_rate: float = 1e-2
+    """Muon's; Adam's of all that is no matrix is a fifth of it."""
+    weight_decay: float = 0.3
+    """Of the matrices, times the rate: the share of them that a step takes."""
     kl_warmup: int = 20
     """Epochs in which the KL's weight rises to 1."""
     num_importance_samples: int = 200
@@ -69,11 +74,11 @@ class Options:
     """Write into an --output that holds results."""
 
 
-def read(path: Path) -> dict[str, jax.Array]:
+def read(path: Path) -> dict[str, np.ndarray]:
     """The chorales of each split as zeros and ones, [N, T, 88], padded with NaN."""
     try:
         splits = json.loads(path.read_text())
-        rolls = {name: pad([_roll(chorale) for chorale in splits[name]]) for name in SPLITS}
+        return {name: pad([_roll(chorale) for chorale in splits[name]]) for name in SPLITS}
     except OSError as error:
         raise UsageError(f"--data={path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -81,7 +86,6 @@ def read(path: Path) -> dict[str, jax.Array]:
             f"--data={path} has not train, valid and test of lists of lists of notes "
             f"({type(error).__name__}: {error})"
         ) from error
-    return {name: jnp.asarray(of_split) for name, of_split in rolls.items()}
 
 
 SPLITS = ("train", "valid", "test")
@@ -209,6 +213,8 @@ def check(chosen: Options) -> None:
     options.check_at_least(2, num_importance_samples=chosen.num_importance_samples)
     options.check_seed(chosen.seed)
     options.check_learning_rate(chosen.learning_rate)
+    if not 0 <= chosen.weight_decay < math.inf:
+        raise UsageError(f"--weight-decay is {chosen.weight_decay}: it must be 0 or more")
     if not 0 <= chosen.kl_warmup < chosen.epochs:
         raise UsageError(
             f"--kl-warmup is {chosen.kl_warmup} of {chosen.epochs} epochs: make it shorter"
@@ -220,23 +226,21 @@ def train(
     valid_key: jax.Array,
     model: vae_jax.VAE,
     params: Any,
-    data: dict[str, jax.Array],
+    data: dict[str, np.ndarray],
     chosen: Options,
 ) -> run.Fitted:
     """The parameters of the epoch that is best on the validation chorales."""
     steps = len(data["train"]) // chosen.batch_size
     beta = optax.linear_schedule(1 / (chosen.kl_warmup + 1), 1.0, chosen.kl_warmup * steps)
-    rate = optax.cosine_decay_schedule(chosen.learning_rate, chosen.epochs * steps)
     loss = vae_jax.make_loss(
         model,
         penalty=lambda bound, z, posterior, prior, step: vae_jax.weighted_kl(bound.kl, beta(step)),
     )
-    bound = vae_jax.make_loss(model)
-    total = jax.jit(lambda params: bound(params, valid_key, data["valid"])[1].value.sum())
-    in_all = num_steps(data["valid"])
+    x = data["valid"]
+    bound = measure.validation(model, valid_key, x, None, len(x), _alike(model, x, chosen))
 
     def validate(params: Any) -> dict[str, float]:
-        return {"elbo": float(total(params)) / in_all}
+        return {name: nats * len(x) / num_steps(x) for name, nats in bound(params).items()}
 
     plan = run.Plan(
         epochs=chosen.epochs,
@@ -244,21 +248,34 @@ def train(
         average_decay=0.99,
         keep_best="validation_elbo",
     )
-    muon = optax.contrib.muon  # type: ignore[attr-defined]
-    optimizer = optax.chain(optax.clip_by_global_norm(100.0), muon(rate, adam_learning_rate=rate))
-    return run.fit(key, loss, params, optimizer, data["train"], plan, validate=validate)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(10.0),
+        schedule.muon(chosen.learning_rate, chosen.epochs * steps, chosen.weight_decay),
+    )
+    alike = _alike(model, data["train"], chosen)
+    return run.fit(
+        *(key, loss, params, optimizer, vae_jax.Batch(data["train"], None), plan),
+        validate=validate,
+        widths=None if alike is None else alike.widths,
+    )
+
+
+def _alike(model: vae_jax.VAE, x: np.ndarray, chosen: Options) -> buckets.Buckets | None:
+    """Chorales in groups of like lengths, whose padding is not computed with."""
+    return buckets.of_sequences(x, chosen.batch_size, lambda width: model)
 
 
 def test(
-    key: jax.Array, model: vae_jax.VAE, params: Any, x: jax.Array, num_samples: int
+    key: jax.Array, model: vae_jax.VAE, params: Any, x: np.ndarray, num_samples: int
 ) -> dict[str, float]:
     """The ELBO and log p(x) of sequences, in nats a time step."""
     elbo_key, key = jax.random.split(key)
-    bound = jax.jit(vae_jax.make_loss(model, num_draws=10))(params, elbo_key, x)[1].value
+    loss = jax.jit(vae_jax.make_loss(model, num_draws=10))
+    _, bound = loss(params, elbo_key, jnp.asarray(x))
     likelihood = vae_jax.evaluate(key, model, params, x, num_samples=num_samples)
     per_step = len(x) / num_steps(x)
     return {
-        "elbo": float(bound.mean()) * per_step,
+        "elbo": float(bound.value.mean()) * per_step,
         "log_likelihood": likelihood.mean * per_step,
         "standard_error_of_draws": likelihood.standard_error_of_draws * per_step,
     }

@@ -168,6 +168,11 @@ def test_the_page_is_that_of_the_results():
     assert (page.FOLDER / "README.md").read_text() == page.page(page.load())
 
 
+def test_a_command_has_one_width_or_several():
+    assert page._arguments({"hidden": 128, "epochs": 9}) == "--epochs 9 --hidden 128"
+    assert page._arguments({"hidden": [256, 128], "steps": 5}) == "--steps 5 --hidden 256 128"
+
+
 def test_the_front_page_has_the_best_of_each_programs_first_cells():
     table = page.summary(page.load(), most=2)
     readme = (page.FOLDER.parents[1] / "README.md").read_text()

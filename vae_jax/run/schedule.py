@@ -36,10 +36,14 @@ def rate_at(
     return rate * left * jnp.minimum((step + 1) / warm_up, 1.0)
 
 
-def muon(rate: float, num_steps: int) -> optax.GradientTransformation:
-    """Muon for weight matrices (Jordan et al. 2024); Adam, at a fifth of the rate, for all else."""
+def muon(rate: float, num_steps: int, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """Muon for weight matrices (Jordan et al. 2024); Adam, at a fifth of the rate, for all else.
+
+    weight_decay is the matrices': of each step, times the rate, the share of them that goes.
+    """
     of = optax.contrib.muon  # type: ignore[attr-defined]
-    return _falling(of(rate, adam_learning_rate=0.2 * rate), num_steps)
+    both = of(rate, adam_learning_rate=0.2 * rate, weight_decay=weight_decay)
+    return _falling(both, num_steps)
 
 
 def adam(rate: float, num_steps: int) -> optax.GradientTransformation:
