@@ -51,6 +51,11 @@ def adam(rate: float, num_steps: int) -> optax.GradientTransformation:
     return _falling(optax.adam(rate), num_steps)
 
 
+def clipped_adam(rate: float, num_steps: int) -> optax.GradientTransformation:
+    """Adam behind a gradient of norm 10 at most, for recurrent networks (Pascanu et al. 2013)."""
+    return optax.chain(optax.clip_by_global_norm(10.0), adam(rate, num_steps))
+
+
 def _falling(
     optimizer: optax.GradientTransformation, num_steps: int
 ) -> optax.GradientTransformation:

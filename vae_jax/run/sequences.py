@@ -329,7 +329,7 @@ PARTS = examples.Parts(
     returned,
     sequences.write,
     draw,
-    schedule.adam,
+    schedule.clipped_adam,
     conditions.drawn,
     fill,
 )
