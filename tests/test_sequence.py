@@ -137,6 +137,39 @@ def test_what_stands_behind_a_mask_is_never_seen():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+def test_padding_changes_nothing_of_what_is_told():
+    """A sequence beside its columns, in a padded batch and by itself; and they are told."""
+
+    def model_of(length):
+        condition = networks.ColumnsCondition((0, 3))
+        emission = networks.MLP((3,), (5,), condition=condition)
+        return vae_jax.make_state_space(
+            networks.Smoother(6, condition=condition),
+            networks.Combiner(),
+            networks.GatedTransition(4, condition=condition),
+            networks.BernoulliDecoder(emission, event_ndims=2),
+            latent_dim=2,
+            length=length,
+        )
+
+    x, label = padded(5), jnp.array([[0.3, 1.0], [-1.2, 2.0]])
+    params = model_of(5).init(jax.random.key(0), x, label)
+    z = jax.random.normal(jax.random.key(1), (4, 2, 5, 2))  # of each, four
+
+    def terms(model, x, z, label):
+        of = model.encode(params, x, label), model.prior(params, label)
+        return vae_jax.elbo(x, z, *of, model.decode(params, z, label))
+
+    found = terms(model_of(5), x, z, label)
+    alone = terms(model_of(3), x[1:, :3], z[:, 1:, :3], label[1:])
+    other = terms(model_of(5), x, z, label.at[1, 1].set(0))
+    for one, short, of_other in zip(found, alone, other, strict=True):
+        assert one.shape == (4, 2)
+        np.testing.assert_allclose(one[:, 1:], short, rtol=1e-5)
+        np.testing.assert_array_equal(one[:, 0], of_other[:, 0])
+        assert (np.abs(one[:, 1] - of_other[:, 1]) > 1e-3).all()
+
+
 LOADING, DRIFT, NOISE = np.array([[1.0, 0.3]]), np.array([[0.9, 0.2], [-0.1, 0.7]]), 0.5
 
 
@@ -223,7 +256,9 @@ def test_shapes_that_do_not_fit_are_refused():
     chain = MarkovChain(lambda z, _: Normal(z, 1.0), jnp.zeros(2), length=3)
     with pytest.raises(ValueError, match=r"z has shape \(4, 3, 5\) but the chain \(3, 2\)"):
         chain.log_prob(jnp.zeros((4, 3, 5)))
-    with pytest.raises(TypeError, match="a state space is unconditional"):
-        MODEL.encode(PARAMS, padded(5), jnp.zeros(3, jnp.int32))
+    with pytest.raises(TypeError, match="a label was given but the network is unconditional"):
+        MODEL.encode(PARAMS, padded(5), jnp.zeros((2, 3)))
+    with pytest.raises(TypeError, match="a label of 0 axes: give a vector of each sequence"):
+        MODEL.prior(PARAMS, jnp.zeros(()))
     with pytest.raises(TypeError, match="has no density of an entry alone"):
         Masked(vae_jax.MultivariateNormal(jnp.zeros(2), jnp.eye(2)))

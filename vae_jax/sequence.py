@@ -46,8 +46,13 @@ def make_state_space(
       A `VAE` whose params are {"encoder": phi, "decoder": theta}, with z_0 in theta. As the
       posterior is the prior past the end, theta is of q as well.
 
+    Smoother, transition and decoder may have a condition, such as `networks.ColumnsCondition`: the
+    label of a sequence is a vector of numbers [*b, C], told at each step. A conditional model's x
+    has `length` steps.
+
     Raises:
-      TypeError: when called: a label is given.
+      TypeError: when called: a label is given and a network has no condition, or the other way
+        round.
 
     >>> from vae_jax import elbo, generate, networks, sample
     >>> model = make_state_space(
@@ -69,52 +74,63 @@ def make_state_space(
     """
 
     def apply(network: Network, params: Params, *inputs: Any) -> Any:
-        return network.apply({"params": params}, *inputs)
+        return network.apply({"params": params}, *_given(inputs))
 
-    def advance(theta: Params, z: Array, inputs: None) -> Any:
-        return apply(transition, theta["transition"], z)
+    def advance(theta: Params, z: Array, label: Any) -> Any:
+        return apply(transition, theta["transition"], z, label)
 
-    def infer(params: Params, z: Array, inputs: tuple[Array, Array]) -> Any:
-        features, there = inputs
+    def infer(params: Params, z: Array, inputs: tuple[Array, Array, Any]) -> Any:
+        features, there, label = inputs
         q = apply(combiner, params["encoder"]["combiner"], z, features)
-        p = advance(params["decoder"], z, None)
+        p = advance(params["decoder"], z, label)
         return jax.tree.map(lambda of_q, of_p: jnp.where(there, of_q, of_p), q, p)
 
     def init(key: Array, x: Array, label: Any = None) -> Params:
-        _check_unlabelled(label)
         keys = jax.random.split(key, 4)
         filled, within = filled_steps(x)
+        label = _of_steps(label, x.shape[-2])
         z = jnp.zeros((*x.shape[:-1], latent_dim))
-        phi = {"smoother": smoother.init(keys[0], filled, within.sum(axis=-1))["params"]}
-        features = apply(smoother, phi["smoother"], filled, within.sum(axis=-1))
+        seen = _given((filled, within.sum(axis=-1), label))
+        phi = {"smoother": smoother.init(keys[0], *seen)["params"]}
+        features = apply(smoother, phi["smoother"], *seen)
         phi["combiner"] = combiner.init(keys[1], z, features)["params"]
         theta = {
             "initial": jnp.zeros(latent_dim),
-            "transition": transition.init(keys[2], z)["params"],
-            "emission": decoder.init(keys[3], z)["params"],
+            "transition": transition.init(keys[2], *_given((z, label)))["params"],
+            "emission": decoder.init(keys[3], *_given((z, label)))["params"],
         }
         return {"encoder": phi, "decoder": theta}
 
     def encode(params: Params, x: Array, label: Any = None) -> MarkovChain:
-        _check_unlabelled(label)
         filled, within = filled_steps(x)
-        features = apply(smoother, params["encoder"]["smoother"], filled, within.sum(axis=-1))
+        label = _of_steps(label, x.shape[-2])
+        seen = filled, within.sum(axis=-1), label
+        features = apply(smoother, params["encoder"]["smoother"], *seen)
         there = within.astype(bool)
-        inputs = features, there[..., None]
+        inputs = features, there[..., None], label
         start = jnp.zeros(latent_dim)
         return MarkovChain(Partial(infer, params), start, inputs, within=there)
 
     def prior(params: Params, label: Any = None) -> MarkovChain:
-        _check_unlabelled(label)
-        theta = params["decoder"]
-        return MarkovChain(Partial(advance, theta), theta["initial"], length=length)
+        theta, inputs = params["decoder"], _of_steps(label, length)
+        return MarkovChain(Partial(advance, theta), theta["initial"], inputs, length=length)
 
     def decode(params: Params, z: Array, label: Any = None) -> Masked:
-        return Masked(apply(decoder, params["decoder"]["emission"], z))
+        label = _of_steps(label, z.shape[-2])
+        return Masked(apply(decoder, params["decoder"]["emission"], z, label))
 
     return VAE(init, encode, prior, decode)
 
 
-def _check_unlabelled(label: Any) -> None:
-    if label is not None:
-        raise TypeError("a label was given but a state space is unconditional: leave it out")
+def _of_steps(label: Any, length: int) -> Any:
+    """A label [*b, C] of each step, [*b, T, C]; None where there is none."""
+    if label is None:
+        return None
+    if not jnp.ndim(label):
+        raise TypeError("a label of 0 axes: give a vector of each sequence, [*b, C]")
+    return jnp.broadcast_to(label[..., None, :], (*label.shape[:-1], length, label.shape[-1]))
+
+
+def _given(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A network without labels need not know of them."""
+    return inputs[:-1] if inputs[-1] is None else inputs

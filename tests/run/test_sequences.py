@@ -166,20 +166,20 @@ def test_fields_of_the_lines_are_told_and_belong_to_the_data(tmp_path):
     assert "not read: id, age, site; --condition tells the model of them" in plain.notes
     with pytest.raises(DataError, match=r"no column 'sex' to condition on but id, age, site"):
         sequences.load(options_of(path, "sex"))
-    with pytest.raises(UsageError, match="a deep Markov model is told nothing: give --latents=rec"):
-        sequences.load(options_of(path, "age", "state_space"))
 
 
-def test_a_field_changes_encoder_decoder_and_prior(tmp_path):
+@pytest.mark.parametrize("latents", ["state_space", "recurrent"])
+def test_a_field_changes_encoder_decoder_and_prior(tmp_path, latents):
     path = tmp_path / "told.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in told()))
-    chosen = options_of(path, "age,site")
+    chosen = options_of(path, "age,site", latents)
     config = {**sequences.load(chosen).stored, "options": kinds.to_json(chosen)}
     model = sequences.make_model(config)
     items = [{"walk": [0.5, 1.0], "age": 40, "site": site} for site in "ab"]
     x, label = sequences.given(items, config)[0]
     params = jax.jit(model.init)(jax.random.key(0), x, label)
-    z = jnp.zeros((5, 2, 2))  # of each of them, five
+    steps = (6,) if latents == "state_space" else ()
+    z = jnp.zeros((5, 2, *steps, 2))  # of each of them, five
 
     @jax.jit
     def means(label):
@@ -200,13 +200,14 @@ def test_a_field_changes_encoder_decoder_and_prior(tmp_path):
 
 @pytest.mark.long
 @relax
-def test_sequences_are_asked_for_by_what_the_run_is_told(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("latents", ["state_space", "recurrent"])
+def test_sequences_are_asked_for_by_what_the_run_is_told(tmp_path, monkeypatch, capsys, latents):
     monkeypatch.chdir(tmp_path)
     lines = [line for line in told() if line["age"] is not None]
     lines[0]["walk"][1] = None
     Path("told.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     small = ("--hidden=8", "--latent-dim=2", "--num-importance-samples=5", "--epochs=2")
-    of = ("--condition=age,site", "--latents=recurrent", "--output=run")
+    of = ("--condition=age,site", f"--latents={latents}", "--output=run")
     train.main(["told.jsonl", *of, *small], "vae-jax train")
     folder.unlock(Path("run"))
     said = capsys.readouterr().out

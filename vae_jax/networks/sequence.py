@@ -24,16 +24,18 @@ class GatedTransition(nn.Module):
 
     Attributes:
       hidden: width of the gate's and the network's hidden layer.
+      condition: what the label is, None for no label; given to both beside z.
     """
 
     hidden: int = 200
+    condition: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, z: Array) -> Normal:
+    def __call__(self, z: Array, label: Any = None) -> Normal:
         """[*b, Z] -> N(mean, diag(scale^2)), [*b, Z]; the scale starts at 1."""
-        size = z.shape[-1]
-        gate = nn.sigmoid(MLP((size,), (self.hidden,), activation=nn.tanh, name="gate")(z))
-        proposed = MLP((size,), (self.hidden,), activation=nn.tanh, name="proposed")(z)
+        size, told = z.shape[-1], _told(self.condition, label, z)
+        gate = nn.sigmoid(MLP((size,), (self.hidden,), activation=nn.tanh, name="gate")(told))
+        proposed = MLP((size,), (self.hidden,), activation=nn.tanh, name="proposed")(told)
         straight = nn.Dense(size, kernel_init=_identity, name="linear")(z)
         straight = jnp.clip(straight, -_FAR, _FAR)
         log_scale = nn.Dense(size, kernel_init=nn.initializers.zeros_init(), name="log_scale")
@@ -42,6 +44,12 @@ class GatedTransition(nn.Module):
 
 
 _FAR = 1e3
+
+
+def _told(condition: Any, label: Any, x: Array) -> Array:
+    """x [*b, D], with the label beside it where there is a condition."""
+    embedded = embed(condition, label, x.shape[:-1], x.dtype)
+    return x if embedded is None else jnp.concatenate([x, embedded], axis=-1)
 
 
 def _identity(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -54,16 +62,18 @@ class Smoother(nn.Module):
     Attributes:
       features: of each step.
       cell: of that many features, a Linen recurrent cell.
+      condition: what the label of each step is, None for no label; given beside the step.
     """
 
     features: int = 200
     cell: Callable[..., Any] = nn.GRUCell
+    condition: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, x: Array, length: Array) -> Array:
+    def __call__(self, x: Array, length: Array, label: Any = None) -> Array:
         """x [*b, T, D] and how many of its steps are there, [*b] -> [*b, T, features]."""
         run = nn.RNN(self.cell(self.features), reverse=True, keep_order=True)
-        states: Any = run(x, seq_lengths=length)
+        states: Any = run(_told(self.condition, label, x), seq_lengths=length)
         return jnp.asarray(states)
 
 
@@ -141,8 +151,7 @@ class Unrolled(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array, label: Any = None) -> Array:
-        if (given := embed(self.condition, label, z.shape[:-1], z.dtype)) is not None:
-            z = jnp.concatenate([z, given], axis=-1)
+        z = _told(self.condition, label, z)
         steps = jnp.broadcast_to(z[..., None, :], (*z.shape[:-1], self.length, z.shape[-1]))
         states: Any = nn.RNN(self.cell(self.features))(steps)
         output: Array = self.network(jnp.asarray(states))

@@ -19,9 +19,8 @@ class Data:
     differ in length. A tenth of them, chosen by their content, is the test set."""
     condition: str | None = None
     """NAME or NAME,NAME: fields beside the sequence in its line, numbers or classes, that encoder,
-    decoder and prior are told, so that sequences can be asked for by them; of --latents=recurrent.
-    NAME=KIND is another kind than is found and printed: number, positive, date, category, ordered,
-    boolean."""
+    decoder and prior are told, so that sequences can be asked for by them. NAME=KIND is another
+    kind than is found and printed: number, positive, date, category, ordered, boolean."""
 
 
 @dataclass(frozen=True)

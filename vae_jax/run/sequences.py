@@ -25,11 +25,6 @@ _QUANTILES = np.linspace(0, 1, 101)
 def load(chosen: sequence_options.Options) -> examples.Examples:
     """A file's sequences in splits, padded to the longest with NaN; numbers are standardised."""
     path, asked = Path(remote.local(chosen.data.dataset)), conditions.names(chosen.data.condition)
-    if asked and chosen.model.latents != "recurrent":
-        raise UsageError(
-            f"--condition is {chosen.data.condition} and a deep Markov model is told nothing: give "
-            "--latents=recurrent, or leave it out"
-        )
     items = sequences.read(path)
     found, fields = (
         sequences.steps_of(items),
@@ -170,15 +165,17 @@ def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
     of = config["options"]["model"]
     likelihood, length, width = config["likelihood"], config["length"], len(config["centre"])
     size, hidden = of["latent_dim"], tuple(of["hidden"])
+    told = conditions.num_classes(conditions.of_run(config))
+    condition = networks.ColumnsCondition(told) if told else None
+    recurrent = of["latents"] == "recurrent"
+    output: dict[str, Any] = {"condition": None if recurrent else condition}
     if likelihood == "bernoulli":
-        bias = networks.constant_bias(networks.logit(jnp.asarray(config["centre"], jnp.float32)))
-        network = networks.MLP((width,), hidden, bias_init=bias)
+        centre = jnp.asarray(config["centre"], jnp.float32)
+        output["bias_init"] = networks.constant_bias(networks.logit(centre))
     else:
-        network = networks.MLP((2 * width,), hidden)
-    head = _HEADS[likelihood]
-    if of["latents"] == "recurrent":
-        told = conditions.num_classes(conditions.of_run(config))
-        condition = networks.ColumnsCondition(told) if told else None
+        width *= 2
+    network, head = networks.MLP((width,), hidden, **output), _HEADS[likelihood]
+    if recurrent:
         summary = networks.Summary(
             networks.MLP((2 * size,), hidden, condition=condition), hidden[0]
         )
@@ -187,9 +184,9 @@ def make_model(config: Mapping[str, Any]) -> vae_jax.VAE:
         encoder = networks.Encoder(summary)
         return vae_jax.make_vae(encoder, networks.MaskedDecoder(decoder), size, prior)
     return vae_jax.make_state_space(
-        networks.Smoother(hidden[0]),
+        networks.Smoother(hidden[0], condition=condition),
         networks.Combiner(),
-        networks.GatedTransition(hidden[0]),
+        networks.GatedTransition(hidden[0], condition=condition),
         head(network),
         size,
         length,
