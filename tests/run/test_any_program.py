@@ -370,7 +370,7 @@ def test_data_of_several_lengths_are_refused():
 def test_a_folder_of_another_run_is_refused_and_left_as_it_was(tmp_path):
     trained(tmp_path / "run", epochs=1)
     before = sorted(p.name for p in (tmp_path / "run").rglob("*"))
-    with pytest.raises(run.RunError, match="holds a run: go on with it by resume=True"):
+    with pytest.raises(run.RunError, match=r"holds a run: go on with it by Plan\(resume=True\)"):
         trained(tmp_path / "run")
     with pytest.raises(run.RunError, match=r"batch_size is 5 but the run in .* has 10"):
         trained(tmp_path / "run", batch_size=5, resume=True)

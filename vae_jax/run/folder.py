@@ -111,7 +111,7 @@ def open_for_fit(folder: Path, made_of: dict[str, Any], *, resume: bool) -> None
         return
     if not resume:
         raise RunError(
-            f"{folder} holds a run: go on with it by resume=True, or name another folder"
+            f"{folder} holds a run: go on with it by Plan(resume=True), or name another folder"
         )
     config = read_stamped(folder)
     if "made_of" not in config:

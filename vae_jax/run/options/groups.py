@@ -128,7 +128,7 @@ class Model:
     open; mixture_of_logistics, five of these for a pixel, whose channels agree, has the fewest bits
     in colour, and pale pictures, as one channel tells the next what codes would; categorical, 256
     numbers for each byte, of any shape, and slow. When not given: bernoulli of zeros and ones;
-    discretized_logistic of your own bytes; and normal of all else."""
+    discretized_logistic of your own colours, where they are bytes; and normal of all else."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the dense layers' matrix products; bfloat16 still sums in float32."""
     latent_dim: int | None = None
