@@ -138,13 +138,18 @@ def test_a_run_begins_with_anothers_parameters(pets):
 def test_what_is_stopped_while_measuring_says_that_the_training_is_safe(
     pets, tmp_path, monkeypatch, signum
 ):
-    run = shutil.copytree(pets[0], tmp_path / "run")
-    monkeypatch.setattr(measure, "measure", lambda *_: signal.raise_signal(signum))
+    def stop(*_):
+        if signum == signal.SIGINT:  # which a shell's background jobs are deaf to
+            raise KeyboardInterrupt
+        signal.raise_signal(signum)
+
+    run, before = shutil.copytree(pets[0], tmp_path / "run"), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(measure, "measure", stop)
     said = r"the training is done and saved, .*\n  train --output="
     with pytest.raises(Interrupted, match=said) as stopped:
         train.main([f"--output={run}", "--resume"], "train")
     assert stopped.value.signum == signum
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 # Defaults
