@@ -258,7 +258,21 @@ def test_shapes_that_do_not_fit_are_refused():
         chain.log_prob(jnp.zeros((4, 3, 5)))
     with pytest.raises(TypeError, match="a label was given but the network is unconditional"):
         MODEL.encode(PARAMS, padded(5), jnp.zeros((2, 3)))
-    with pytest.raises(TypeError, match="a label of 0 axes: give a vector of each sequence"):
+    with pytest.raises(TypeError, match="a label of 0 axes, float32: give floats"):
         MODEL.prior(PARAMS, jnp.zeros(()))
     with pytest.raises(TypeError, match="has no density of an entry alone"):
         Masked(vae_jax.MultivariateNormal(jnp.zeros(2), jnp.eye(2)))
+
+
+def test_a_class_is_no_label_of_a_state_space():
+    """Of as many sequences as steps it would pass for a class of each step."""
+    model = vae_jax.make_state_space(
+        networks.Smoother(4, condition=networks.ClassCondition(5)),
+        networks.Combiner(),
+        networks.GatedTransition(4, condition=networks.ClassCondition(5)),
+        networks.BernoulliDecoder(networks.MLP((3,), ()), event_ndims=2),
+        2,
+        4,
+    )
+    with pytest.raises(TypeError, match=r"give floats \[\*b, C\]"):
+        model.init(jax.random.key(0), jnp.zeros((4, 4, 3)), jnp.arange(4))

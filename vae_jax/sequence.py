@@ -126,8 +126,11 @@ def _of_steps(label: Any, length: int) -> Any:
     """A label [*b, C] of each step, [*b, T, C]; None where there is none."""
     if label is None:
         return None
-    if not jnp.ndim(label):
-        raise TypeError("a label of 0 axes: give a vector of each sequence, [*b, C]")
+    if not jnp.ndim(label) or not jnp.issubdtype(jnp.result_type(label), jnp.floating):
+        raise TypeError(
+            f"a label of {jnp.ndim(label)} axes, {jnp.result_type(label)}: give floats [*b, C], a "
+            "vector of each sequence, as networks.ColumnsCondition takes"
+        )
     return jnp.broadcast_to(label[..., None, :], (*label.shape[:-1], length, label.shape[-1]))
 
 

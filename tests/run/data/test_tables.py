@@ -268,6 +268,21 @@ def test_no_cell_of_a_file_is_another_than_its_text(tmp_path):
     assert notes == ["name: NA is taken as missing, 1 times; --literal takes it as a word"]
 
 
+def test_a_missing_number_is_missing_however_it_is_written(tmp_path):
+    place = tmp_path / "a.csv"
+    place.write_text("a,b\n1,0.1\n-999,-999.0\n2,3\n")
+    frame, notes = tables.read_noted(place, ["-999"])
+    assert frame.isna().to_numpy().tolist() == [[False] * 2, [True] * 2, [False] * 2]
+    assert notes == []
+
+
+def test_rows_of_more_fields_than_names_are_refused(tmp_path):
+    place = tmp_path / "a.csv"
+    place.write_text("a,b\n1,2,\n3,4,\n")
+    with pytest.raises(DataError, match="rows of more fields than its 2 columns' names"):
+        tables.read(place)
+
+
 def test_words_of_doubt_are_said_and_may_be_values(tmp_path):
     place = odd(tmp_path / "odd.csv", *ODD)
     frame, notes = tables.read_noted(place, ["none"], literal=True)
@@ -298,7 +313,9 @@ def test_a_number_outside_of_the_levels_is_said():
     ]
 
 
-@pytest.mark.parametrize("written", ["$3279.85", "3279,85", "62%", "12 \N{EURO SIGN}"])
+@pytest.mark.parametrize(
+    "written", ["$3279.85", "-$2", "3279,25", "1.234,52", "0,112", "62%", "12 \N{EURO SIGN}"]
+)
 def test_numbers_with_signs_are_refused_by_name(written):
     with pytest.raises(DataError, match="'money' holds numbers with a sign or a comma, such as"):
         tables.columns_of(pd.DataFrame({"money": [written, written.replace("2", "4")]}), {})

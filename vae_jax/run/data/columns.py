@@ -14,11 +14,11 @@ ORDER = ("number", "positive", "date", "count", "boolean", "ordered", "category"
 """The kinds that are learned, in the order of a row's numbers."""
 LEFT_OUT = ("left out", "constant")
 
-_THOUSANDS = re.compile(r"\s*[-+]?\d{1,3}(,\d{3})+(\.\d*)?\s*")
-CODE = r"[-+]?(0\d+(\.\d*)?|\d{16,})"
+_THOUSANDS = re.compile(r"\s*[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?\s*")
+CODE = r"[-+]?(0\d+|\d{16,})"
 """Digits that a number would not keep: after a zero, or more than it has room for."""
 _SIGNED = re.compile(
-    r"[$\u20ac\u00a3\u00a5]\s*\d.*|[-+]?\d[\d.,]*\s*[%$\u20ac\u00a3\u00a5]|[-+]?\d+,\d+"
+    r"[-+]?[$\u20ac\u00a3\u00a5]\s*\d.*|[-+]?\d[\d.,]*\s*[%$\u20ac\u00a3\u00a5]|[-+]?\d+(\.\d{3})*,\d+"
 )
 _MOST = 1e150
 _DAY = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")

@@ -190,10 +190,11 @@ def _of_texts(present: Any, distinct: int, name: str) -> tuple[str, str]:
     texts = present.map(str)
     if any({v.strip().casefold() for v in texts.unique()[:3]} == both for both in _SAME_AS_TRUE):
         return "boolean", " and ".join(sorted(texts.unique()))
-    if texts.map(is_signed).all():
+    signed = texts.map(is_signed)
+    if signed.any() and (signed | texts.map(is_thousands)).all():
         raise DataError(
-            f"column {name!r} holds numbers with a sign or a comma, such as {texts.iloc[0]!r}: "
-            f"write them as 1234.5, or give --columns {name}=drop"
+            f"column {name!r} holds numbers with a sign or a comma, such as "
+            f"{texts[signed].iloc[0]!r}: write them as 1234.5, or give --columns {name}=drop"
         )
     plain = texts.map(lambda v: v.replace(",", "") if is_thousands(v) else v)
     codes = texts.str.strip().str.fullmatch(CODE).any()

@@ -77,6 +77,8 @@ def read_noted(
             frame, notes = _from_csv(path, missing, literal)
         else:
             frame = (pd.read_parquet if suffix == ".parquet" else pd.read_feather)(path)
+    except DataError:
+        raise
     except Exception as error:  # pandas' and pyarrow's, of every type
         brief = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise DataError(
@@ -94,7 +96,7 @@ def read_noted(
 
 
 def _from_csv(path: Path, missing: Sequence[str], literal: bool) -> tuple[Any, list[str]]:
-    """A file's rows, none of whose values is another than its text says; and notes.
+    """A file's rows, whose values are what their texts say; and notes.
 
     Codes such as 08097 and truth values that Python writes in another way stay texts; whole numbers
     with a hole among them stay whole.
@@ -102,7 +104,13 @@ def _from_csv(path: Path, missing: Sequence[str], literal: bool) -> tuple[Any, l
     import pandas as pd
 
     texts = pd.read_csv(path, dtype=str, keep_default_na=False, low_memory=False).fillna("")
+    if not isinstance(texts.index, pd.RangeIndex):
+        raise DataError(
+            f"{path} has rows of more fields than its {len(texts.columns)} columns' names: name "
+            "all columns, and quote what has a comma in it"
+        )
     asked = {word.strip() for word in missing}
+    figures = {word: number for word in asked if (number := _number(word)) is not None}
     words = asked | (set() if literal else _MISSING)
     holes: dict[str, list[str]] = {}
     kept: dict[str, type[str]] = {}
@@ -111,10 +119,11 @@ def _from_csv(path: Path, missing: Sequence[str], literal: bool) -> tuple[Any, l
     met: set[str] = set()
     for name in texts:
         plain = texts[name].str.strip()
-        hole = (plain == "") | plain.isin(words)
+        numbers = pd.to_numeric(plain, errors="coerce") if figures else plain
+        hole = (plain == "") | plain.isin(words) | numbers.isin(list(figures.values()))
         holes[name] = texts[name][hole].unique().tolist()
         present, said = plain[~hole], plain[hole & (plain != "")]
-        met |= {*said}
+        met |= {*said, *(word for word, number in figures.items() if (numbers == number).any())}
         if not len(present):
             continue
         if present.str.fullmatch(CODE).any() or (
@@ -125,11 +134,21 @@ def _from_csv(path: Path, missing: Sequence[str], literal: bool) -> tuple[Any, l
             whole[name] = plain.where(~hole).map(int, na_action="ignore").astype("Int64")
         elif pd.to_numeric(present, errors="coerce").isna().all():
             notes += _of_words(name, said[~said.isin(asked)], present)
-    notes += [f"--missing {word!r}: no cell of {path.name} holds it" for word in asked - met]
+    notes += [
+        f"--missing {word!r}: no cell of {path.name} holds it" for word in sorted(asked - met)
+    ]
     frame = pd.read_csv(path, low_memory=False, keep_default_na=False, na_values=holes, dtype=kept)
     for name, values in whole.items():
         frame[name] = values.set_axis(frame.index)
     return frame, notes
+
+
+def _number(word: str) -> float | None:
+    """A word as a number, which -999 and -999.0 are alike; None where it is none."""
+    try:
+        return float(word)
+    except ValueError:
+        return None
 
 
 def _of_words(name: str, missing: Any, present: Any) -> Iterator[str]:
