@@ -174,18 +174,8 @@ def vae_jax_recipe(
     params = jax.jit(model.init)(init_key, jnp.zeros((1, *event)))
     state = vae_jax.init_state(key, params, optimizer)
     loss = vae_jax.make_loss(model, observe=vae_jax.binarize)
-    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-    dataset = vae_jax.Batch(jnp.asarray(images))
-    epoch = 0
-
-    def run() -> float:
-        nonlocal state, epoch
-        order = vae_jax.shuffle(state.key, epoch, num_examples=len(images), batch_size=batch_size)
-        state, metrics = train_epoch(state, dataset, order)
-        epoch += 1
-        return float(metrics.loss.mean())
-
-    return Trainer(run, model, lambda: jax.tree.map(np.array, state.params), event)
+    trainer = rivals.compiled_epochs(state, loss, optimizer, images, batch_size)
+    return trainer._replace(model=model)
 
 
 def _from_artifex(**settings: Any) -> Callable[..., Trainer]:

@@ -39,9 +39,16 @@ def vae_jax_epoch(
     workload: Workload, batch_size: int, images: np.ndarray, precision: str = "float32"
 ) -> Trainer:
     """This library: an epoch is one compiled scan over bytes on the device."""
-    state, loss, optimizer = make_state(workload, precision)
+    started = make_state(workload, precision)
+    return compiled_epochs(*started, images.reshape(-1, *image_shape(workload)), batch_size)
+
+
+def compiled_epochs(
+    state: vae_jax.TrainState, loss: Any, optimizer: Any, images: np.ndarray, batch_size: int
+) -> Trainer:
+    """This library's `make_train_epoch`, pass by pass over bytes on the device."""
     train_epoch = vae_jax.make_train_epoch(loss, optimizer)
-    dataset = vae_jax.Batch(jnp.asarray(images.reshape(-1, *image_shape(workload))))
+    dataset = vae_jax.Batch(jnp.asarray(images))
     epoch = 0
 
     def run() -> float:
@@ -51,7 +58,7 @@ def vae_jax_epoch(
         epoch += 1
         return float(metrics.loss.mean())
 
-    return Trainer(run)
+    return Trainer(run, params=lambda: jax.tree.map(np.array, state.params), event=images.shape[1:])
 
 
 def vae_jax_replicas(

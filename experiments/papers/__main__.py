@@ -79,7 +79,7 @@ def summary(results: list[dict[str, Any]], *, most: int | None = None) -> list[s
             of = f"`{result['paper']}` | {row.get('cell') or row['name']} | {unit}"
             value = sign * row[name]
             reached = (
-                _spread(row, name, digits)
+                _spread(row, name, digits, _OVER.get(result["paper"], "seeds"))
                 if row.get("deviation_over_seeds")
                 else f"{value:.{digits}f}"
             )
@@ -102,6 +102,9 @@ _REACHED = {
     "krishnan2017": ("elbo", -1, 3, "nats a step"),
     "mattei2019": ("error", 1, 3, "squared error"),
 }
+
+_OVER = {"mattei2019": "masks"}
+"""By paper: what its deviation is over, where not over seeds."""
 
 
 def _arguments(options: dict[str, Any]) -> str:
@@ -184,16 +187,17 @@ def _imputed(result: dict[str, Any]) -> list[str]:
         published = "" if row["published"] is None else row["published"]
         covered = row.get("coverage", [])
         share = f"{sum(covered) / len(covered):.1%}" if covered else ""
-        lines.append(f"| {row['name']} | {published} | {_spread(row, 'error', 3)} | {share} |")
+        spread = _spread(row, "error", 3, _OVER["mattei2019"])
+        lines.append(f"| {row['name']} | {published} | {spread} | {share} |")
     return lines
 
 
-def _spread(row: dict[str, Any], name: str, digits: int) -> str:
-    """A mean, with its deviation over the seeds where there are several."""
+def _spread(row: dict[str, Any], name: str, digits: int, over: str = "seeds") -> str:
+    """A mean, with its deviation over the seeds, or what else, where there are several."""
     text = f"{row[name]:.{digits}f}"
     if row["deviation_over_seeds"] is None:
         return text
-    return f"{text} +- {row['deviation_over_seeds']:.{digits}f} ({len(row['values'])} seeds)"
+    return f"{text} +- {row['deviation_over_seeds']:.{digits}f} ({len(row['values'])} {over})"
 
 
 def _per_step(result: dict[str, Any]) -> list[str]:

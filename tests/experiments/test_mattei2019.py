@@ -43,7 +43,7 @@ def test_the_page_has_a_row_for_each_imputer():
         },
     ]
     assert page._imputed({"rows": rows})[2:] == [
-        "| MIWAE | 0.28 | 0.290 +- 0.011 (2 seeds) | 89.0% |",
+        "| MIWAE | 0.28 | 0.290 +- 0.011 (2 masks) | 89.0% |",
         "| SimpleImputer |  | 1.030 |  |",
     ]
 
