@@ -66,13 +66,18 @@ def example(config: Mapping[str, Any]) -> vae_jax.Batch:
 
 def given(table: Any, config: Mapping[str, Any]) -> tuple[vae_jax.Batch, list[str]]:
     """The rows of a file, or of a frame of pandas or polars, as the model sees them."""
-    source = str(table) if isinstance(table, str | Path) else "the table"
-    if isinstance(table, str | Path):
-        of = config["options"]["data"]
-        table = tables.read(Path(table), of["missing"], literal=of.get("literal", False))
-    frame = tables.as_frame(table)
+    frame, source, said = _frame(table, config)
     x, notes = tables.encode(frame, from_json(config["columns"]))
-    return vae_jax.Batch(x, _told(frame, config, source)), notes
+    return vae_jax.Batch(x, _told(frame, config, source)), [*said, *notes]
+
+
+def _frame(table: Any, config: Mapping[str, Any]) -> tuple[Any, str, list[str]]:
+    """The rows of a file, as the run's own were read, or of a frame; where from; and notes."""
+    if not isinstance(table, str | Path):
+        return tables.as_frame(table), "the table", []
+    of = config["options"]["data"]
+    frame, notes = tables.read_noted(Path(table), of["missing"], literal=of.get("literal", False))
+    return frame, str(table), notes
 
 
 def _told(frame: Any, config: Mapping[str, Any], source: str) -> np.ndarray | None:
@@ -124,14 +129,10 @@ def fill(
     Values that are there stay as they are, in the columns' order of the table.
     """
     columns = from_json(trained.config["columns"])
-    source = str(data) if isinstance(data, str | Path) else "the table"
-    if isinstance(data, str | Path):
-        of = trained.options.data
-        data = tables.read(Path(data), of.missing, literal=of.literal)
-    frame = tables.as_frame(data)
+    frame, source, said = _frame(data, trained.config)
     holes = int(frame.isna().sum().sum())
     x, lines = tables.encode(frame, columns)
-    lines = [f"note: {line}" for line in lines]
+    lines = [f"note: {line}" for line in (*said, *lines)]
     learned = [c.name for c in columns if c.kind != "left out" and c.name in frame]
     rows = np.flatnonzero(frame[learned].isna().any(axis=1))
     found = holes_of.imputed(

@@ -8,6 +8,7 @@ import pandas as pd
 import polars
 import pytest
 
+from vae_jax.run import tabular
 from vae_jax.run.data import tables
 from vae_jax.run.data.columns import from_json, to_json
 from vae_jax.run.errors import DataError, RunError, UsageError
@@ -328,3 +329,12 @@ def test_dates_come_back_as_they_were(written):
     assert column.kind == "date"
     rows, _ = tables.encode(days, (column,))
     assert tables.decode(rows, (column,))["day"].tolist() == days["day"].tolist()
+
+
+def test_words_that_are_missing_are_said_of_other_files_too(tmp_path):
+    columns = tables.columns_of(pd.DataFrame({"name": ["a", "b", "c"] * 20}), {})
+    config = {"columns": to_json(columns), "options": {"data": {"missing": []}}}
+    (tmp_path / "new.csv").write_text("name\na\nNA\n")
+    batch, notes = tabular.given(tmp_path / "new.csv", config)
+    assert np.isnan(batch.image[:, 0]).tolist() == [False, True]
+    assert notes == ["name: NA is taken as missing, 1 times; --literal takes it as a word"]
