@@ -8,7 +8,9 @@ reached stands on the page.
 
 Their posterior is a von Mises-Fisher. Here it is the power spherical distribution (De Cao & Aziz
 2020), of the same shape on the same sphere, S^d in d + 1 coordinates, with the same uniform prior.
-The networks are theirs, 784-256-128 and back, and so is the KL in closed form; Muon is not.
+The networks are theirs, 784-256-128 and back, and so is the KL in closed form; Muon is not, nor are
+the scales on the sphere: the decoder is given sqrt(d + 1) z, and concentrations are in units of
+d + 1, without which every dimension more is a worse start (d = 20, 3,000 steps: 95.7, not 93.7).
 """
 
 from functools import partial
@@ -20,6 +22,7 @@ from experiments.papers import study
 from experiments.papers.study import Cell, Options, Part, Study, maximise
 from vae_jax import networks
 from vae_jax.run import command
+from vae_jax.run.model import Standardized
 
 PROTOCOL = (
     "negative log p(x) of MNIST's test images, binarised once, in nats; trained on "
@@ -30,21 +33,22 @@ PROTOCOL = (
 
 def normal(mean: jax.Array, size: int) -> vae_jax.VAE:
     encoder = networks.Encoder(networks.MLP((2 * size,), (256, 128)))
-    return vae_jax.make_vae(encoder, _decoder(mean), size)
+    return vae_jax.make_vae(encoder, networks.BernoulliDecoder(_decoding(mean)), size)
 
 
 def spherical(mean: jax.Array, size: int) -> vae_jax.VAE:
     """On the sphere of `size` dimensions, which lies in one more."""
     latent_dim = size + 1
-    network = networks.MLP((latent_dim + 1,), (256, 128))  # a direction and a concentration
-    encoder = networks.PowerSphericalEncoder(network, latent_dim)
+    encoding = networks.MLP((latent_dim + 1,), (256, 128))  # a direction and a concentration
+    encoder = networks.PowerSphericalEncoder(encoding, latent_dim)
     prior = networks.SphericalPrior(latent_dim)
-    return vae_jax.make_vae(encoder, _decoder(mean), latent_dim, prior)
+    network = Standardized(_decoding(mean), 0.0, latent_dim**-0.5)
+    return vae_jax.make_vae(encoder, networks.BernoulliDecoder(network), latent_dim, prior)
 
 
-def _decoder(mean: jax.Array) -> networks.BernoulliDecoder:
+def _decoding(mean: jax.Array) -> networks.MLP:
     bias = networks.constant_bias(networks.logit(mean))
-    return networks.BernoulliDecoder(networks.MLP(mean.shape, (128, 256), bias_init=bias))
+    return networks.MLP(mean.shape, (128, 256), bias_init=bias)
 
 
 CELLS = {

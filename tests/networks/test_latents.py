@@ -91,6 +91,17 @@ def trained(loss, params, steps=1500, rate=2e-2):
     return params
 
 
+@pytest.mark.parametrize("size", [3, 30, 300])
+def test_a_sphere_of_any_dimension_starts_at_directions_as_sure(size):
+    encoder = networks.PowerSphericalEncoder(network(size + 1), size)
+    x = jnp.ones((1, 1))
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), x)
+    params = jax.tree.map(lambda a: jnp.full(a.shape, 1e-3, a.dtype), shapes)
+    drawn = vae_jax.sample(jax.random.key(1), encoder.apply(params, x), 4000)
+    length = np.linalg.norm(np.mean(drawn, axis=0))
+    assert 0.4 < length < 0.65  # of the mean; 1 is a point, and 0 the whole sphere
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_a_posterior_learns_a_truth_that_it_contains(name):

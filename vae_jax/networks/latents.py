@@ -44,9 +44,11 @@ class FullCovarianceEncoder(nn.Module):
 class PowerSphericalEncoder(nn.Module):
     """q(z|x), a `PowerSpherical` over unit vectors, from a network with Z + 1 outputs.
 
-    The outputs are the direction, of any length, and the concentration less 1, of which softplus is
-    taken: at a concentration of 0 a direction would have no gradient (Davidson et al. 2018,
-    appendix, of the von Mises-Fisher).
+    The outputs are the direction, of any length, and what the concentration is made of,
+    1 + Z softplus(c): at a concentration of 0 a direction would have no gradient (Davidson et al.
+    2018, appendix, of the von Mises-Fisher), and in units of Z the mean is as long in any number of
+    dimensions. Give the decoder sqrt(Z) z, whose coordinates have the variance that layers start
+    for.
 
     Attributes:
       network: [*b, *event] -> [*b, Z + 1].
@@ -61,7 +63,7 @@ class PowerSphericalEncoder(nn.Module):
         direction, concentration = statistics[..., :-1], statistics[..., -1]
         tiny = jnp.finfo(direction.dtype).tiny
         length = jnp.sqrt(jnp.square(direction).sum(-1, keepdims=True) + tiny)
-        return PowerSpherical(direction / length, 1 + nn.softplus(concentration))
+        return PowerSpherical(direction / length, 1 + self.latent_dim * nn.softplus(concentration))
 
 
 class SphericalPrior(nn.Module):

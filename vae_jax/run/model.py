@@ -130,6 +130,8 @@ def make_model(
     )
     if pixels.missing:
         encoder = networks.ZeroFilled(encoder)
+    if options.posterior == "power_spherical":  # of unit vectors, each coordinate 1 / sqrt(Z)
+        decoder = Standardized(decoder, 0.0, options.latent_dim**-0.5)
     if as_before and grey:
         likelihood: nn.Module = networks.NormalDecoder(decoder, event_ndims=3)
     else:
