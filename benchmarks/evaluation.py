@@ -9,10 +9,8 @@ costs does not depend on its weights. The other schemes are timed on the first f
 import argparse
 import importlib.util
 import json
-import math
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import vae_jax
 from benchmarks import machine
 from benchmarks.workloads import Workload, load_images
 from vae_jax import networks
+from vae_jax.evaluation import batched
 
 LATENT_DIM, HIDDEN = 50, (200, 200)
 BATCH = 500
@@ -39,35 +38,11 @@ def make_model() -> tuple[vae_jax.VAE, Any]:
     return model, model.init(jax.random.key(0), jnp.zeros((1, 784)))
 
 
-def log_likelihood(
-    key: jax.Array, params: Any, x: jax.Array, *, model: vae_jax.VAE, draws: int, chunk: int
-) -> jax.Array:
-    """Of a batch: `chunk` draws at a time, their weights summed as they come."""
-    return vae_jax.log_likelihood(
-        key,
-        x,
-        model.encode(params, x),
-        model.prior(params),
-        lambda z: model.decode(params, z),
-        num_samples=draws,
-        chunk_size=chunk,
-    ).value
-
-
 def vae_jax_batches(draws: int) -> Callable[[np.ndarray], float]:
-    """Batches of images in one compiled program, as `experiments.evaluate` runs them."""
+    """`vae_jax.evaluate`, as a run and `experiments.evaluate` measure by it."""
     model, params = make_model()
-    chunk = 1 if jax.default_backend() == "cpu" else math.gcd(draws, 50)
-    batch = jax.jit(partial(log_likelihood, model=model, draws=draws, chunk=chunk))
-
-    def run(images: np.ndarray) -> float:
-        parts = np.split(images, range(BATCH, len(images), BATCH))
-        values = [
-            batch(jax.random.key(i), params, jnp.asarray(part)) for i, part in enumerate(parts)
-        ]
-        return float(jnp.concatenate(values).mean())
-
-    return run
+    key = jax.random.key(0)
+    return lambda images: vae_jax.evaluate(key, model, params, images, num_samples=draws).mean
 
 
 def one_image_at_a_time(draws: int) -> Callable[[np.ndarray], float]:
@@ -114,9 +89,9 @@ SCHEMES = (
 def temporary_bytes(draws: int) -> int:
     """What the compiled program of a batch needs beside its arguments and results."""
     model, params = make_model()
-    program = partial(log_likelihood, model=model, draws=draws, chunk=1)
     x = jnp.zeros((BATCH, 784))
-    compiled = jax.jit(program).lower(jax.random.key(0), params, x).compile()
+    lowered = batched._estimate.lower(model, draws, 1, params, jax.random.key(0), x, None)
+    compiled = lowered.compile()
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 

@@ -81,6 +81,19 @@ def test_labels_go_with_their_examples():
     assert (error < 5 * result.estimate.standard_error).all()
 
 
+@pytest.fixture
+def compiled():
+    """() -> how many programs XLA has compiled since the test began."""
+    found = []
+
+    def listen(event, duration, **more):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return lambda: len(found)
+
+
 class Source:
     """Rows that are read when they are asked for."""
 
@@ -102,7 +115,7 @@ def test_what_holds_the_examples_does_not_matter():
     assert source.asked == [10, 10, 10]
 
 
-def test_other_parameters_and_seeds_compile_nothing():
+def test_other_parameters_and_seeds_compile_nothing(compiled):
     traces = []
 
     def counting(params, z, label=None):
@@ -110,15 +123,56 @@ def test_other_parameters_and_seeds_compile_nothing():
         return decode(params, z, label)
 
     model = MODEL._replace(decode=counting)
+    other = {**PARAMS, "weight": jnp.float32(0.5)}
     before = evaluate(model=model, batch_size=10)
     num_traces = len(traces)
-    num_programs = batched._estimate._cache_size()
-    other = {**PARAMS, "weight": jnp.float32(0.5)}
+    num_compiled = compiled()
     assert evaluate(model=model, params=other, batch_size=10).mean != before.mean
     assert evaluate(model=model, seed=1, batch_size=10).mean != before.mean
-    assert batched._estimate._cache_size() == num_programs
+    assert compiled() == num_compiled > 0
     # What a batch decodes to is looked at each time, by shape only.
     assert len(traces) - num_traces <= 2
+
+
+def test_devices_share_a_batch_and_change_no_number():
+    expected = evaluate(batch_size=10)
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    params = jax.device_put(PARAMS, everywhere)
+    for batch_size in (10, 23):  # of 23 the devices have no equal shares
+        found = evaluate(params=params, batch_size=batch_size).estimate
+        if batch_size == 10:
+            np.testing.assert_allclose(found, expected.estimate, rtol=1e-5)
+        assert np.isfinite(found.value).all()
+    x, label = batched._dealt_out((jnp.asarray(X[:10]), None), params)
+    assert label is None
+    assert [shard.data.shape[0] for shard in x.addressable_shards] == [5, 5]
+
+
+def test_what_a_with_sets_holds_for_every_batch():
+    def by_product(params, z, label=None):  # whose precision the program has in its text
+        return Normal(z @ jnp.full((1, 1), params["weight"]), 1.0)
+
+    def lowered(params, key, x, label):
+        found.append(batched._estimate.lower(model, 10, 10, params, key, x, label))
+        return found[-1]
+
+    found, model = [], MODEL._replace(decode=by_product)
+    with jax.default_matmul_precision("highest"):
+        batched.each(lowered, PARAMS, jax.random.key(0), (X, None), batched.rows_of(23, 5))
+    (program,) = found
+    assert "HIGHEST" in program.as_text()
+
+
+def test_an_error_in_a_batch_is_raised():
+    class Broken(Source):
+        def __getitem__(self, rows):
+            if rows[0] >= 10:
+                raise OSError("the file is gone")
+            return super().__getitem__(rows)
+
+    with pytest.raises(OSError, match="the file is gone"):
+        evaluate(Broken(), batch_size=10)
 
 
 def test_batches_follow_from_bytes():
@@ -150,7 +204,7 @@ def test_batches_follow_from_bytes():
 def test_memory_grows_with_neither_examples_nor_draws():
     def temporary_bytes(num_samples):
         lowered = batched._estimate.lower(
-            MODEL, num_samples, 10, jax.random.key(0), PARAMS, X, None
+            MODEL, num_samples, 10, PARAMS, jax.random.key(0), X, None
         )
         return lowered.compile().memory_analysis().temp_size_in_bytes
 

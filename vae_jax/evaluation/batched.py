@@ -1,7 +1,10 @@
 """log p(x) of a whole data set: in batches, by one compiled program, in bounded memory."""
 
 import math
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +25,7 @@ Params = Any
 # accelerator wants more in flight.
 _CPU_BYTES, _MOST_CPU_BYTES, _ACCELERATOR_BYTES = 2**21, 2**24, 2**27
 _MOST_EXAMPLES, _MOST_DRAWS = 500, 50
+_MOST_WORKERS = 8
 
 
 class Evaluation(NamedTuple):
@@ -61,9 +65,10 @@ def evaluate(
 ) -> Evaluation:
     """log p(x) of a whole data set by importance sampling; see `log_likelihood`.
 
-    On the device are one batch of it and `params`, whatever N and S; the program is compiled once
-    for a model, a batch's shape and S, whatever the key and the parameters. With a label it is
-    log p(x|c).
+    In memory are a batch of it for each of at most eight cores, or two on an accelerator, and
+    `params`, whatever N and S. Over the devices that `params` lie on a batch's rows are dealt out.
+    It is compiled once for a model, a batch's shape and S, whatever the key and the parameters.
+    With a label it is log p(x|c).
 
     Args:
       key: a typed PRNG key. Batch i draws from its i-th fold, so another batch size is other noise.
@@ -97,19 +102,14 @@ def evaluate(
     batch_size, chunk_size = split(
         key, model, params, x, label, num_samples=num_samples, batch_size=batch_size
     )
-    parts = []
-    for i, rows in enumerate(rows_of(num, batch_size)):
-        batch = take((x, label), rows)
-        of_batch = _estimate(
-            model, num_samples, chunk_size, jax.random.fold_in(key, i), params, *batch
-        )
-        parts.append(jax.device_get(of_batch))
+    lower = partial(_estimate.lower, model, num_samples, chunk_size)
+    parts = each(lower, params, key, (x, label), rows_of(num, batch_size))
     return summarize(joined(parts, num))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _estimate(
-    model: VAE, num_samples: int, chunk_size: int, key: Array, params: Params, x: Any, label: Any
+    model: VAE, num_samples: int, chunk_size: int, params: Params, key: Array, x: Any, label: Any
 ) -> Estimate:
     return log_likelihood(
         key,
@@ -187,6 +187,81 @@ def split(
     batch_size = min(batch_size, num_examples(x, label))
     most = min(_MOST_DRAWS, max(1, at_once // batch_size))
     return batch_size, max(d for d in range(1, most + 1) if num_samples % d == 0)
+
+
+def each(
+    lower: Callable[..., Any],
+    params: Params,
+    key: Array,
+    arrays: Any,
+    batches: Iterable[np.ndarray],
+) -> list[Any]:
+    """What a program gives of each batch, in their order, as NumPy arrays; see `in_turn`.
+
+    Args:
+      lower: of the program (params, key, *batch) -> arrays.
+      params: of it. Over the devices that they lie on a batch's rows are dealt out.
+      key: of which batch i has the i-th fold.
+      arrays: each [N, ...], or None, read here, one batch after the other.
+      batches: the rows of each, always as many.
+    """
+    calls = (
+        (params, jax.random.fold_in(key, i), *_dealt_out(take(arrays, rows), params))
+        for i, rows in enumerate(batches)
+    )
+    return list(in_turn(lower, calls))
+
+
+def in_turn(lower: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    """What a program gives of each call's arguments, in their order, as NumPy arrays.
+
+    A CPU works at a call for each of its cores: of one alone the cores would share the matrix
+    products and little else, and two took 1.3 times as long. An accelerator is given the next
+    while it is at one. Of programs over several devices, which wait for each other, one runs alone.
+
+    Args:
+      lower: `lower` of a jitted program. It is compiled here and called in threads, so that what a
+        `with` has set for this thread holds for it.
+      calls: arguments, all of the same shapes.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    workers = min(os.cpu_count() or 1, _MOST_WORKERS) if on_cpu else 2
+    compiled: Any = None
+
+    def result(given: tuple[Any, ...]) -> Any:
+        return jax.device_get(compiled(*given))
+
+    running = deque[Future[Any]]()
+    with ThreadPoolExecutor(workers) as pool:
+        for given in calls:
+            if compiled is None:
+                compiled = lower(*given).compile()
+                if _mesh(given) is not None:
+                    workers = 0  # in flight beside the one that is waited for
+            running.append(pool.submit(result, given))
+            if len(running) > workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _dealt_out(batch: Any, params: Params) -> Any:
+    """The rows over the devices of the parameters, where there are several and it can be done."""
+    mesh = _mesh(params)
+    size = len(jax.tree.leaves(batch)[0])
+    if mesh is None or size % mesh.size or mesh.is_multi_process:
+        return batch
+    rows = jax.sharding.PartitionSpec(mesh.axis_names)
+    return jax.device_put(batch, jax.sharding.NamedSharding(mesh, rows))
+
+
+def _mesh(arrays: Any) -> Any:
+    """Of the first array that lies on several devices; else None."""
+    for leaf in jax.tree.leaves(arrays):
+        laid = getattr(leaf, "sharding", None)
+        if isinstance(laid, jax.sharding.NamedSharding) and laid.mesh.size > 1:
+            return laid.mesh
+    return None
 
 
 def num_examples(x: Any, label: Any) -> int:

@@ -14,7 +14,7 @@ from vae_jax.bounds import elbo
 from vae_jax.distributions import sample
 from vae_jax.distributions._pytree import check_key
 from vae_jax.distributions.drawn import draw_with_density, with_density
-from vae_jax.evaluation.batched import joined, num_examples, rows_of, take
+from vae_jax.evaluation.batched import each, joined, num_examples, rows_of
 from vae_jax.model import VAE
 
 # Of the draws of a batch, all of them at once; of one example whose draws are more, so many are
@@ -104,12 +104,8 @@ def impute(
     if any(not 0 < q < 1 for q in quantiles):
         raise ValueError(f"quantiles are {tuple(quantiles)}: give numbers between 0 and 1")
     batch_size = min(batch_size or at_once(x.shape[1:], num_samples), num)
-    parts = []
-    for i, rows in enumerate(rows_of(num, batch_size)):
-        batch = take((x, label), rows)
-        sizes = num_samples, num_draws, tuple(quantiles)
-        of_batch = _imputed(model, *sizes, jax.random.fold_in(key, i), params, *batch)
-        parts.append(jax.device_get(of_batch))
+    lower = partial(_imputed.lower, model, num_samples, num_draws, tuple(quantiles))
+    parts = each(lower, params, key, (x, label), rows_of(num, batch_size))
     mean, of_quantiles, draws, effective = joined(parts, num)
     if not np.isfinite(effective).all():
         where = int(np.flatnonzero(~np.isfinite(effective))[0])
@@ -131,8 +127,8 @@ def _imputed(
     num_samples: int,
     num_draws: int,
     quantiles: tuple[float, ...],
-    key: Array,
     params: Any,
+    key: Array,
     x: Any,
     label: Any,
 ) -> tuple[Array, ...]:

@@ -77,13 +77,10 @@ def log_likelihoods(
 
         return jax.lax.map(under, jnp.arange(num_classes))
 
-    parts = []
     batches = batched.rows_of(len(x), batch_size)
-    name = f"log p(x|c), all c, {num_samples} draws"
-    for i, rows in enumerate(counted(batches, len(x), name)):
-        of_batch = estimate(params, jax.random.fold_in(key, i), batched.take(x, rows))
-        parts.append(jax.tree.map(np.transpose, jax.device_get(of_batch)))
-    joined: vae_jax.Estimate = batched.joined(parts, len(x))
+    told = counted(batches, len(x), f"log p(x|c), all c, {num_samples} draws")
+    parts = batched.each(estimate.lower, params, key, (x,), told)
+    joined: vae_jax.Estimate = batched.joined(jax.tree.map(np.transpose, parts), len(x))
     return joined
 
 

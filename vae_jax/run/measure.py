@@ -158,16 +158,12 @@ def _in_batches(
     """What `measure_batch` gives of all examples."""
     batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
     of_batch = measure_batch(model, num_samples, chunk_size)
-    parts = []
     batches = batched.rows_of(len(x), batch_size)
-    for i, rows in enumerate(counted(batches, len(x), f"log p(x), {num_samples} draws")):
-        batch = batched.take((x, label), rows)
-        measured = of_batch(params, jax.random.fold_in(key, i), *batch)
-        parts.append(jax.device_get(measured))
-    return batched.joined(parts, len(x))
+    told = counted(batches, len(x), f"log p(x), {num_samples} draws")
+    return batched.joined(batched.each(of_batch.lower, params, key, (x, label), told), len(x))
 
 
-def measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Callable[..., Any]:
+def measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Any:
     """(params, key, x, label) -> bound, estimate, KL, means, how these move in the prior; jitted.
 
     The KL is of each latent or of each layer, [N, ...] under the name that results.json has for it.

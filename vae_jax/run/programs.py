@@ -43,7 +43,7 @@ class Programs:
     ) -> None:
         self._model, self._params, self._shown, self._unit = model, params, shown, unit
         self._layers = layers
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._compiled: dict[Any, Any] = {}
 
     def codes(
         self, x: Any, label: Any, *, num_draws: int = 0, seed: int = 0, name: str = ""
@@ -140,23 +140,23 @@ class Programs:
         found: Scores = self._run(program, key, (x, label, batch), name, size=size)
         return found
 
-    def _jitted(self, name: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _jitted(self, name: Any, function: Callable[..., Any]) -> Any:
         """The function, jitted once for a name, whose values decide all that it closes over."""
         return self._compiled.setdefault(name, jax.jit(function))
 
     def _run(
         self,
-        program: Callable[..., Any],
+        program: Any,
         key: Any,
         arrays: tuple[Any, ...],
         name: str = "",
         out: Any = None,
         size: int | None = None,
     ) -> Any:
-        """What the batches give, as one; one is read while the device is at the one before.
+        """What the batches give, as one.
 
         Args:
-          program: (params, key, *batch) -> arrays.
+          program: (params, key, *batch) -> arrays, jitted.
           key: of it.
           arrays: each [N, ...], read by rows, or None.
           name: of the bar.
@@ -168,20 +168,12 @@ class Programs:
             values = math.prod(arrays[0].shape[1:]) or 1
             most = min(_BATCH, max(1, _MOST_VALUES // values))
             size = min(most, 1 << (num - 1).bit_length())
-        parts: list[Any] = []
-
-        def keep(found: Any, start: int) -> None:
-            found = jax.device_get(found)
-            if out is None:
-                parts.append(found)
-            else:
-                out[start : start + size] = found[: num - start]
-
-        batches, running, start = batched.rows_of(num, size), None, 0
-        for rows in counted(batches, num, name, self._unit) if name else batches:
-            following = program(self._params, key, *batched.take(arrays, rows))
-            if running is not None:
-                keep(running, start)
-            running, start = following, int(rows[0])
-        keep(running, start)
-        return batched.joined(parts, num) if out is None else out
+        batches = batched.rows_of(num, size)
+        told = counted(batches, num, name, self._unit) if name else batches
+        calls = ((self._params, key, *batched.take(arrays, rows)) for rows in told)
+        found = batched.in_turn(program.lower, calls)
+        if out is None:
+            return batched.joined(list(found), num)
+        for i, of_batch in enumerate(found):
+            out[i * size : (i + 1) * size] = of_batch[: num - i * size]
+        return out
