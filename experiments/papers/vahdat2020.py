@@ -1,6 +1,6 @@
 """The best of MNIST without autoregression (NVAE, Vahdat & Kautz 2020, table 1), on two cores.
 
-    python -m experiments.papers.vahdat2020 --budget=60m
+    python -m experiments.papers.vahdat2020 --steps=22000
 
 Published, -log p(x) of dynamically binarised MNIST in nats: 78.01, after 42 hours of V100. What is
 reached stands on the page. Nothing here is NVAE but the question: gated layers of 300 and 40
