@@ -55,11 +55,12 @@ def log_likelihood(
     bounds = np.zeros((len(_BOUNDS), len(x)))
     # The last rows again, where the number does not divide: all batches have one shape.
     starts = (min(start, len(x) - rows) for start in range(0, len(x), rows))
-    batches = (np.arange(start, start + rows) for start in starts)
-    for here in counted(batches, len(x), f"log p(x), {num_samples} draws"):
-        of_batch = (params, jax.random.fold_in(key, here[0]), x[here])
-        part = log_weights(model, num_samples // CHUNK, *of_batch)
-        first[here], second[here], bounds[:, here] = map(np.asarray, part)
+    batches = [np.arange(start, start + rows) for start in starts]
+    told = counted(batches, len(x), f"log p(x), {num_samples} draws")
+    calls = ((params, jax.random.fold_in(key, here[0]), x[here]) for here in told)
+    lower = partial(log_weights.lower, model, num_samples // CHUNK)
+    for here, part in zip(batches, batched.in_turn(lower, calls), strict=True):
+        first[here], second[here], bounds[:, here] = part
     value = first - math.log(num_samples)
     effective = np.exp(2 * first - second)
     errors = np.sqrt(np.maximum(1 / effective - 1 / num_samples, 0))
