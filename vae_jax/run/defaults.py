@@ -26,7 +26,7 @@ class Suited(NamedTuple):
       likelihood: of them.
       network: of pictures of ordinary size.
       latent_dim: of the codes.
-      learning_rate: Adam's.
+      learning_rate: Adam's; NAdam's is twice that.
       why: the likelihood.
       why_network: the network.
     """
@@ -180,12 +180,17 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
     aside = aim.beta != 1 or aim.free_bits or aim.penalty != "none"
     if aside:
         patience = 0
+    usual = not own and model.network == "mlp" and of_pixels == "bernoulli"
+    training = _filled(chosen.training, optimizer="nadam" if usual else "adam")
+    nadam = training.optimizer == "nadam"
+    sticks = usual and nadam and model.posterior == "normal" and aim == options.Objective()
+    aim = _filled(aim, gradient="sticking_the_landing" if sticks else "reparameterized")
     training = _filled(
-        chosen.training,
+        training,
         batch_size=batch_size,
         epochs=epochs,
         patience=patience,
-        learning_rate=default.learning_rate,
+        learning_rate=default.learning_rate * (2 if nadam else 1),
     )
     assert training.epochs is not None
     if aim.kl_warmup >= training.epochs:
@@ -195,7 +200,7 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
         )
     select: Any = "best" if training.patience or (own and not aside) else "last"
     run = _filled(chosen.run, select=select)
-    return dataclasses.replace(chosen, training=training, model=model, run=run)
+    return dataclasses.replace(chosen, training=training, model=model, objective=aim, run=run)
 
 
 def _check_missing(chosen: options.Options, of_pixels: str) -> None:

@@ -16,6 +16,7 @@ from vae_jax.run import latents
 from vae_jax.run.errors import UsageError
 from vae_jax.run.options import BINARY, CONVOLUTIONS, HIERARCHIES, OF_BYTES, Model, Training
 from vae_jax.run.pixels import Pixels
+from vae_jax.run.schedule import rate_at
 
 Observe = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images) -> x, float32, or bytes where the likelihood is of bytes."""
@@ -343,8 +344,11 @@ _SCALE_RATE = 10.0
 
 
 def make_schedule(options: Training, total_steps: int) -> optax.Schedule:
-    """The learning rate at a step: a warm-up, then a cosine."""
+    """The learning rate at a step: a warm-up; then Adam's falls by a cosine, NAdam's by a line."""
     assert options.learning_rate is not None
+    if options.optimizer == "nadam":
+        rate, warm_up = options.learning_rate, max(1, min(500, total_steps // 10))
+        return lambda step: rate_at(jnp.float32(step), total_steps, rate, warm_up=warm_up)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=options.learning_rate,
@@ -355,7 +359,7 @@ def make_schedule(options: Training, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransformation:
-    """Adam on that schedule, behind gradient clipping; less of it for very wide layers."""
+    """That of the options on that schedule, behind gradient clipping; less for very wide layers."""
     schedule = make_schedule(options, total_steps)
     if options.clip_norm == "auto":
         clip = clip_spikes()
@@ -363,7 +367,8 @@ def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransfo
         clip = optax.clip_by_global_norm(options.clip_norm)
     else:  # as long as clipping by a norm, whose state is empty too: one can become the other
         clip = optax.identity()
-    return optax.chain(clip, slower_where_wide(optax.adam(schedule)))
+    moments = optax.nadam if options.optimizer == "nadam" else optax.adam
+    return optax.chain(clip, slower_where_wide(moments(schedule)))
 
 
 def slower_where_wide(

@@ -48,7 +48,7 @@ def make_loss(
       num_examples: of training, by which the total correlation is estimated.
       optimal_scale: of a Normal likelihood; train under the scale that is best for each batch.
     """
-    bound_of = _BOUNDS[chosen.objective, chosen.gradient]
+    bound_of = _BOUNDS[chosen.objective, chosen.gradient or "reparameterized"]
     if chosen.objective in NUMBERS:
         number = getattr(chosen, NUMBERS[chosen.objective])
         bound_of = functools.partial(bound_of, **{_KEYWORDS[chosen.objective]: number})
@@ -145,7 +145,7 @@ def _of_batch(chosen: Objective, num_examples: int) -> Callable[..., jax.Array]:
 
 def described(chosen: Objective) -> str:
     """One line; empty for the plain ELBO of one draw."""
-    if chosen == Objective():
+    if chosen in (Objective(), Objective(gradient="reparameterized")):
         return ""
     draws = f" of {chosen.num_draws} draws" if chosen.num_draws > 1 else ""
     number = NUMBERS.get(chosen.objective)

@@ -167,7 +167,8 @@ def _check_hierarchy(options: Options) -> None:
         f"--posterior={model.posterior}": model.posterior != "normal",
         f"--prior={model.prior}": model.prior in LEARNED_PRIORS,
         f"--precision={model.precision}": model.precision != "float32",
-        f"--gradient={chosen.gradient}": chosen.gradient not in ("reparameterized", "estimated_kl"),
+        f"--gradient={chosen.gradient}": chosen.gradient
+        not in (None, "reparameterized", "estimated_kl"),
         f"--penalty={chosen.penalty}": chosen.penalty != "none",
         "--remat": options.devices.remat,
     }
@@ -202,7 +203,7 @@ def _check_objective(options: Options) -> None:
                 f"--objective={chosen.objective} of one draw is the elbo: give --num-draws=5, say"
             )
     gradients = GRADIENTS[chosen.objective]
-    if chosen.gradient not in gradients:
+    if chosen.gradient not in (None, *gradients):
         raise UsageError(
             f"--gradient={chosen.gradient} is not one of --objective={chosen.objective}: choose "
             f"from {', '.join(gradients)}"
@@ -217,7 +218,7 @@ def _check_objective(options: Options) -> None:
         raise UsageError("--penalty-weight is of a --penalty: give one, or leave it out")
     if chosen.beta == 0 and len(weighs) > 1 and weighs[1] != "--penalty":
         raise UsageError(f"--beta is 0, which leaves no KL: leave {weighs[1]} out")
-    if chosen.free_bits and chosen.gradient != "reparameterized":
+    if chosen.free_bits and chosen.gradient not in (None, "reparameterized"):
         raise UsageError(
             f"--free-bits takes the exact KL and --gradient={chosen.gradient} does not: leave one "
             "of them out"

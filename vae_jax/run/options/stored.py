@@ -58,6 +58,9 @@ def from_json(config: dict[str, Any]) -> Options:
         config["model"][name] = None if widths is None or name == other else tuple(widths)
     if (blocks := config["model"].get("blocks")) is not None:
         config["model"]["blocks"] = tuple(blocks)
+    # Where these could not be chosen yet, they are what there was.
+    config.setdefault("objective", {"gradient": "reparameterized"})
+    config["training"].setdefault("optimizer", "adam")
     if config["training"]["clip_norm"] is None:
         config["training"]["clip_norm"] = math.inf
     own = "image_size" in config["data"]
@@ -73,7 +76,7 @@ def from_json(config: dict[str, Any]) -> Options:
         (OwnData if own else Data)(**config["data"]),
         Model(**config["model"]),
         Training(**config["training"]),
-        Objective(**config.get("objective", {})),  # none before it could be chosen
+        Objective(**config["objective"]),
         Devices(**config["devices"]),
         Evaluation(**config["evaluation"]),
         Run(**config["run"]),
