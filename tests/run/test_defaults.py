@@ -1,5 +1,7 @@
 """What is chosen for data of a kind, where no option says otherwise."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -81,9 +83,51 @@ def test_named_sets_keep_what_their_runs_compare_by(binarization, name):
     assert (model.likelihood, model.network, model.latent_dim) == (name, "mlp", 40)
     assert model.hidden == (400, 400)
     assert (training.epochs, training.patience, training.batch_size) == (18, 0, 128)
-    assert training.learning_rate == (1e-3 if name == "normal" else 2e-3)
+    assert (training.optimizer, training.learning_rate, settled.objective.gradient) == (
+        ("adam", 1e-3, "reparameterized")
+        if name == "normal"
+        else ("nadam", 4e-3, "sticking_the_landing")
+    )
     assert settled.run.select == "last"
     assert defaults.described(chosen, settled, dataset) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "rate", "gradient"),
+    [
+        ({"training": options.Training(optimizer="adam")}, 2e-3, "reparameterized"),
+        ({"training": options.Training(learning_rate=0.01)}, 0.01, "sticking_the_landing"),
+        ({"model": options.Model(network="conv")}, 2e-3, "reparameterized"),
+        ({"model": options.Model(network="ladder")}, 2e-3, "reparameterized"),
+        ({"model": options.Model(posterior="iaf")}, 4e-3, "reparameterized"),
+        ({"objective": options.Objective(beta=4.0)}, 4e-3, "reparameterized"),
+        ({"objective": options.Objective("iwae", num_draws=5)}, 4e-3, "reparameterized"),
+        ({"objective": options.Objective(gradient="estimated_kl")}, 4e-3, "estimated_kl"),
+    ],
+)
+def test_the_recipe_of_named_sets_is_of_what_it_was_measured_on(given, rate, gradient):
+    chosen = options.Options(**given)
+    settled = defaults.settled(chosen, dataset_of((28, 28, 1))._replace(name="mnist"), MESH)
+    assert settled.training.learning_rate == rate
+    assert settled.objective.gradient == gradient
+    assert options.from_json(options.to_json(settled)) == settled
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.2"])
+def test_a_run_of_before_goes_on_by_adam_and_the_reparameterized_gradient(version):
+    dataset = dataset_of((28, 28, 1))._replace(name="mnist")
+    stored = options.to_json(defaults.settled(options.Options(), dataset, MESH))
+    del stored["training"]["optimizer"]
+    stored["objective"]["gradient"] = "reparameterized"
+    if version == "0.1":
+        del stored["objective"]
+    before = options.from_json(stored)
+    settled = defaults.settled(before, dataset, MESH)
+    assert (settled.training.optimizer, settled.objective.gradient) == ("adam", "reparameterized")
+    by_nadam = dataclasses.replace(settled.training, optimizer="nadam")
+    changed = dataclasses.replace(settled, training=by_nadam)
+    with pytest.raises(UsageError, match="--optimizer is nadam but the run in None has adam: lea"):
+        options.check_resumed(changed, before)
 
 
 def test_the_best_epoch_is_the_result_where_the_elbo_is_the_aim():

@@ -37,6 +37,24 @@ def test_a_very_wide_kernel_is_moved_as_far_as_one_of_3072_inputs():
         np.testing.assert_allclose(sums, -3.072, rtol=1e-4)
 
 
+@pytest.mark.relax("numpy_dtype_promotion")
+def test_nadam_is_dozats_at_a_rate_that_rises_stays_and_falls_in_a_line():
+    """Against Dozat 2016, algorithm 2, written out, its momentum being of a constant decay."""
+    gradients = np.random.default_rng(0).normal(size=(40, 3))
+    optimizer = make_optimizer(Training(optimizer="nadam", learning_rate=0.1), 40)
+    params = jnp.zeros(3)
+    state = optimizer.init(params)
+    first, second = np.zeros(3), np.zeros(3)
+    for t, gradient in enumerate(gradients, 1):
+        updates, state = optimizer.update(jnp.float32(gradient), state, params)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        ahead = 0.9 * first / (1 - 0.9 ** (t + 1)) + 0.1 * gradient / (1 - 0.9**t)
+        rate = 0.1 * min(t / 4, 1, (41 - t) / 20)
+        expected = -rate * ahead / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+        np.testing.assert_allclose(updates, expected, rtol=1e-4, atol=1e-8)
+
+
 NETWORKS = typing.get_args(typing.get_args(typing.get_type_hints(Model)["network"])[0])
 
 
