@@ -184,8 +184,8 @@ class Training:
     accumulate: int = 1
     """Parts that a batch is computed in, one after the other, where it does not fit at once."""
     optimizer: Literal["adam", "nadam"] | None = None
-    """After a warm-up of 500 steps at most the rate of adam falls by a cosine to 1 %; of nadam,
-    Adam with Nesterov's momentum (Dozat 2016), it stays for half of the steps and falls in a line to 0.
+    """After a warm-up of 500 steps at most adam's rate falls by a cosine to 1 %. nadam is Adam with
+    Nesterov's momentum (Dozat 2016); its rate stays for half of the steps and falls in a line to 0.
     When not given: nadam of the mlp of MNIST and its like, binarized; adam else."""
     learning_rate: float | None = None
     """At its peak. When not given: 0.001 under a Normal likelihood and 0.002 else; twice that of
