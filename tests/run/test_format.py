@@ -17,7 +17,12 @@ from vae_jax.run.errors import UsageError
 ROOT = Path(__file__).parents[2]
 # What version 0.1 trained with where nothing else was asked for.
 OPTIONS = ("--dataset=digits", "--clip-norm=inf", "--hidden=16", "--latent-dim=2", "--epochs=40")
-OPTIONS += ("--num-importance-samples=2", "--checkpoint-seconds=0", "--accelerator=cpu")
+OPTIONS += (
+    "--optimizer=adam",
+    "--num-importance-samples=2",
+    "--checkpoint-seconds=0",
+    "--accelerator=cpu",
+)
 
 
 def results(output):
@@ -28,7 +33,8 @@ def as_version_0_1(config):
     """Config.json, or a checkpoint's, without what that version did not write."""
     for name in ("format", "vae_jax", "pixels"):
         del config[name]
-    del config["options"]["training"]["patience"]
+    for name in "patience", "optimizer":
+        del config["options"]["training"][name]
     for name in "select", "max_minutes":
         del config["options"]["run"][name]
     del config["options"]["objective"]
