@@ -180,6 +180,7 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
     aside = aim.beta != 1 or aim.free_bits or aim.penalty != "none"
     if aside:
         patience = 0
+    # Measured on MNIST, Fashion-MNIST and the digits, of this network alone.
     usual = not own and model.network == "mlp" and of_pixels == "bernoulli"
     training = _filled(chosen.training, optimizer="nadam" if usual else "adam")
     nadam = training.optimizer == "nadam"
