@@ -59,6 +59,7 @@ OPTIONS = [
     "--patience",
     "--batch-size",
     "--accumulate",
+    "--optimizer",
     "--learning-rate",
     "--clip-norm",
     "--average-decay",

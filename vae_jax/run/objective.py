@@ -1,5 +1,6 @@
 """What a run's training maximises: a bound, and what is subtracted from it."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -144,8 +145,8 @@ def _of_batch(chosen: Objective, num_examples: int) -> Callable[..., jax.Array]:
 
 
 def described(chosen: Objective) -> str:
-    """One line; empty for the plain ELBO of one draw."""
-    if chosen in (Objective(), Objective(gradient="reparameterized")):
+    """One line; empty for the plain ELBO of one draw, whatever its gradient."""
+    if dataclasses.replace(chosen, gradient=None) == Objective():
         return ""
     draws = f" of {chosen.num_draws} draws" if chosen.num_draws > 1 else ""
     number = NUMBERS.get(chosen.objective)
