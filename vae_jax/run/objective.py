@@ -26,6 +26,8 @@ _BOUNDS: dict[tuple[str, str], Callable[..., vae_jax.Bound]] = {
     ("ciwae", "reparameterized"): vae_jax.ciwae,
     ("renyi", "reparameterized"): vae_jax.renyi,
 }
+# Where none is given, outside a run, whose options are settled.
+_GRADIENT = "reparameterized"
 # What the library calls the numbers of options.NUMBERS.
 _KEYWORDS = {"miwae": "num_groups", "ciwae": "beta", "renyi": "alpha"}
 
@@ -49,7 +51,7 @@ def make_loss(
       num_examples: of training, by which the total correlation is estimated.
       optimal_scale: of a Normal likelihood; train under the scale that is best for each batch.
     """
-    bound_of = _BOUNDS[chosen.objective, chosen.gradient or "reparameterized"]
+    bound_of = _BOUNDS[chosen.objective, chosen.gradient or _GRADIENT]
     if chosen.objective in NUMBERS:
         number = getattr(chosen, NUMBERS[chosen.objective])
         bound_of = functools.partial(bound_of, **{_KEYWORDS[chosen.objective]: number})
@@ -151,7 +153,7 @@ def described(chosen: Objective) -> str:
     draws = f" of {chosen.num_draws} draws" if chosen.num_draws > 1 else ""
     number = NUMBERS.get(chosen.objective)
     own = f" ({number.replace('_', ' ')} {getattr(chosen, number):g})" if number else ""
-    parts = [f"{chosen.objective}{own}{draws}, {chosen.gradient} gradient"]
+    parts = [f"{chosen.objective}{own}{draws}, {chosen.gradient or _GRADIENT} gradient"]
     if chosen.beta != 1:
         parts.append(f"beta {chosen.beta:g}")
     if chosen.kl_warmup:
