@@ -1,6 +1,6 @@
 """A VAE on MNIST (or Fashion-MNIST, binarized MNIST, scikit-learn's digits), from data to results.
 
-Expected, with the defaults on MNIST: test ELBO about -92.1 nats, test log p(x) about -88.2 with 500
+Expected, with the defaults on MNIST: test ELBO about -92 nats, test log p(x) about -88.1 with 500
 importance samples; see docs/pages/evaluation.md.
 """
 
