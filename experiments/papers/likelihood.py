@@ -56,10 +56,10 @@ def log_likelihood(
     # The last rows again, where the number does not divide: all batches have one shape.
     starts = (min(start, len(x) - rows) for start in range(0, len(x), rows))
     batches = [np.arange(start, start + rows) for start in starts]
+    calls = ((params, jax.random.fold_in(key, here[0]), x[here]) for here in batches)
+    found = batched.in_turn(partial(log_weights.lower, model, num_samples // CHUNK), calls)
     told = counted(batches, len(x), f"log p(x), {num_samples} draws")
-    calls = ((params, jax.random.fold_in(key, here[0]), x[here]) for here in told)
-    lower = partial(log_weights.lower, model, num_samples // CHUNK)
-    for here, part in zip(batches, batched.in_turn(lower, calls), strict=True):
+    for here, part in zip(told, found, strict=True):
         first[here], second[here], bounds[:, here] = part
     value = first - math.log(num_samples)
     effective = np.exp(2 * first - second)

@@ -1,4 +1,4 @@
-"""The best of MNIST without autoregression (NVAE, Vahdat & Kautz 2020, table 1), on two cores.
+"""MNIST without autoregression (NVAE, Vahdat & Kautz 2020, table 1), in an hour of one core.
 
     python -m experiments.papers.vahdat2020 --steps=22000
 

@@ -1,5 +1,8 @@
 """log p(x) of a data set: against the exact one, in batches, in bounded memory, compiled once."""
 
+import threading
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,18 +138,79 @@ def test_other_parameters_and_seeds_compile_nothing(compiled):
 
 
 def test_devices_share_a_batch_and_change_no_number():
-    expected = evaluate(batch_size=10)
-    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    params = jax.device_put(PARAMS, everywhere)
-    for batch_size in (10, 23):  # of 23 the devices have no equal shares
+    for num, batch_size in (2, 10), (2, 23), (8, None):  # of 23 two have no equal shares
+        mesh = jax.make_mesh((num,), ("data",), devices=jax.devices()[:num])
+        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        params = jax.device_put(PARAMS, everywhere)
         found = evaluate(params=params, batch_size=batch_size).estimate
-        if batch_size == 10:
-            np.testing.assert_allclose(found, expected.estimate, rtol=1e-5)
-        assert np.isfinite(found.value).all()
-    x, label = batched._dealt_out((jnp.asarray(X[:10]), None), params)
+        expected = evaluate(batch_size=batch_size or 16).estimate
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    x, label = batched._dealt_out((jnp.asarray(X[:16]), None), params)
     assert label is None
-    assert [shard.data.shape[0] for shard in x.addressable_shards] == [5, 5]
+    assert [shard.data.shape[0] for shard in x.addressable_shards] == [2] * 8
+
+
+class Program:
+    """As a jitted one that was lowered and compiled, of anything."""
+
+    def __init__(self, call, temporary=0):
+        self.call, self.temp_size_in_bytes = call, temporary
+
+    def __call__(self, *arguments):
+        return self.call(*arguments)
+
+    def lower(self, *arguments):
+        return self
+
+    compile = memory_analysis = lambda self: self
+
+
+def test_cores_are_at_as_many_calls_as_memory_allows(monkeypatch):
+    monkeypatch.setattr(batched, "num_cores", lambda: 3)
+    together = threading.Barrier(3)
+    calls = [(np.full(1, i),) for i in range(6)]
+
+    def wait(value):
+        together.wait(timeout=20)  # for two others
+        return value
+
+    found = batched.in_turn(Program(wait).lower, calls)
+    np.testing.assert_array_equal(np.concatenate(list(found)), range(6))
+
+    at_once, most = [0], [0]
+
+    def count(value):
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.01)
+        at_once[0] -= 1
+        return value
+
+    large = Program(count, temporary=batched._TEMPORARY_BYTES)
+    assert len(list(batched.in_turn(large.lower, calls))) == 6
+    assert most == [1]
+
+
+def test_what_fails_ends_it_and_what_waits_is_not_begun(monkeypatch):
+    monkeypatch.setattr(batched, "num_cores", lambda: 2)
+    begun = []
+
+    def fail(value):
+        begun.append(int(value[0]))
+        raise FloatingPointError("in the program")
+
+    calls = ((np.full(1, i),) for i in range(100))
+    with pytest.raises(FloatingPointError, match="in the program"):
+        list(batched.in_turn(Program(fail).lower, calls))
+    assert len(begun) <= 2
+
+
+def test_numbers_in_double_precision_stay_so():
+    exact_model = MODEL._replace(decode=lambda params, z, label=None: Normal(params * z, 1.0))
+    exact_model = exact_model._replace(encode=lambda params, x, label=None: Normal(x / 2, 0.5**0.5))
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        for params in 1.0, np.float64(1.0):  # no JAX arrays
+            assert np.isfinite(evaluate(model=exact_model, params=params, batch_size=10).mean)
 
 
 def test_what_a_with_sets_holds_for_every_batch():
@@ -159,7 +223,7 @@ def test_what_a_with_sets_holds_for_every_batch():
 
     found, model = [], MODEL._replace(decode=by_product)
     with jax.default_matmul_precision("highest"):
-        batched.each(lowered, PARAMS, jax.random.key(0), (X, None), batched.rows_of(23, 5))
+        list(batched.each(lowered, PARAMS, jax.random.key(0), (X, None), batched.rows_of(23, 5)))
     (program,) = found
     assert "HIGHEST" in program.as_text()
 

@@ -54,13 +54,11 @@ random.Random(2251).shuffle(SENSIBLE)
 def covering(combinations):
     """A few in which all pairs of choices occur that occur in any, each time one with the most."""
 
-    def pairs(of):
-        return set(itertools.combinations(enumerate(of), 2))
-
-    missing, found = set().union(*map(pairs, combinations)), []
+    pairs = {of: set(itertools.combinations(enumerate(of), 2)) for of in combinations}
+    missing, found = set().union(*pairs.values()), []
     while missing:
-        found.append(max(combinations, key=lambda of: len(pairs(of) & missing)))
-        missing -= pairs(found[-1])
+        found.append(max(combinations, key=lambda of: len(pairs[of] & missing)))
+        missing -= pairs[found[-1]]
     return found
 
 

@@ -99,6 +99,8 @@ def test_named_sets_keep_what_their_runs_compare_by(binarization, name):
         ({"training": options.Training(learning_rate=0.01)}, 0.01, "sticking_the_landing"),
         ({"model": options.Model(network="conv")}, 2e-3, "reparameterized"),
         ({"model": options.Model(network="ladder")}, 2e-3, "reparameterized"),
+        ({"model": options.Model(prior="vamp")}, 2e-3, "reparameterized"),
+        ({"model": options.Model(conditional=True)}, 4e-3, "sticking_the_landing"),
         ({"model": options.Model(posterior="iaf")}, 4e-3, "reparameterized"),
         ({"objective": options.Objective(beta=4.0)}, 4e-3, "reparameterized"),
         ({"objective": options.Objective("iwae", num_draws=5)}, 4e-3, "reparameterized"),

@@ -1,6 +1,7 @@
 """What the options make of the loss, against the objective written out, and what is reported."""
 
 import functools
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -193,13 +194,18 @@ def test_gradients_have_the_value_of_their_bound(gradient):
 def test_each_choice_of_the_options_has_its_bound():
     pairs = {(of, gradient) for of, each in options.GRADIENTS.items() for gradient in each}
     assert pairs == set(objective._BOUNDS)
-    for name, choices in ("objective", 0), ("gradient", 1):
-        literal = Objective.__annotations__[name]
-        assert set(literal.__args__) == {pair[choices] for pair in pairs}
+    literal = Objective.__annotations__["objective"]
+    assert set(typing.get_args(literal)) == {name for name, _ in pairs}
+    literal, none = typing.get_args(Objective.__annotations__["gradient"])
+    assert set(typing.get_args(literal)) == {gradient for _, gradient in pairs}
+    assert none is type(None)
 
 
 def test_what_is_said_of_it():
     assert objective.described(Objective()) == ""
+    assert objective.described(Objective(gradient="reparameterized")) == ""
+    said = objective.described(Objective(gradient="sticking_the_landing"))
+    assert said.startswith("objective: elbo, sticking_the_landing gradient")
     said = objective.described(Objective(num_draws=5, beta=4.0, kl_warmup=3, free_bits=0.2))
     assert said == (
         "objective: elbo of 5 draws, reparameterized gradient; beta 4; the KL's weight rising over "

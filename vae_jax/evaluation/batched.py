@@ -25,7 +25,7 @@ Params = Any
 # accelerator wants more in flight.
 _CPU_BYTES, _MOST_CPU_BYTES, _ACCELERATOR_BYTES = 2**21, 2**24, 2**27
 _MOST_EXAMPLES, _MOST_DRAWS = 500, 50
-_MOST_WORKERS = 8
+_MOST_WORKERS, _TEMPORARY_BYTES = 8, 2**30
 
 
 class Evaluation(NamedTuple):
@@ -65,10 +65,10 @@ def evaluate(
 ) -> Evaluation:
     """log p(x) of a whole data set by importance sampling; see `log_likelihood`.
 
-    In memory are a batch of it for each of at most eight cores, or two on an accelerator, and
-    `params`, whatever N and S. Over the devices that `params` lie on a batch's rows are dealt out.
-    It is compiled once for a model, a batch's shape and S, whatever the key and the parameters.
-    With a label it is log p(x|c).
+    In memory are `params` and a batch of it for each of at most eight cores, with temporary arrays
+    of a gigabyte at most, or two on an accelerator, whatever N and S. Over the devices that
+    `params` lie on a batch's rows are dealt out. It is compiled once for a model, a batch's shape
+    and S, whatever the key and the parameters. With a label it is log p(x|c).
 
     Args:
       key: a typed PRNG key. Batch i draws from its i-th fold, so another batch size is other noise.
@@ -98,13 +98,15 @@ def evaluate(
     (-1.266, (7,))
     """
     check_key(key)
-    num = num_examples(x, label)
-    batch_size, chunk_size = split(
+    num, mesh = num_examples(x, label), _mesh(params)
+    size, chunk_size = split(
         key, model, params, x, label, num_samples=num_samples, batch_size=batch_size
     )
+    if batch_size is None and mesh is not None and size > mesh.size:
+        size -= size % mesh.size  # which the devices can share
     lower = partial(_estimate.lower, model, num_samples, chunk_size)
-    parts = each(lower, params, key, (x, label), rows_of(num, batch_size))
-    return summarize(joined(parts, num))
+    parts = each(lower, params, key, (x, label), rows_of(num, size))
+    return summarize(joined(list(parts), num))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -195,37 +197,37 @@ def each(
     key: Array,
     arrays: Any,
     batches: Iterable[np.ndarray],
-) -> list[Any]:
+) -> Iterator[Any]:
     """What a program gives of each batch, in their order, as NumPy arrays; see `in_turn`.
 
     Args:
       lower: of the program (params, key, *batch) -> arrays.
-      params: of it. Over the devices that they lie on a batch's rows are dealt out.
+      params: of it. Over all devices that they lie on a batch's rows are dealt out.
       key: of which batch i has the i-th fold.
       arrays: each [N, ...], or None, read here, one batch after the other.
       batches: the rows of each, always as many.
     """
+    params = jax.tree.map(jnp.asarray, params)
     calls = (
         (params, jax.random.fold_in(key, i), *_dealt_out(take(arrays, rows), params))
         for i, rows in enumerate(batches)
     )
-    return list(in_turn(lower, calls))
+    return in_turn(lower, calls)
 
 
 def in_turn(lower: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
     """What a program gives of each call's arguments, in their order, as NumPy arrays.
 
-    A CPU works at a call for each of its cores: of one alone the cores would share the matrix
-    products and little else, and two took 1.3 times as long. An accelerator is given the next
-    while it is at one. Of programs over several devices, which wait for each other, one runs alone.
+    A CPU works at a call for each of its cores, as far as memory goes: of one alone the cores share
+    the matrix products and little else. An accelerator is given the next while it is at one. Of
+    programs over several devices, which wait for each other, one runs alone.
 
     Args:
       lower: `lower` of a jitted program. It is compiled here and called in threads, so that what a
         `with` has set for this thread holds for it.
-      calls: arguments, all of the same shapes.
+      calls: arguments, JAX arrays, all of the same shapes.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    workers = min(os.cpu_count() or 1, _MOST_WORKERS) if on_cpu else 2
+    workers = min(num_cores(), _MOST_WORKERS) if jax.default_backend() == "cpu" else 2
     compiled: Any = None
 
     def result(given: tuple[Any, ...]) -> Any:
@@ -233,16 +235,29 @@ def in_turn(lower: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iter
 
     running = deque[Future[Any]]()
     with ThreadPoolExecutor(workers) as pool:
-        for given in calls:
-            if compiled is None:
-                compiled = lower(*given).compile()
-                if _mesh(given) is not None:
-                    workers = 0  # in flight beside the one that is waited for
-            running.append(pool.submit(result, given))
-            if len(running) > workers:
+        try:
+            for given in calls:
+                if compiled is None:
+                    compiled = lower(*given).compile()
+                    workers = 1 if _mesh(given) else _at_once(compiled, workers)
+                running.append(pool.submit(result, given))
+                if len(running) >= workers:
+                    yield running.popleft().result()
+            while running:
                 yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def num_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _at_once(compiled: Any, most: int) -> int:
+    """Calls whose temporary arrays are of a gigabyte together."""
+    of_one = getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0)
+    return max(1, min(most, _TEMPORARY_BYTES // max(1, of_one)))
 
 
 def _dealt_out(batch: Any, params: Params) -> Any:

@@ -106,7 +106,7 @@ def impute(
     batch_size = min(batch_size or at_once(x.shape[1:], num_samples), num)
     lower = partial(_imputed.lower, model, num_samples, num_draws, tuple(quantiles))
     parts = each(lower, params, key, (x, label), rows_of(num, batch_size))
-    mean, of_quantiles, draws, effective = joined(parts, num)
+    mean, of_quantiles, draws, effective = joined(list(parts), num)
     if not np.isfinite(effective).all():
         where = int(np.flatnonzero(~np.isfinite(effective))[0])
         raise ValueError(

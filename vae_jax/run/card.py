@@ -114,10 +114,15 @@ def _of_model(config: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator
     if "objective" in results:
         plain = results["beta"] == 1 and results["penalty"] == "none" and not results["free_bits"]
         beside = f", beta {results['beta']:g}, free bits {results['free_bits']:g}, penalty "
-        yield "objective", results["objective"] + ("" if plain else beside + results["penalty"])
+        by = f", {results['gradient']} gradient" if "gradient" in results else ""
+        yield (
+            "objective",
+            results["objective"] + by + ("" if plain else beside + results["penalty"]),
+        )
+    by = f"{training['optimizer']}, " if "optimizer" in training else ""
     yield (
         "training",
-        f"{results['epochs']} epochs in batches of {training['batch_size']}, learning rate "
+        f"{results['epochs']} epochs in batches of {training['batch_size']}, {by}learning rate "
         f"{training['learning_rate']:g}, seed {results['seed']}",
     )
     yield "time", f"{results['train_seconds'] / 60:.1f} minutes on {results['device']}"

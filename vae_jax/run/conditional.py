@@ -77,9 +77,10 @@ def log_likelihoods(
 
         return jax.lax.map(under, jnp.arange(num_classes))
 
-    batches = batched.rows_of(len(x), batch_size)
+    batches = list(batched.rows_of(len(x), batch_size))
+    found = batched.each(estimate.lower, params, key, (x,), batches)
     told = counted(batches, len(x), f"log p(x|c), all c, {num_samples} draws")
-    parts = batched.each(estimate.lower, params, key, (x,), told)
+    parts = [part for _, part in zip(told, found, strict=True)]
     joined: vae_jax.Estimate = batched.joined(jax.tree.map(np.transpose, parts), len(x))
     return joined
 

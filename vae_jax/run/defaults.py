@@ -180,8 +180,12 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
     aside = aim.beta != 1 or aim.free_bits or aim.penalty != "none"
     if aside:
         patience = 0
-    # Measured on MNIST, Fashion-MNIST and the digits, of this network alone.
-    usual = not own and model.network == "mlp" and of_pixels == "bernoulli"
+    # Measured on MNIST, Fashion-MNIST and the digits, of this network and these priors alone.
+    usual = (
+        (model.network, of_pixels) == ("mlp", "bernoulli")
+        and model.prior in ("standard", "conditional")
+        and dataset.name in ("mnist", "fashion_mnist", "digits")
+    )
     training = _filled(chosen.training, optimizer="nadam" if usual else "adam")
     nadam = training.optimizer == "nadam"
     sticks = usual and nadam and model.posterior == "normal" and aim == options.Objective()

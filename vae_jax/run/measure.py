@@ -158,9 +158,10 @@ def _in_batches(
     """What `measure_batch` gives of all examples."""
     batch_size, chunk_size = batched.split(key, model, params, x, label, num_samples=num_samples)
     of_batch = measure_batch(model, num_samples, chunk_size)
-    batches = batched.rows_of(len(x), batch_size)
+    batches = list(batched.rows_of(len(x), batch_size))
+    found = batched.each(of_batch.lower, params, key, (x, label), batches)
     told = counted(batches, len(x), f"log p(x), {num_samples} draws")
-    return batched.joined(batched.each(of_batch.lower, params, key, (x, label), told), len(x))
+    return batched.joined([part for _, part in zip(told, found, strict=True)], len(x))
 
 
 def measure_batch(model: vae_jax.VAE, num_samples: int, chunk_size: int) -> Any:

@@ -1,9 +1,8 @@
 """What a run's training maximises: a bound, and what is subtracted from it."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import optax
@@ -27,7 +26,7 @@ _BOUNDS: dict[tuple[str, str], Callable[..., vae_jax.Bound]] = {
     ("renyi", "reparameterized"): vae_jax.renyi,
 }
 # Where none is given, outside a run, whose options are settled.
-_GRADIENT = "reparameterized"
+_GRADIENT: Literal["reparameterized"] = "reparameterized"
 # What the library calls the numbers of options.NUMBERS.
 _KEYWORDS = {"miwae": "num_groups", "ciwae": "beta", "renyi": "alpha"}
 
@@ -147,8 +146,8 @@ def _of_batch(chosen: Objective, num_examples: int) -> Callable[..., jax.Array]:
 
 
 def described(chosen: Objective) -> str:
-    """One line; empty for the plain ELBO of one draw, whatever its gradient."""
-    if dataclasses.replace(chosen, gradient=None) == Objective():
+    """One line; empty for the plain ELBO of one draw."""
+    if chosen in (Objective(), Objective(gradient=_GRADIENT)):
         return ""
     draws = f" of {chosen.num_draws} draws" if chosen.num_draws > 1 else ""
     number = NUMBERS.get(chosen.objective)

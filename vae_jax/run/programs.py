@@ -168,12 +168,13 @@ class Programs:
             values = math.prod(arrays[0].shape[1:]) or 1
             most = min(_BATCH, max(1, _MOST_VALUES // values))
             size = min(most, 1 << (num - 1).bit_length())
-        batches = batched.rows_of(num, size)
+        batches = list(batched.rows_of(num, size))
+        calls = ((self._params, key, *batched.take(arrays, rows)) for rows in batches)
         told = counted(batches, num, name, self._unit) if name else batches
-        calls = ((self._params, key, *batched.take(arrays, rows)) for rows in told)
-        found = batched.in_turn(program.lower, calls)
+        found = zip(told, batched.in_turn(program.lower, calls), strict=True)
         if out is None:
-            return batched.joined(list(found), num)
-        for i, of_batch in enumerate(found):
-            out[i * size : (i + 1) * size] = of_batch[: num - i * size]
+            return batched.joined([part for _, part in found], num)
+        for rows, part in found:
+            start = int(rows[0])
+            out[start : start + size] = part[: num - start]
         return out

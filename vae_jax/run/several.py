@@ -5,7 +5,6 @@ Several are seeds, values of options, or both. Each is a whole run, which the ot
 
 import dataclasses
 import itertools
-import os
 import shutil
 import signal
 import statistics
@@ -331,20 +330,18 @@ def _groups(
     """
     import jax
 
+    from vae_jax.evaluation import batched
+
     named = [(of.name, job) for of, job in zip(asked, jobs, strict=True)]
     if len(jax.devices()) > 1 or not all(job.resident for job in jobs):
         yield 1, named
     elif jax.devices()[0].platform == "cpu":
-        yield _num_cores(), named
+        yield batched.num_cores(), named
     else:
         for settings in dict.fromkeys(tuple(of.settings.items()) for of in asked):
             same = [tuple(of.settings.items()) == settings for of in asked]
             group = list(itertools.compress(named, same))
             yield None if len(group) > 1 else 1, group
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _conclude(
