@@ -31,6 +31,9 @@ def section(result: dict[str, Any]) -> list[str]:
     """The lines of one program's results."""
     versions, draws = result["versions"], result["options"].get("num_importance_samples")
     by = f" By {draws:,} draws." if draws else ""
+    some = result["options"].get("num_test") or 0
+    if 0 < some < _NUM_TEST:
+        by += f" Here of the first {some:,} test images."
     return [
         f"## {result['paper']}, {result['device']}",
         "",
@@ -41,6 +44,10 @@ def section(result: dict[str, Any]) -> list[str]:
         *_TABLES.get(result["paper"], _likelihoods)(result),
         *_picture(result),
     ]
+
+
+_NUM_TEST = 10_000
+"""Of MNIST and its like."""
 
 
 def _picture(result: dict[str, Any]) -> list[str]:

@@ -232,6 +232,7 @@ def test_a_cell_on_digits(command, tmp_path, paper, cell):
     else:
         assert 15 < row["negative_log_likelihood"] < 60
     assert f"| {cell} |" in page.page([result])
+    assert "Here of the first 60 test images." in page.page([result])
 
 
 @pytest.mark.long
