@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from vae_jax.evaluation import batched
 from vae_jax.run import command, folder, several
 from vae_jax.run.errors import DataError, Interrupted, RunError, UsageError
 from vae_jax.run.options import Evaluation, Run
@@ -224,7 +225,7 @@ def test_data_that_cannot_be_begun_with_leave_no_runs(tmp_path, tables):
 
 
 def test_all_stop_together_and_go_on_together(tmp_path, tables, monkeypatch):
-    monkeypatch.setattr(several, "_num_cores", lambda: 1)
+    monkeypatch.setattr(batched, "num_cores", lambda: 1)
     output = tmp_path / "all"
     stopped = Fake(interrupts="seed=1")
     with pytest.raises(Interrupted, match=f"it --output={output} --resume") as raised:
