@@ -471,7 +471,7 @@ def draw_quality(result: Result, path: Path) -> None:
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
-        axis.set_title(f"{of_data['dataset']}: solid the same network and rate", fontsize=9)
+        axis.set_title(f"{of_data['dataset']}: solid our network", fontsize=9)
     axes[0][-1].legend(fontsize=7, loc="lower right")
     figure.savefig(path, dpi=80)
     plt.close(figure)
