@@ -115,6 +115,16 @@ def test_the_recipe_of_named_sets_is_of_what_it_was_measured_on(given, rate, gra
     assert options.from_json(options.to_json(settled)) == settled
 
 
+@pytest.mark.parametrize("name", ["mnist", "digits"])
+def test_the_name_of_ones_own_file_is_no_named_set(name):
+    dataset = dataset_of((28, 28, 1))._replace(name=name)
+    of_file = options.OwnData(f"{name}.npz", binarization="dynamic")
+    chosen = options.OwnOptions(of_file, options.Model(network="mlp"))
+    settled = defaults.settled(chosen, dataset, MESH)
+    assert (settled.training.optimizer, settled.training.learning_rate) == ("adam", 2e-3)
+    assert settled.objective.gradient == "reparameterized"
+
+
 @pytest.mark.parametrize("version", ["0.1", "0.2"])
 def test_a_run_of_before_goes_on_by_adam_and_the_reparameterized_gradient(version):
     dataset = dataset_of((28, 28, 1))._replace(name="mnist")

@@ -239,7 +239,7 @@ def in_turn(lower: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iter
             for given in calls:
                 if compiled is None:
                     compiled = lower(*given).compile()
-                    workers = 1 if _mesh(given) else _at_once(compiled, workers)
+                    workers = _at_once(compiled, workers) if _mesh(given) is None else 1
                 running.append(pool.submit(result, given))
                 if len(running) >= workers:
                     yield running.popleft().result()

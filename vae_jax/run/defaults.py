@@ -182,7 +182,8 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
         patience = 0
     # Measured on MNIST, Fashion-MNIST and the digits, of this network and these priors alone.
     usual = (
-        (model.network, of_pixels) == ("mlp", "bernoulli")
+        not own
+        and (model.network, of_pixels) == ("mlp", "bernoulli")
         and model.prior in ("standard", "conditional")
         and dataset.name in ("mnist", "fashion_mnist", "digits")
     )

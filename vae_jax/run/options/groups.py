@@ -186,7 +186,8 @@ class Training:
     optimizer: Literal["adam", "nadam"] | None = None
     """After a warm-up of 500 steps at most adam's rate falls by a cosine to 1 %. nadam is Adam with
     Nesterov's momentum (Dozat 2016); its rate stays for half of the steps and falls in a line to 0.
-    When not given: nadam of the mlp of MNIST and its like, binarized; adam else."""
+    When not given: nadam of mnist, fashion_mnist and digits, binarized, under an mlp and a prior
+    that is standard or conditional; adam else."""
     learning_rate: float | None = None
     """At its peak. When not given: 0.001 under a Normal likelihood and 0.002 else; twice that of
     nadam."""
@@ -226,8 +227,8 @@ class Objective:
     zero, with less noise the better the encoder. Of the iwae: doubly_reparameterized keeps the
     encoder's signal as draws grow; vimco differentiates no draw, as discrete latents would need;
     reweighted_wake_sleep fits the encoder to the posterior, whatever the bound. When not given:
-    sticking_the_landing beside --optimizer=nadam of the mlp of MNIST and its like, binarized, where
-    the posterior is normal and no other option is of the objective; reparameterized else."""
+    sticking_the_landing where nadam is the default of --optimizer and is taken, the posterior is
+    normal and no other option is of the objective; reparameterized else."""
     num_draws: int = 1
     """Draws of z for each image and step: a less noisy gradient of the elbo, a tighter iwae."""
     num_groups: int | None = None
