@@ -234,7 +234,7 @@ def test_each_framework_has_one_room(package, module):
 
 FLOORS = [
     {"distributions"},
-    {"_checksum", "bounds", "networks", "penalties", "pixels", "quantization"},
+    {"_checksum", "_compiler", "bounds", "networks", "penalties", "pixels", "quantization"},
     {"gradients", "model"},
     {"train", "evaluation", "checkpoint", "hierarchy", "sequence"},
     {"loss"},

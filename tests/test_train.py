@@ -519,3 +519,20 @@ def test_shuffle_is_int32_under_x64_too():
 def test_shuffle_of_a_batch_size_that_cannot_be(batch_size):
     with pytest.raises(ValueError, match=f"batch_size is {batch_size}: it must be from 1 to 50"):
         order(jax.random.key(0), 0, batch_size)
+
+
+def test_an_epoch_is_part_of_another_program():
+    """XLA takes options for a whole program alone, not for what is called in it."""
+
+    def trained(w):
+        epoch = vae_jax.make_train_epoch(squared_error, optax.sgd(0.2))
+        state = vae_jax.init_state(jax.random.key(0), {"w": w}, optax.sgd(0.2))
+        state, _ = epoch(state, jnp.ones((4, 2)), jnp.arange(4).reshape(2, 2))
+        return state.params["w"]
+
+    away = 1 - 0.8**2  # two steps from 0 on the way to 1
+    np.testing.assert_allclose(trained(jnp.zeros(2)), [away, away], rtol=1e-6)
+    constant = jax.jit(lambda: trained(jnp.zeros(2)))
+    np.testing.assert_allclose(constant(), [away, away], rtol=1e-6)
+    both = jax.vmap(trained)(jnp.array([[0.0, 0.0], [1.0, 1.0]]))
+    np.testing.assert_allclose(both, [[away, away], [1, 1]], rtol=1e-6)

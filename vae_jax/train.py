@@ -18,6 +18,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+from vae_jax._compiler import compiler_options
 from vae_jax.distributions._pytree import accurate, check_key
 
 __all__ = [
@@ -238,7 +239,6 @@ def make_train_epoch(
     Array([1.  , 0.25], dtype=float32)
     """
 
-    @partial(jax.jit, donate_argnums=0, out_shardings=_out_shardings(sharding))
     def take_steps(
         state: TrainState, dataset: Any, order: Array, start: Array, stop: Array
     ) -> tuple[TrainState, Metrics]:
@@ -263,17 +263,22 @@ def make_train_epoch(
         trained = jax.lax.fori_loop(start, stop, body, (state, metrics))
         return trained
 
+    jitted = partial(jax.jit, donate_argnums=0, out_shardings=_out_shardings(sharding))
+    nested, program = jitted(take_steps), jitted(take_steps, compiler_options=compiler_options())
+
     def train_epoch(
         state: TrainState, dataset: Any, order: ArrayLike, start: Any = 0, stop: Any = None
     ) -> tuple[TrainState, Metrics]:
         if isinstance(order, np.ndarray):
             _check_order(order, dataset)
         stop = np.shape(order)[0] if stop is None else stop
-        trained: tuple[TrainState, Metrics]
-        trained = take_steps(state, dataset, order, _int32(start), _int32(stop))
+        args = state, dataset, order, _int32(start), _int32(stop)
+        # Within another program, which has options of its own, even constants are traced.
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+        trained: tuple[TrainState, Metrics] = (nested if traced else program)(*args)
         return trained
 
-    train_epoch.lower = take_steps.lower  # type: ignore[attr-defined]
+    train_epoch.lower = program.lower  # type: ignore[attr-defined]
     return train_epoch
 
 

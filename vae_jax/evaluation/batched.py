@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from vae_jax._compiler import compiler_options
 from vae_jax.distributions import sample
 from vae_jax.distributions._pytree import check_key
 from vae_jax.evaluation.likelihood import Estimate, log_likelihood
@@ -238,7 +239,7 @@ def in_turn(lower: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iter
         try:
             for given in calls:
                 if compiled is None:
-                    compiled = lower(*given).compile()
+                    compiled = lower(*given).compile(compiler_options=compiler_options())
                     workers = _at_once(compiled, workers) if _mesh(given) is None else 1
                 running.append(pool.submit(result, given))
                 if len(running) >= workers:
