@@ -64,8 +64,14 @@ def _multiply(x: Array, y: Array, *, contracting: tuple[int, int]) -> Array:
 
 def _multiply_on_cpu(x: Array, y: Array, *, contracting: tuple[int, int]) -> Array:
     if len(x) == 1:
+        x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+        if contracting[0] == 1:
+            # x^T y, of which kernels' gradients are, has no kernel either, nor has what XLA takes
+            # for the transposed layout of x: by way of a single axis its rows are in memory.
+            shape, contracting = (1, x.shape[2], x.shape[1]), (2, contracting[1])
+            x = jax.lax.optimization_barrier(x[0].T.reshape(-1)).reshape(shape)
         # Nor for every order of the axes: XLA must not exchange them, to save a transposition.
-        x, y = jax.lax.optimization_barrier((x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)))
+        x, y = jax.lax.optimization_barrier((x, y))
         product: Array = jax.lax.optimization_barrier(_dot(x, y, contracting))
         return product
     # XLA has no CPU kernel for many such products at once: the same numbers, at float32's speed.
