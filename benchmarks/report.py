@@ -4,6 +4,7 @@ python -m benchmarks.report
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator
 
+from benchmarks import growth as grown
 from benchmarks import quality
 from benchmarks import scaling as scaled
 from benchmarks.workloads import WORKLOADS
@@ -209,38 +211,103 @@ def evaluation(name: str, result: Result) -> str:
 
 
 def growth(name: str, result: Result) -> str:
-    parts = [
-        "## What grows: `python -m benchmarks.growth`\n",
-        _where(name, result),
-        f"784-400-20, batch 128 unless said; {result['rounds']} rounds.\n",
-        _table(
-            ["", "ms / step", "examples / s", "s / pass", "compile, s", "temporary, MB"],
-            [
+    sweeps: dict[str, list[Result]] = {}
+    for row in result["rows"]:
+        sweeps.setdefault(row["sweep"], []).append(row)
+    parts = sweeps.pop("parts", [])
+    return "\n".join(
+        [
+            "## What grows: `python -m benchmarks.growth`\n",
+            _where(name, result),
+            f"784-400-20, batch 128 unless said; {result['rounds']} rounds. Of seeds, models that "
+            "train at once, a step is one model's and a pass that of all. *Over linear* is the "
+            "cost (a step's, of data and seeds a pass's) over that of the sweep's first row times "
+            "as much: 8 seeds cost at most 8 times one where it is at most 1.\n",
+            _table(
+                _GROWTH,
                 [
-                    f"{row['sweep']} {row['value']}",
-                    f"{1e3 * row['seconds_per_step']:.2f}",
-                    f"{row['examples_per_second']:,.0f}",
-                    f"{row['seconds_per_pass']:.2f}",
-                    f"{row['compile_seconds']:.1f}",
-                    f"{row['temporary_bytes'] / 1e6:.1f}",
-                ]
-                for row in result["rows"]
-                if row["sweep"] != "parts"
-            ],
-        ),
-        f"![Cost against batch, latent dimension, draws and data](results/{name}.png)\n",
-        "Where a step's time goes: what it costs with one part left out.\n",
-        _table(
-            ["left out", "ms / step"],
-            [
-                [str(row["value"]), f"{1e3 * row['seconds_per_step']:.2f}"]
-                for row in result["rows"]
-                if row["sweep"] == "parts"
-            ]
-            + [["all but the matrix products", f"{1e3 * result['products_seconds_per_step']:.2f}"]],
-        ),
-    ]
-    return "\n".join(parts)
+                    [
+                        f"{sweep} {row['value']}",
+                        f"{1e3 * row['seconds_per_step']:.2f}",
+                        f"{_grown(row, rows[0]) / (row['value'] / rows[0]['value']):.2f}",
+                        f"{_step_flops(row) / row['seconds_per_step'] / 1e9:.0f}",
+                        f"{row['examples_per_second']:,.0f}",
+                        f"{row['seconds_per_pass']:.2f}",
+                        f"{row['compile_seconds']:.1f}",
+                        f"{row['temporary_bytes'] / 1e6:.1f}",
+                    ]
+                    for sweep, rows in sweeps.items()
+                    for row in rows
+                ],
+            ),
+            f"![Cost against {', '.join(sweeps)}](results/{name}.png)\n",
+            "From the first row of a sweep to its last, times as much: what grows, the "
+            "multiplications and additions of its products, the time; and why time is no line.\n",
+            _table(
+                ["", "grows", "FLOPs", "time", ""],
+                [
+                    [
+                        sweep,
+                        f"{rows[-1]['value'] / rows[0]['value']:.3g}",
+                        f"{_flops(rows[-1]) / _flops(rows[0]):.3g}",
+                        f"{_grown(rows[-1], rows[0]):.3g}",
+                        _WHY[sweep],
+                    ]
+                    for sweep, rows in sweeps.items()
+                ],
+            ),
+            "Where a step's time goes: what it costs with one part left out.\n",
+            _table(
+                ["left out", "ms / step"],
+                [[str(row["value"]), f"{1e3 * row['seconds_per_step']:.2f}"] for row in parts]
+                + [
+                    [
+                        "all but the matrix products",
+                        f"{1e3 * result['products_seconds_per_step']:.2f}",
+                    ]
+                ],
+            ),
+        ]
+    )
+
+
+_GROWTH = ["", "ms / step", "over linear", "GFLOP/s", "examples / s", "s / pass"]
+_GROWTH += ["compile, s", "temporary, MB"]
+_OF_A_PASS = ("data", "seeds")  # else of a step
+
+
+def _cost(row: Result) -> float:
+    return float(row["seconds_per_pass" if row["sweep"] in _OF_A_PASS else "seconds_per_step"])
+
+
+def _grown(row: Result, first: Result) -> float:
+    return _cost(row) / _cost(first)
+
+
+def _step_flops(row: Result) -> int:
+    named = {"batch": "batch", "latent dimension": "latents", "draws": "draws", "pixels": "pixels"}
+    sweep = row["sweep"]
+    return grown.step_flops(**({named[sweep]: row["value"]} if sweep in named else {}))
+
+
+def _flops(row: Result) -> int:
+    """Of the products of what `_cost` is of."""
+    return _step_flops(row) * (row["value"] if row["sweep"] in _OF_A_PASS else 1)
+
+
+_WHY = {
+    "batch": "a step updates all parameters and starts each operation once, however few examples "
+    "share that; a large batch's arrays, rows of pixels, leave the caches",
+    "latent dimension": "only the layers beside z grow: of few latents the others are nearly all",
+    "draws": "a step encodes and binarizes once for all draws; the arrays of many leave the caches",
+    "pixels": "the layers beside z do not grow; the others' weights, gradients and moments do, and "
+    "once they leave the caches the update waits for memory",
+    "data": "a line: a step does not know how many examples there are",
+    "seeds": "a line or less: on a CPU each model's pass is a call of its own, as many at once as "
+    "there are cores, which share one model's step less well; on an accelerator all are one call",
+    "devices": "they share the cores, so nothing is won; each updates a copy of all parameters, "
+    "multiplies fewer rows at a time, and waits for the others' gradients",
+}
 
 
 def estimators(name: str, result: Result) -> str:
@@ -281,22 +348,31 @@ def estimators(name: str, result: Result) -> str:
 def startup(name: str, result: Result) -> str:
     return "\n".join(
         [
-            "## Start of `experiments.mnist` to its first step: `python -m benchmarks.startup`\n",
+            "## Start of a process: `python -m benchmarks.startup`\n",
             _where(name, result),
+            "*First step* is of `experiments.mnist`. `import vae_jax` loads what it names when it "
+            "is used, so the star has what a program waits for that uses all of it, JAX, flax and "
+            f"optax with it. {result['rounds']} rounds.\n",
             _table(
-                ["compilation cache", "seconds", "least to most", "peak memory, MB"],
+                ["", "seconds", "least to most", "peak memory, MB"],
                 [
                     [
-                        {"cold": "empty", "warm": "filled"}[row["name"]],
+                        _STARTED.get(row["name"], f"`{row['name']}`"),
                         f"{row['seconds']:.2f}",
                         f"{row['seconds_least']:.2f} to {row['seconds_most']:.2f}",
-                        f"{row['peak_bytes'] / 1e6:.0f}",
+                        f"{row['peak_bytes'] / 1e6:.0f}" if "peak_bytes" in row else "",
                     ]
                     for row in result["rows"]
                 ],
             ),
         ]
     )
+
+
+_STARTED = {
+    "cold": "first step, compilation cache empty",
+    "warm": "first step, compilation cache filled",
+}
 
 
 def precision(name: str, result: Result) -> str:
@@ -491,17 +567,38 @@ _SHOWN_NATS = 30
 
 def draw_growth(result: Result, path: Path) -> None:
     sweeps = list(dict.fromkeys(r["sweep"] for r in result["rows"] if r["sweep"] != "parts"))
-    figure, axes = plt.subplots(1, len(sweeps), figsize=(13, 3.2), layout="constrained")
-    for axis, sweep in zip(axes, sweeps, strict=True):
+    num_rows = math.ceil(len(sweeps) / 4)
+    figure, axes = plt.subplots(
+        num_rows, 4, figsize=(13, 3.2 * num_rows), layout="constrained", squeeze=False
+    )
+    for axis, sweep in zip(axes.flat, sweeps, strict=False):
         rows = [row for row in result["rows"] if row["sweep"] == sweep]
-        field = "seconds_per_pass" if sweep == "data" else "seconds_per_step"
-        x, y = [row["value"] for row in rows], [row[field] for row in rows]
+        x, y = [row["value"] for row in rows], [_cost(row) for row in rows]
         axis.loglog(x, y, "o-", color="#0072B2", label="measured")
-        axis.loglog(x, [y[-1] * v / x[-1] for v in x], ":", color="#999999", label="linear")
-        axis.set(xlabel=sweep, ylabel=field.replace("_", " "))
-        axis.legend()
+        axis.loglog(x, [y[0] * v / x[0] for v in x], ":", color="#999999", label="linear")
+        axis.set(
+            xlabel=_AXES.get(sweep, sweep),
+            ylabel=f"seconds per {'pass' if sweep in _OF_A_PASS else 'step'}",
+            ylim=(min(y) / 1.5, 2 * max(y)),
+        )
+        axis.set_xticks(x, [f"{value:,}" for value in x])
+        axis.minorticks_off()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.tick_params(labelsize=8)
+        axis.legend(fontsize=8, loc="lower right")
+    for axis in axes.flat[len(sweeps) :]:
+        axis.axis("off")
     figure.savefig(path, dpi=80)
     plt.close(figure)
+
+
+_AXES = {
+    "pixels": "pixels of an image",
+    "data": "examples of a pass",
+    "seeds": "seeds trained at once",
+    "devices": "virtual devices, same cores",
+}
 
 
 def draw_scaling(result: Result, path: Path) -> None:

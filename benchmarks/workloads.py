@@ -52,7 +52,7 @@ WORKLOADS = {
 
 
 def make_model(workload: Workload, precision: str = "float32") -> vae_jax.VAE:
-    """The workload as this library's model; images are [B, 784], or [B, 28, 28, 1] for conv."""
+    """The workload as this library's model; images are [B, D], or [B, 28, 28, 1] for conv."""
     statistics = (2 * workload.latent_dim,)
     matmul = {"float32": jnp.matmul, "bfloat16": networks.matmul_bfloat16}[precision]
     if workload.channels:
@@ -69,7 +69,9 @@ def make_model(workload: Workload, precision: str = "float32") -> vae_jax.VAE:
         )
     return vae_jax.make_vae(
         networks.Encoder(networks.MLP(statistics, workload.hidden, matmul=matmul)),
-        networks.BernoulliDecoder(networks.MLP((784,), workload.hidden[::-1], matmul=matmul)),
+        networks.BernoulliDecoder(
+            networks.MLP((workload.num_pixels,), workload.hidden[::-1], matmul=matmul)
+        ),
         workload.latent_dim,
     )
 

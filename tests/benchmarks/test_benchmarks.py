@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import vae_jax
-from benchmarks import evaluation, limits, report, scaling
-from benchmarks.workloads import WORKLOADS, make_state
+from benchmarks import evaluation, growth, limits, report, rivals, scaling, startup
+from benchmarks.workloads import WORKLOADS, make_loss, make_model, make_state
 
 ROOT = Path(__file__).parents[2]
 # These are programs, not the library: they run in JAX's own settings.
@@ -72,15 +72,16 @@ def test_throughput_writes_the_rows_it_prints(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("name", "arguments", "said"),
     [
-        (["--only=nobody"], "nobody not known: choose from vae_jax"),
-        (["--batch-sizes=0"], "0: give 1 or more"),
-        (["--batch-sizes=512", "--examples=100"], "--examples=512 or more"),
+        ("throughput", ["--only=nobody"], "nobody not known: choose from vae_jax"),
+        ("throughput", ["--batch-sizes=0"], "0: give 1 or more"),
+        ("throughput", ["--batch-sizes=512", "--examples=100"], "--examples=512 or more"),
+        ("growth", ["--sweeps=seeds,width"], "width not known: choose from batch, "),
     ],
 )
-def test_a_wrong_option_is_named(arguments, said):
-    process = command("throughput", *arguments)
+def test_a_wrong_option_is_named(name, arguments, said):
+    process = command(name, *arguments)
     assert process.returncode == 2
     assert said in process.stderr
     assert "Traceback" not in process.stderr
@@ -125,6 +126,146 @@ def test_virtual_devices_are_timed_in_a_process_of_their_own():
     one, two = (scaling.measure("default", num) for num in (1, 2))
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
     assert 0 < one["seconds_per_step"] < 10
+
+
+@pytest.mark.parametrize(
+    ("grown", "loss"),
+    [
+        ({"batch": 16, "latents": 3}, make_loss),
+        ({"pixels": 196}, make_loss),
+        ({"draws": 5}, growth.loss_of_draws(5)),
+    ],
+)
+def test_flops_of_what_grows_are_those_of_the_program(grown, loss):
+    pixels = grown.get("pixels", 784)
+    changed = {"latent_dim": grown.get("latents", 20), "num_pixels": pixels}
+    model = make_model(WORKLOADS["mlp"]._replace(**changed))
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, pixels)))
+    batch = vae_jax.Batch(jnp.zeros((grown.get("batch", 128), pixels), jnp.uint8))
+    counted = sum(p.flops for p in limits.step_products(loss(model), params, batch))
+    assert growth.step_flops(**grown) == counted
+
+
+def test_pictures_of_another_size():
+    images = np.random.default_rng(0).integers(0, 256, (2, 784), np.uint8)
+    larger = growth.resized(images, 56).reshape(2, 56, 56)
+    np.testing.assert_array_equal(larger[:, 1::2, ::2].reshape(2, 784), images)
+    smaller = growth.resized(images, 14).reshape(2, 14, 14)
+    np.testing.assert_array_equal(smaller, images.reshape(2, 28, 28)[:, ::2, ::2])
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_seeds_at_once_are_one_program_with_the_numbers_of_each_alone(backend, monkeypatch):
+    """To the bit in threads of a CPU; the vmap that an accelerator has, run here, to rounding."""
+    import optax
+
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    rtol, atol = (0, 0) if backend == "cpu" else (1e-4, 1e-5)
+
+    traces = []
+
+    def loss(params, key, batch):
+        traces.append(1)
+        noise = jax.random.normal(key, batch.image.shape)
+        return jnp.square(batch.image @ params - noise).mean(), None
+
+    def order_of(key, epoch):
+        return vae_jax.shuffle(key, epoch, num_examples=40, batch_size=8)
+
+    optimizer = optax.adam(0.1)
+    generator = np.random.default_rng(0)
+    dataset = vae_jax.Batch(jnp.asarray(generator.normal(size=(40, 6)), jnp.float32))
+    states = [
+        vae_jax.init_state(jax.random.key(seed), jnp.eye(6) * seed, optimizer) for seed in range(5)
+    ]
+    train_epoch = vae_jax.make_train_epoch(loss, optimizer)
+    train_epoch.lower(states[0], dataset, order_of(states[0].key, 0), *map(jnp.int32, (0, 5)))
+    once = len(traces)
+    passes = rivals.at_once(train_epoch, states, dataset, order_of)
+    losses = np.concatenate([passes.run(), passes.run()], axis=1)
+    assert len(traces) == once
+    assert losses.shape == (5, 10)
+    for seed, state in enumerate(states):
+        found = []
+        for epoch in range(2):
+            state, metrics = train_epoch(state, dataset, order_of(jax.random.key(seed), epoch))
+            found.append(metrics.loss)
+        np.testing.assert_allclose(losses[seed], np.concatenate(found), rtol, atol)
+        np.testing.assert_allclose(passes.params()[seed], state.params, rtol, atol)
+
+
+def _growth(**of_sweeps):
+    rows = [
+        {
+            "sweep": sweep.replace("_", " "),
+            "value": value,
+            "batch_size": 128,
+            "seconds_per_step": seconds / (50 * (value if sweep == "seeds" else 1)),
+            "seconds_per_pass": seconds,
+            "examples_per_second": 6400 / seconds,
+            "compile_seconds": 1.0,
+            "temporary_bytes": 10**6,
+        }
+        for sweep, measured in of_sweeps.items()
+        for value, seconds in measured.items()
+    ]
+    described = {"device": "a device", "cores": 1, "versions": {"jax": "0.10.2"}, "rounds": 1}
+    return described | {"benchmark": "growth", "products_seconds_per_step": 0.001, "rows": rows}
+
+
+def test_the_page_says_what_eight_seeds_cost_of_eight_times_one(tmp_path):
+    """12 seconds of a pass of eight, where one takes 2: 0.75 of a line."""
+    result = _growth(seeds={1: 2.0, 8: 12.0}, batch={32: 1.0, 128: 2.0})
+    page = report.page({"growth": result})
+    assert "| seeds 8 | 30.00 | 0.75 | " in page
+    assert "| seeds | 8 | 8 | 6 | " in page
+    assert "| batch | 4 | 4 | 2 | " in page
+
+
+def test_each_sweep_has_a_panel_with_named_axes(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(report.plt, "close", shown.append)
+    sweeps = [sweep for sweep in growth.SWEEPS if sweep != "parts"]
+    of_sweeps = {s: {v: float(v) for v in growth.SWEEPS[s]} for s in sweeps}
+    report.draw_growth(_growth(**of_sweeps), tmp_path / "growth.png")
+    (figure,) = shown
+    monkeypatch.undo()
+    panels = [axis for axis in figure.axes if axis.axison]
+    assert len(panels) == len(sweeps) == 7
+    for panel in panels:
+        assert (panel.get_xscale(), panel.get_yscale()) == ("log", "log")
+        assert panel.get_xlabel()
+        assert panel.get_ylabel() in ("seconds per step", "seconds per pass")
+        assert [line.get_label() for line in panel.lines] == ["measured", "linear"]
+    report.plt.close(figure)
+
+
+@pytest.mark.long
+def test_growth_on_virtual_devices_writes_the_rows_it_prints(tmp_path, monkeypatch):
+    monkeypatch.setitem(growth.SWEEPS, "devices", (1, 2))
+    result = growth.benchmark(1, ["devices"])
+    assert [(row["sweep"], row["value"]) for row in result["rows"]] == [
+        ("devices", 1),
+        ("devices", 2),
+    ]
+    assert all(row["seconds_per_pass"] > 0 for row in result["rows"])
+
+
+def test_a_process_is_timed_to_its_end_and_its_error_is_told():
+    assert startup.whole(["-c", "import time; time.sleep(0.3)"])["seconds"] > 0.3
+    with pytest.raises(SystemExit, match="no such thing"):
+        startup.whole(["-c", "raise SystemExit('no such thing')"])
+
+
+def test_the_page_has_imports_and_help_beside_the_first_step():
+    described = {"device": "a device", "cores": 1, "versions": {"jax": "0.10.2"}, "rounds": 1}
+    rows = [
+        {"name": "import jax", "seconds": 0.5, "seconds_least": 0.4, "seconds_most": 0.6},
+        {"name": "warm", "seconds": 2, "seconds_least": 1, "seconds_most": 3, "peak_bytes": 4e8},
+    ]
+    page = report.page({"startup": described | {"benchmark": "startup", "rows": rows}})
+    assert "| `import jax` | 0.50 | 0.40 to 0.60 |  |" in page
+    assert "| first step, compilation cache filled | 2.00 | 1.00 to 3.00 | 400 |" in page
 
 
 def test_an_epoch_neither_retraces_nor_talks_to_the_host():
