@@ -72,6 +72,14 @@ def throughput(name: str, result: Result) -> str:
     ]
     if result["missing"]:
         parts.append(f"Not installed, so not timed: {', '.join(result['missing'])}.\n")
+    parts += _timed(result)
+    parts.append(f"![Seconds per epoch of each contestant](results/{name}.png)\n")
+    return "\n".join(parts)
+
+
+def _timed(result: Result) -> list[str]:
+    """A line and a table for each workload and batch size of `throughput`."""
+    parts = []
     for limit in result["limits"]:
         rows = [
             row
@@ -109,8 +117,7 @@ def throughput(name: str, result: Result) -> str:
                 ],
             )
         )
-    parts.append(f"![Seconds per epoch of each contestant](results/{name}.png)\n")
-    return "\n".join(parts)
+    return parts
 
 
 def quality_rows(of_data: Result) -> tuple[list[str], list[list[str]]]:
@@ -483,6 +490,70 @@ def scaling(name: str, result: Result) -> str:
     )
 
 
+def accelerator(name: str, result: Result) -> str:
+    parts = [
+        f"## A {result['platform'].upper()}, in minutes: `python -m benchmarks.accelerator`\n",
+        _where(name, result),
+    ]
+    for what, why in (result["not_run"] | result["failed"]).items():
+        parts.append(f"Not measured in full: {what} ({why}).\n")
+    if "roofline" in result:
+        of = result["roofline"]
+        rates = [f"{n} {r / 1e12:.3g} TFLOP/s" for n, r in of["flops_per_second"].items()]
+        if moved := of.get("bandwidth_bytes_per_second"):
+            rates.append(f"bandwidth {moved / 1e9:,.0f} GB/s")
+        parts.append(
+            f"Products of {of['side']} x {of['side']} matrices: {', '.join(rates)}. By default "
+            f"they keep {of['mantissa_bits']} bits of a factor's mantissa: float32 has 23, TF32 "
+            "10, bfloat16 7.\n"
+        )
+    for part in ("training large-mlp", "training mlp", "replicas"):
+        if part in result:
+            parts += _timed(result[part])
+    if "replicas" in result:
+        ratios = [
+            f"{row['name']} {row['precision']} {row['time_over_one']:.2f}"
+            for row in result["replicas"]["rows"]
+        ]
+        parts.append(f"A pass of all models over a pass of one: {', '.join(ratios)}.\n")
+    if "data" in result:
+        of = result["data"]
+        parts += [
+            f"784-512-512-128 by `fit`, {of['images']:,} images, batch {of['batch_size']}:\n",
+            _table(
+                ["images on the", "s / pass"],
+                [[row["where"], f"{row['seconds_per_pass']:.3f}"] for row in of["rows"]],
+            ),
+        ]
+    if "evaluation" in result:
+        parts.append(
+            "log p(x) of {images:,} images by {draws:,} draws, 784-200-200-50: {seconds:.1f} s.\n"
+            "".format(**result["evaluation"])
+        )
+    if "command" in result:
+        of = result["command"]
+        parts.append(
+            "`python -m experiments.mnist`, {dataset}, passes: {epochs}, nothing compiled before: "
+            "{seconds:.1f} s from start to pictures, of which compilation of the training "
+            "{compile_seconds:.1f} and training {train_seconds:.1f}.\n".format(**of)
+        )
+        rows = [
+            [where, *(f"{of[key][i]:.4f}" for i in (0, 1))]
+            for where, key in ((of["device"], "accelerator"), ("CPU", "cpu"))
+            if key in of
+        ]
+        if "cpu" in of:
+            rows.append(
+                ["difference", f"{of['difference']:+.4f}", f"{of['error_of_difference']:.4f}"]
+            )
+        parts += [
+            f"log p(x) of its {of['num_test']:,} test images by {of['num_importance_samples']} "
+            "draws, in nats, the CPU's from the saved run and by other draws:\n",
+            _table(["", "test log p(x)", "standard error of the draws"], rows),
+        ]
+    return "\n".join(parts)
+
+
 _SECTIONS: dict[str, Callable[[str, Result], str]] = {
     "throughput": throughput,
     "quality": quality_section,
@@ -492,6 +563,7 @@ _SECTIONS: dict[str, Callable[[str, Result], str]] = {
     "startup": startup,
     "precision": precision,
     "scaling": scaling,
+    "accelerator": accelerator,
 }
 _ORDER = list(_SECTIONS)
 

@@ -191,9 +191,8 @@ def benchmark(
 ) -> Iterator[dict[str, Any]]:
     """What goes into the JSON file, anew after each workload and batch size."""
     on_gpu = jax.default_backend() == "gpu"
-    wanted = [
-        c for c in CONTESTANTS + (REPLICAS if on_gpu else []) if only is None or c.name in only
-    ]
+    everyone = CONTESTANTS + (REPLICAS if on_gpu or only else [])
+    wanted = [c for c in everyone if only is None or c.name in only]
     present = [c for c in wanted if importlib.util.find_spec(c.needs)]
     images, source = load_images(num_examples)
     bandwidth = limits.bandwidth(2**31 if on_gpu else 2**28)

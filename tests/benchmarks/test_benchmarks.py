@@ -1,8 +1,10 @@
 """The benchmarks: what they count, what they write, and that the committed page is their own."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -11,21 +13,23 @@ import numpy as np
 import pytest
 
 import vae_jax
-from benchmarks import evaluation, growth, limits, report, rivals, scaling, startup
+from benchmarks import accelerator, evaluation, growth, limits, report, rivals, scaling, startup
 from benchmarks.workloads import WORKLOADS, make_loss, make_model, make_state
+from vae_jax import networks
 
 ROOT = Path(__file__).parents[2]
 # These are programs, not the library: they run in JAX's own settings.
 pytestmark = pytest.mark.relax
 
 
-def command(name, *arguments):
+def command(name, *arguments, timeout=300, **environment):
     return subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)],
         cwd=ROOT,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
 
 
@@ -315,3 +319,70 @@ def test_estimators_are_timed_beside_the_elbo(tmp_path):
     process = command("estimators", "--only=ELBOW")
     assert process.returncode == 2
     assert "ELBOW not known: choose from ELBO; " in process.stderr
+
+
+def test_bits_of_a_product_are_those_of_its_format():
+    def tf32(x, y):  # the upper 19 of 32 bits: sign, exponent and 10 of the mantissa
+        cut = (np.asarray(x, np.float32).view(np.uint32) & 0xFFFFE000).view(np.float32)
+        return cut @ np.asarray(y)
+
+    formats = jnp.matmul, tf32, networks.matmul_bfloat16
+    assert [accelerator.mantissa_bits(matmul, 32) for matmul in formats] == [23, 10, 7]
+
+
+def test_what_a_cut_off_part_has_measured_is_kept_and_the_others_go_on(tmp_path, monkeypatch):
+    def endless(sizes):
+        yield {"steps": 1}
+        while True:
+            jnp.ones(8).sum().block_until_ready()
+
+    def broken(sizes):
+        yield {"steps": 2}
+        raise ValueError("one\ntwo")
+
+    parts = {
+        "endless": accelerator.Part(endless, 0, 0.2),
+        "broken": accelerator.Part(broken, 0, 60),
+        "late": accelerator.Part(endless, 1_000_000, 1_000_000),
+        "roofline": accelerator.PARTS["roofline"],
+        "evaluation": accelerator.PARTS["evaluation"],
+    }
+    monkeypatch.setattr(accelerator, "PARTS", parts)
+    path, sizes = tmp_path / "a.json", accelerator.Sizes("cpu", [], 32, 2**12, images=4, draws=2)
+    head = {"device": "a device", "platform": "cpu", "cores": 1, "versions": {}}
+    accelerator.benchmark(sizes, head, time.monotonic() + 300, path)
+    result = json.loads(path.read_text())
+    assert (result["endless"], result["broken"]) == ({"steps": 1}, {"steps": 2})
+    assert result["not_run"].keys() == {"endless", "late"}
+    assert result["not_run"]["endless"] == "stopped after 0.2 s"
+    assert result["failed"] == {"broken": "ValueError: one"}
+    assert result["roofline"]["flops_per_second"].keys() > {"bfloat16"}
+    text = report.page({"accelerator": result})
+    assert "late (needs 1000000 s, has " in text
+    assert "4 images by 2 draws" in text
+
+
+def test_without_an_accelerator_it_says_so():
+    process = command("accelerator", JAX_PLATFORMS="cpu")
+    assert process.returncode == 2
+    assert process.stderr.splitlines() == [
+        "JAX finds neither GPU nor TPU; --platform=cpu rehearses on the CPU"
+    ]
+
+
+@pytest.mark.long
+def test_a_rehearsal_measures_every_part(tmp_path):
+    path = tmp_path / "accelerator.json"
+    process = command("accelerator", "--platform=cpu", f"--json={path}", timeout=900)
+    assert process.returncode == 0, process.stderr
+    result = json.loads(path.read_text())
+    assert (result["not_run"], result["failed"]) == ({}, {})
+    assert result.keys() > accelerator.PARTS.keys()
+    of = result["command"]
+    np.testing.assert_allclose(of["difference"], of["accelerator"][0] - of["cpu"][0])
+    assert 0 < abs(of["difference"]) <= 3 * np.hypot(of["accelerator"][1], of["cpu"][1])
+    ratios = {row["name"]: row["time_over_one"] for row in result["replicas"]["rows"]}
+    assert ratios.keys() == {"vae_jax", "vae_jax-8-replicas", "vae_jax-64-replicas"}
+    assert ratios["vae_jax"] == 1
+    assert [row["where"] for row in result["data"]["rows"]] == ["device", "host"]
+    assert "| difference |" in report.page({"accelerator": result})
