@@ -264,11 +264,10 @@ def main() -> None:
     if options.platform:
         os.environ["JAX_PLATFORMS"] = "cpu"  # of the processes; this one has read it already
         jax.config.update("jax_platforms", "cpu")
-    describe = "import json; from benchmarks import machine; print(json.dumps(machine.describe()))"
     try:
-        head = json.loads(python(["-c", describe]).splitlines()[-1])
+        head = json.loads(python(["-m", "benchmarks.machine"]).splitlines()[-1])
     except RuntimeError as error:
-        sys.exit(f"JAX finds no device: {error}")
+        parser.exit(2, f"JAX finds no device: {error}\n")
     if head["platform"] == "cpu" and not options.platform:
         parser.exit(2, "JAX finds neither GPU nor TPU; --platform=cpu rehearses on the CPU\n")
     place = [f"--data-dir={options.data_dir.resolve()}"] if options.data_dir else []
