@@ -4,12 +4,12 @@
                                  [--images N] [--draws N] [--examples N] [--seed N]
                                  [--data-dir DIR] [--manual-dir DIR] [--json FILE]
 
-Our default recipe, that of `python -m experiments.mnist`, and each rival twice: with the settings
-that it publishes, and with our network, batches and passes and the Adam of --optimizer=adam, as far
-as it allows. They take turns, a pass each, whoever has trained least first. Between passes, outside
-the clock, one evaluator measures all of them alike: log p(x) of the same test images, binarized
-once, by importance sampling. With --json the file is written anew after each measurement, and a
-chart beside it; Ctrl-C ends it with what there is.
+Our default recipe, that of `python -m experiments.mnist`, and the same with --precision=bfloat16;
+each rival twice: with the settings that it publishes, and with our network and the batches, passes
+and Adam of --optimizer=adam, as far as it allows. They take turns, a pass each, whoever has trained
+least first. Between passes, outside the clock, one evaluator measures all of them alike: log p(x)
+of the same test images, binarized once, by importance sampling. With --json the file is written
+anew after each measurement, and a chart beside it; Ctrl-C ends it with what there is.
 """
 
 import argparse
@@ -33,7 +33,7 @@ import vae_jax
 from benchmarks import machine, rivals
 from benchmarks.rivals import Trainer
 from benchmarks.throughput import from_torch, known_names
-from benchmarks.workloads import Workload
+from benchmarks.workloads import PRECISIONS, Workload
 from vae_jax.run import data, defaults, objective, options
 from vae_jax.run.errors import DataError
 from vae_jax.run.model import make_model, make_optimizer
@@ -55,7 +55,7 @@ class Contestant(NamedTuple):
 
     Attributes:
       name: for --only and the tables.
-      settings: "own", as published, or "ours".
+      settings: "own", as published, or "ours"; of vae_jax with its precision where not float32.
       workload: the network and the rate.
       batch_size: examples a step.
       passes: of the whole training; it trains no longer.
@@ -109,15 +109,25 @@ def contestants(dataset: data.Dataset, num_examples: int) -> list[Contestant]:
     def with_ours(name: str, make: Any, workload: Workload = ours) -> Contestant:
         return Contestant(name, "ours", workload, size, passes, "afresh", make)
 
-    of_recipe = f"{recipe.training.optimizer} {recipe.training.learning_rate:g} falling"
+    def of_vae_jax(precision: Any) -> Contestant:
+        training, of_model = recipe.training, dataclasses.replace(model, precision=precision)
+        chosen = dataclasses.replace(recipe, model=of_model)
+        rate = f"{training.optimizer} {training.learning_rate:g} falling"
+        default = precision == "float32"
+        return Contestant(
+            "vae_jax",
+            "ours" if default else f"ours, {precision}",
+            ours._replace(
+                description=f"{pixels}-{widths} silu, {rate}",
+                num_steps=training.epochs * (num_examples // training.batch_size),
+            ),
+            *(training.batch_size, training.epochs, "afresh"),
+            partial(vae_jax_recipe, chosen, dataset.image_shape),
+        )
 
     flax, dataloader = rivals.flax_epoch, from_torch("torch_dataloader", binarize="never")
     return [
-        with_ours(
-            "vae_jax",
-            partial(vae_jax_recipe, recipe, dataset.image_shape),
-            ours._replace(description=f"{pixels}-{widths} silu, {of_recipe}"),
-        ),
+        *map(of_vae_jax, PRECISIONS),
         Contestant(
             "numpyro",
             "own",

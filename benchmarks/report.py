@@ -599,15 +599,16 @@ def draw_quality(result: Result, path: Path) -> None:
         for row in of_data["rows"]:
             there = [m for m in row["measured"] if m["log_likelihood"] is not None]
             own, us = row["settings"] == "own", row["name"] == "vae_jax"
+            default = us and row["settings"] == "ours"
             values += [m["log_likelihood"] for m in there]
             axis.semilogx(
                 [m["seconds"] for m in there],
                 [m["log_likelihood"] for m in there],
-                *(("o:" if own else "o-"),),
+                "o:" if own else "o-" if default or not us else "o--",
                 color=_COLOURS[row["name"]],
                 linewidth=2.5 if us else 1.2,
                 markersize=4 if us else 3,
-                label="vae_jax" if us else f"{row['name']}, {row['settings']}",
+                label="vae_jax" if default else f"{row['name']}, {row['settings']}",
             )
         if values:
             top, low = max(values), min(values)

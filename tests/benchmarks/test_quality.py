@@ -197,7 +197,8 @@ def test_a_short_run_writes_what_it_prints_and_a_chart(monkeypatch, capsys, tmp_
     run(monkeypatch, *SHORT, "--examples=256", f"--json={path}")
     result = json.loads(path.read_text())
     (of_data,) = result["datasets"]
-    (row,) = of_data["rows"]
+    row, low = of_data["rows"]
+    assert (row["settings"], low["settings"]) == ("ours", "ours, bfloat16")
     assert (of_data["num_train"], of_data["num_images"], result["seed"]) == (256, 20, 0)
     first, last = row["measured"][0], row["measured"][-1]
     assert (first["passes"], last["passes"]) == (1, len(row["pass_seconds"]))

@@ -177,7 +177,7 @@ def test_ones_own_images_have_a_budget_of_steps_whatever_their_name(capsys, name
     said = f"batches of {batch_size}, as {name} has {num} training images" * (batch_size < 128)
     assert capsys.readouterr().out.strip() == said
     assert settled(dataset_of(num, "digits"), None).epochs == 200
-    assert settled(dataset_of(num, "mnist"), None).epochs == 18
+    assert settled(dataset_of(num, "mnist"), None).epochs == 22
 
 
 def test_a_batch_that_is_asked_for_is_not_made_smaller():

@@ -169,17 +169,6 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
     model = _with_network(chosen.model, default.network, dataset)
     latent_dim = _OF_A_PLACE if model.network == "top_down" else default.latent_dim
     model = _filled(model, latent_dim=latent_dim, likelihood=of_pixels)
-    if own:
-        slow = of_pixels in _SLOW or model.network in options.CONVOLUTIONS
-        budget = _FEWER if slow else _BUDGET
-        epochs, patience = math.ceil(budget / steps), math.ceil(budget / 10 / steps)
-    else:
-        epochs, patience = 200 if dataset.name == "digits" else 18, 0
-    aim = chosen.objective
-    # The validation ELBO does not judge these.
-    aside = aim.beta != 1 or aim.free_bits or aim.penalty != "none"
-    if aside:
-        patience = 0
     # Measured on MNIST, Fashion-MNIST and the digits, of this network and these priors alone.
     usual = (
         not own
@@ -189,6 +178,18 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
     )
     training = _filled(chosen.training, optimizer="nadam" if usual else "adam")
     nadam = training.optimizer == "nadam"
+    if own:
+        slow = of_pixels in _SLOW or model.network in options.CONVOLUTIONS
+        budget = _FEWER if slow else _BUDGET
+        epochs, patience = math.ceil(budget / steps), math.ceil(budget / 10 / steps)
+    else:
+        passes = 22 if usual and nadam else 18
+        epochs, patience = 200 if dataset.name == "digits" else passes, 0
+    aim = chosen.objective
+    # The validation ELBO does not judge these.
+    aside = aim.beta != 1 or aim.free_bits or aim.penalty != "none"
+    if aside:
+        patience = 0
     sticks = usual and nadam and model.posterior == "normal" and aim == options.Objective()
     aim = _filled(aim, gradient="sticking_the_landing" if sticks else "reparameterized")
     training = _filled(
