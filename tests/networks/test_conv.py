@@ -71,6 +71,30 @@ def test_convolutions_equal_those_of_flax(ours, theirs, shape):
     chex.assert_trees_all_close(gradients(ours), gradients(theirs), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.few(2)
+@pytest.mark.parametrize("shape", [(2, 8, 6, 32), (3, 1, 5, 2), (2, 4, 1, 3)], ids=str)
+def test_stride_1_is_the_convolution_of_jax(shape):
+    """Values, both gradients, and the one along a direction, of a kernel that has no symmetry."""
+    x, kernel, weights = noise(0, *shape), noise(1, 3, 3, shape[-1], 7), noise(2, *shape[:-1], 7)
+
+    def ours(kernel, x):
+        return networks.Conv(7).apply({"params": {"kernel": kernel, "bias": jnp.zeros(7)}}, x)
+
+    def theirs(kernel, x):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+    def differentiated(conv):
+        gradients = jax.grad(lambda *of: (conv(*of) ** 2 * weights).sum(), (0, 1))
+        return conv(kernel, x), jax.jvp(gradients, (kernel, x), (kernel**2, jnp.sin(x)))
+
+    for a, b in zip(
+        *(jax.tree.leaves(jax.jit(differentiated, static_argnums=0)(of)) for of in (ours, theirs)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.abs(b).max()))
+
+
 @pytest.mark.long
 def test_convolutions_in_bfloat16_have_float32_sums_and_gradients():
     x = noise(0, 3, 14, 14, 8)
