@@ -86,7 +86,7 @@ def prepare(
     """Compiles an epoch of `loss(model)` and makes its first pass."""
     optimizer = optimizer or optax.adam(LEARNING_RATE)
     pixels = images.shape[1]
-    model = make_model(MLP._replace(latent_dim=latent_dim, num_pixels=pixels))
+    model = make_model(MLP._replace(latent_dim=latent_dim, image_shape=(pixels,)))
     init = jax.jit(model.init)
     states = [
         vae_jax.init_state(

@@ -92,7 +92,7 @@ def contestants(dataset: data.Dataset, num_examples: int) -> list[Contestant]:
     assert all((model.hidden, model.latent_dim, size, passes, rate))
     widths = "-".join(map(str, (*model.hidden, model.latent_dim)))
     steps = passes * (num_examples // size)
-    shape: dict[str, Any] = {"num_pixels": pixels}
+    shape: dict[str, Any] = {"image_shape": (pixels,)}
     ours = Workload(
         f"{pixels}-{widths} silu, {rate:g} falling",
         model.latent_dim,

@@ -3,6 +3,7 @@
 A contestant is `make(workload, batch_size, images) -> Trainer`, of uint8 images [N, D].
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +17,7 @@ from flax.training import train_state
 
 import vae_jax
 from benchmarks import dense
-from benchmarks.workloads import Workload, image_shape, make_optimizer, make_state
+from benchmarks.workloads import Workload, make_optimizer, make_state, smallest
 from vae_jax.evaluation import batched
 
 
@@ -42,7 +43,7 @@ def vae_jax_epoch(
 ) -> Trainer:
     """This library: an epoch is one compiled scan over bytes on the device."""
     started = make_state(workload, precision)
-    return compiled_epochs(*started, images.reshape(-1, *image_shape(workload)), batch_size)
+    return compiled_epochs(*started, images.reshape(-1, *workload.image_shape), batch_size)
 
 
 def compiled_epochs(
@@ -74,7 +75,7 @@ def vae_jax_replicas(
     """This library, several models of different seeds at once."""
     state, loss, optimizer = make_state(workload, precision)
     states = [state._replace(key=key) for key in jax.random.split(state.key, replicas)]
-    dataset = vae_jax.Batch(jnp.asarray(images.reshape(-1, *image_shape(workload))))
+    dataset = vae_jax.Batch(jnp.asarray(images.reshape(-1, *workload.image_shape)))
     order_of = partial(vae_jax.shuffle, num_examples=len(images), batch_size=batch_size)
     passes = at_once(vae_jax.make_train_epoch(loss, optimizer), states, dataset, order_of)
     return Trainer(lambda: float(passes.run().mean()), params=passes.params)
@@ -154,7 +155,7 @@ def vae_jax_step(workload: Workload, batch_size: int, images: np.ndarray) -> Tra
     state, loss, optimizer = make_state(workload, "float32")
     train_step = vae_jax.make_train_step(loss, optimizer)
     take = jax.jit(lambda dataset, order, i: vae_jax.Batch(jnp.take(dataset, order[i], axis=0)))
-    dataset = jnp.asarray(images.reshape(-1, *image_shape(workload)))
+    dataset = jnp.asarray(images.reshape(-1, *workload.image_shape))
     epoch = 0
 
     def run() -> float:
@@ -182,7 +183,7 @@ def numpyro_epoch(
     from numpyro.contrib.module import flax_module
 
     encoder, decoder = FlaxEncoder(workload), FlaxDecoder(workload)
-    event = image_shape(workload)
+    event = workload.image_shape
 
     def model(x: jax.Array) -> None:
         decode = flax_module("decoder", decoder, input_shape=(1, workload.latent_dim))
@@ -216,7 +217,7 @@ def numpyro_example(
     import numpyro.distributions as dist
     from jax.example_libraries import stax
 
-    (event,), (width,), latent_dim = image_shape(workload), workload.hidden, workload.latent_dim
+    (event,), (width,), latent_dim = workload.image_shape, workload.hidden, workload.latent_dim
 
     def layer(units: int) -> Any:
         return stax.Dense(units, W_init=stax.randn())
@@ -259,7 +260,7 @@ def _numpyro_loop(
     if workload.num_steps:
         optimizer = numpyro.optim.optax_to_numpyro(make_optimizer(workload))
     svi = SVI(model, guide, optimizer, Trace_ELBO())
-    event = image_shape(workload)
+    event = workload.image_shape
     grey = jnp.asarray(images.reshape(-1, *event), jnp.float32) / 255
     state = svi.init(jax.random.PRNGKey(seed), jnp.zeros((batch_size, *event)))
     steps, epoch = len(images) // batch_size, 0
@@ -287,6 +288,15 @@ def _numpyro_loop(
     return run, lambda: svi.get_params(state)
 
 
+def flax_blocks(workload: Workload, x: jax.Array) -> jax.Array:
+    """Within a module: pairs of convolutions with a way around each."""
+    activation = getattr(nn, workload.activation)
+    for _ in range(workload.blocks):
+        inner = nn.Conv(x.shape[-1], (3, 3))(activation(x))
+        x = x + nn.Conv(x.shape[-1], (3, 3))(activation(inner))
+    return x
+
+
 class FlaxEncoder(nn.Module):
     """Mean and log-variance."""
 
@@ -294,11 +304,13 @@ class FlaxEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        activation = getattr(nn, self.workload.activation)
         for channels in self.workload.channels:
-            x = nn.relu(nn.Conv(channels, (3, 3), strides=2)(x))
+            x = nn.Conv(channels, (3, 3), strides=2)(x)
+            x = activation(flax_blocks(self.workload, x))
         x = x.reshape(len(x), -1)
         for width in self.workload.hidden:
-            x = getattr(nn, self.workload.activation)(nn.Dense(width)(x))
+            x = activation(nn.Dense(width)(x))
         return nn.Dense(self.workload.latent_dim)(x), nn.Dense(self.workload.latent_dim)(x)
 
 
@@ -309,16 +321,17 @@ class FlaxDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
+        activation = getattr(nn, self.workload.activation)
         for width in self.workload.hidden[::-1]:
-            z = getattr(nn, self.workload.activation)(nn.Dense(width)(z))
+            z = activation(nn.Dense(width)(z))
         if not self.workload.channels:
-            return nn.Dense(self.workload.num_pixels)(z)
-        *rest, last = self.workload.channels
-        side = 28 // 2 ** len(self.workload.channels)
-        x = nn.relu(nn.Dense(side * side * last)(z)).reshape(len(z), side, side, last)
-        for channels in rest[::-1]:
-            x = nn.relu(nn.ConvTranspose(channels, (3, 3), strides=(2, 2))(x))
-        return nn.ConvTranspose(1, (3, 3), strides=(2, 2))(x)
+            return nn.Dense(*self.workload.image_shape)(z)
+        low = smallest(self.workload)
+        x = nn.Dense(math.prod(low))(z).reshape(len(z), *low)
+        for channels in (*self.workload.channels[-2::-1], self.workload.image_shape[-1]):
+            x = activation(flax_blocks(self.workload, x))
+            x = nn.ConvTranspose(channels, (3, 3), strides=(2, 2))(x)
+        return x
 
 
 class FlaxVAE(nn.Module):
@@ -384,7 +397,7 @@ def flax_epoch(
     train_step = partial(flax_train_step, workload=workload, binarize=binarize)
     if jit:
         train_step = jax.jit(train_step)
-    event = image_shape(workload)
+    event = workload.image_shape
     generator = np.random.default_rng(seed)
     data = images.astype(np.float32) / 255
     if binarize == "once":

@@ -12,7 +12,7 @@ from flax import nnx
 
 from benchmarks import dense
 from benchmarks.rivals import Trainer
-from benchmarks.workloads import Workload, image_shape, make_optimizer
+from benchmarks.workloads import Workload, make_optimizer
 
 
 def artifex_epoch(
@@ -30,7 +30,7 @@ def artifex_epoch(
     loss binarizes them and they are shuffled before each pass. Its quickstart trains convolutions:
     on a CPU, inside a compiled loop, a step of those took 0.2 s on 8 x 8 images already.
     """
-    event = image_shape(workload)
+    event = workload.image_shape
     shared: dict[str, Any] = {"latent_dim": workload.latent_dim, "activation": workload.activation}
     # The decoder reverses its widths.
     shared["hidden_dims"] = workload.hidden

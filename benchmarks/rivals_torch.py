@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 import tempfile
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 
 from benchmarks import dense
 from benchmarks.rivals import Trainer
-from benchmarks.workloads import Workload, image_shape, rates
+from benchmarks.workloads import Workload, rates, smallest
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cuda":
@@ -31,31 +32,54 @@ def _dense(widths: list[int], activation: str) -> list[nn.Module]:
     return layers
 
 
+class Block(nn.Module):
+    """A pair of 3x3 convolutions with a way around it."""
+
+    def __init__(self, channels: int, activation: str) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            *(ACTIVATIONS[activation](), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(ACTIVATIONS[activation](), nn.Conv2d(channels, channels, 3, padding=1)),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.inner(x)
+
+
+def _blocks(workload: Workload, channels: int) -> list[nn.Module]:
+    """The blocks of one size, and the activation after them."""
+    blocks = [Block(channels, workload.activation) for _ in range(workload.blocks)]
+    return [*blocks, ACTIVATIONS[workload.activation]()]
+
+
 def encoder_trunk(workload: Workload) -> nn.Sequential:
     if not workload.channels:
-        widths = [workload.num_pixels, *workload.hidden]
+        widths = [*workload.image_shape, *workload.hidden]
         return nn.Sequential(*_dense(widths, workload.activation))
-    layers: list[nn.Module] = [nn.Unflatten(1, (1, 28, 28))]
-    channels = [1, *workload.channels]
-    for i, o in pairwise(channels):
-        layers += [nn.Conv2d(i, o, 3, stride=2, padding=1), nn.ReLU()]
-    side = 28 // 2 ** len(workload.channels)
-    widths = [side * side * channels[-1], *workload.hidden]
+    layers: list[nn.Module] = []
+    for i, o in pairwise([workload.image_shape[-1], *workload.channels]):
+        layers += [nn.Conv2d(i, o, 3, stride=2, padding=1), *_blocks(workload, o)]
+    widths = [math.prod(smallest(workload)), *workload.hidden]
     return nn.Sequential(*layers, nn.Flatten(), *_dense(widths, workload.activation))
 
 
 def make_decoder(workload: Workload) -> nn.Sequential:
     widths = [workload.latent_dim, *workload.hidden[::-1]]
+    layers = _dense(widths, workload.activation)
     if not workload.channels:
-        layers = _dense(widths, workload.activation)
-        return nn.Sequential(*layers, nn.Linear(widths[-1], workload.num_pixels))
-    side = 28 // 2 ** len(workload.channels)
-    channels = [*workload.channels[::-1], 1]
-    layers = _dense([*widths, side * side * channels[0]], workload.activation)
-    layers.append(nn.Unflatten(1, (channels[0], side, side)))
-    for i, o in pairwise(channels):
-        layers += [nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
-    return nn.Sequential(*layers[:-1], nn.Flatten())
+        return nn.Sequential(*layers, nn.Linear(widths[-1], *workload.image_shape))
+    height, width, last = smallest(workload)
+    layers += [nn.Linear(widths[-1], height * width * last), nn.Unflatten(1, (last, height, width))]
+    for i, o in pairwise([*workload.channels[::-1], workload.image_shape[-1]]):
+        up = nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=1)
+        layers += [*_blocks(workload, i), up]
+    return nn.Sequential(*layers)
+
+
+def as_pixels(workload: Workload, images: np.ndarray) -> torch.Tensor:
+    """uint8 [N, D]; for convolutions [N, C, H, W], in memory still with the channels last."""
+    pixels = torch.from_numpy(images.copy()).view(-1, *workload.image_shape)
+    return pixels.movedim(-1, 1) if workload.channels else pixels
 
 
 class TorchVAE(nn.Module):
@@ -92,7 +116,7 @@ def make_trainer(
     def weights() -> dense.Weights:
         return dense.weights([of for part in encoder for of in linear(part)], linear(decoder))
 
-    return Trainer(run, dense.model(workload.activation), weights, image_shape(workload))
+    return Trainer(run, dense.model(workload.activation), weights, workload.image_shape)
 
 
 def _scheduler(optimizer: Any, workload: Workload) -> Any:
@@ -111,7 +135,7 @@ def torch_dataloader(
     The example's pixels are grey; unless `binarize` is "never" they are drawn from afresh.
     """
     torch.manual_seed(seed)
-    grey = torch.from_numpy(images).float() / 255
+    grey = as_pixels(workload, images).contiguous().float() / 255
     loader = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(grey), batch_size, shuffle=True, drop_last=True
     )
@@ -146,16 +170,19 @@ def torch_tuned(
     precision: str = "float32",
     seed: int = 0,
 ) -> Trainer:
-    """Bytes on the device, indexed; fused Adam; no value read before the epoch's end."""
+    """Bytes on the device, indexed; fused Adam; no value read before the epoch's end.
+
+    Pictures and kernels of convolutions have their channels last.
+    """
     torch.manual_seed(seed)
-    data = torch.from_numpy(images.copy()).to(DEVICE)
-    model = TorchVAE(workload).to(DEVICE)
+    data = as_pixels(workload, images).to(DEVICE)
+    model = TorchVAE(workload).to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate, fused=True)
     scheduler = _scheduler(optimizer, workload)
     low = precision == "bfloat16"
 
     def loss_of(batch: torch.Tensor) -> torch.Tensor:
-        x = (torch.rand(batch.shape, device=DEVICE) * 255 < batch).float()
+        x = (torch.rand_like(batch, dtype=torch.float32) * 255 < batch).float()
         with torch.autocast(DEVICE, torch.bfloat16, enabled=low):
             return model.loss(x) / batch_size
 
@@ -209,7 +236,7 @@ def make_pythae(workload: Workload, binarize: bool = False) -> Any:
 
     logging.disable(logging.INFO)  # its loggers have handlers of their own
     config = VAEConfig(
-        input_dim=(workload.num_pixels,),
+        input_dim=workload.image_shape,
         latent_dim=workload.latent_dim,
         reconstruction_loss="bce",
     )
@@ -237,7 +264,7 @@ def pythae_trainer(
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
     torch.manual_seed(seed)
-    grey = torch.from_numpy(images).float() / 255
+    grey = as_pixels(workload, images).contiguous().float() / 255
     if binarize == "once":
         grey = torch.bernoulli(grey)
     model = make_pythae(workload, binarize == "afresh")

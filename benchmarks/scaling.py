@@ -28,7 +28,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import vae_jax
 from benchmarks import limits, machine
-from benchmarks.workloads import WORKLOADS, Workload, image_shape, load_images, make_state
+from benchmarks.workloads import WORKLOADS, Workload, load_images, make_state
 
 NETWORKS = {
     "default": Workload("784-400-400-40", 40, (400, 400)),
@@ -81,7 +81,7 @@ def batch_per_host(
 def count(network: Workload) -> dict[str, int]:
     """FLOPs of an example, and the bytes of a step, as if nothing but arrays at rest moved."""
     state, loss, _ = make_state(network, "float32")
-    batch = vae_jax.Batch(jnp.zeros((BATCH_SIZE, *image_shape(network)), jnp.uint8))
+    batch = vae_jax.Batch(jnp.zeros((BATCH_SIZE, *network.image_shape), jnp.uint8))
     products = limits.step_products(loss, state.params, batch)
     parameters = limits.num_bytes(state.params)
     return {
@@ -89,7 +89,7 @@ def count(network: Workload) -> dict[str, int]:
         "parameter_bytes": parameters,
         # Adam reads parameters, gradient and two moments, and writes all but the gradient.
         "update_bytes": 7 * parameters,
-        "example_bytes": int(np.prod(image_shape(network))),
+        "example_bytes": int(np.prod(network.image_shape)),
     }
 
 
@@ -100,7 +100,7 @@ def measure_here(network: Workload) -> dict[str, float]:
     mesh = jax.make_mesh((num,), ("data",), (AxisType.Auto,))
     sharding = vae_jax.state_sharding(state, mesh)
     images, _ = load_images(BATCH_SIZE * STEPS)
-    images = images.reshape(-1, *image_shape(network))
+    images = images.reshape(-1, *network.image_shape)
     dataset = jax.device_put(vae_jax.Batch(images), NamedSharding(mesh, PartitionSpec()))
     order = jax.device_put(
         np.arange(len(images), dtype=np.int32).reshape(STEPS, BATCH_SIZE),

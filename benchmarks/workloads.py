@@ -1,6 +1,7 @@
 """The models that are timed, the data they are timed on, and what a training step computes."""
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 class Workload(NamedTuple):
-    """A VAE on 28x28 images, one draw of z, trained by Adam.
+    """A VAE on binarized images, one draw of z, trained by Adam.
 
     Attributes:
       description: as it stands in tables.
@@ -31,7 +32,8 @@ class Workload(NamedTuple):
       learning_rate: Adam's, at its peak.
       num_steps: of a training in which the rate warms up and falls as that of our programs; 0 for a
         constant one.
-      num_pixels: of other images, for an MLP.
+      image_shape: (D,), or (H, W, C) for convolutions, H and W even at each size but the last.
+      blocks: residual pairs of 3x3 convolutions at each size.
     """
 
     description: str
@@ -41,43 +43,63 @@ class Workload(NamedTuple):
     activation: str = "relu"
     learning_rate: float = LEARNING_RATE
     num_steps: int = 0
-    num_pixels: int = 784
+    image_shape: tuple[int, ...] = (784,)
+    blocks: int = 0
+
+
+def _of_colours(side: int, kind: str = "conv", **more: Any) -> Workload:
+    """What a run makes of one's own pictures of this size, but that their bytes are binarized."""
+    shape = (side, side, 3)
+    channels = networks.channels_for(shape)
+    description = f"{side}x{side}x3, {kind} {'-'.join(map(str, channels))}, dense 256-128"
+    return Workload(description, 128, (256,), channels, image_shape=shape, **more)
 
 
 WORKLOADS = {
     "mlp": Workload("784-400-20", 20, (400,)),
     "large-mlp": Workload("784-512-512-128", 128, (512, 512)),
-    "conv": Workload("conv 32-64, dense 256-20", 20, (256,), (32, 64)),
+    "conv": Workload("conv 32-64, dense 256-20", 20, (256,), (32, 64), image_shape=(28, 28, 1)),
+    "colour-32": _of_colours(32),
+    "colour-64": _of_colours(64),
+    "colour-128": _of_colours(128),
+    "residual-32": _of_colours(32, "residual conv", blocks=1, activation="silu"),
 }
+OF_MNIST = ("mlp", "large-mlp", "conv")
 
 
 def make_model(workload: Workload, precision: str = "float32") -> vae_jax.VAE:
-    """The workload as this library's model; images are [B, D], or [B, 28, 28, 1] for conv."""
+    """The workload as this library's model; images are [B, *image_shape]."""
     statistics = (2 * workload.latent_dim,)
-    matmul = {"float32": jnp.matmul, "bfloat16": networks.matmul_bfloat16}[precision]
+    layers: dict[str, Any] = {
+        "activation": getattr(jax.nn, workload.activation),
+        "matmul": {"float32": jnp.matmul, "bfloat16": networks.matmul_bfloat16}[precision],
+    }
+    encoder: Any
+    decoder: Any
     if workload.channels:
-        (hidden,) = workload.hidden
-        return vae_jax.make_vae(
-            networks.Encoder(
-                networks.ConvEncoder(statistics, workload.channels, hidden, matmul=matmul)
-            ),
-            networks.BernoulliDecoder(
-                networks.ConvDecoder((28, 28, 1), workload.channels[::-1], hidden, matmul=matmul),
-                event_ndims=3,
-            ),
-            workload.latent_dim,
-        )
+        encoder, decoder = networks.ConvEncoder, networks.ConvDecoder
+        (layers["hidden"],) = workload.hidden
+        if workload.blocks:
+            encoder, decoder = networks.ResidualConvEncoder, networks.ResidualConvDecoder
+            layers["blocks"] = workload.blocks
+    else:
+        encoder = decoder = networks.MLP
+    widths = workload.channels or workload.hidden
     return vae_jax.make_vae(
-        networks.Encoder(networks.MLP(statistics, workload.hidden, matmul=matmul)),
+        networks.Encoder(encoder(statistics, widths, **layers)),
         networks.BernoulliDecoder(
-            networks.MLP((workload.num_pixels,), workload.hidden[::-1], matmul=matmul)
+            decoder(workload.image_shape, widths[::-1], **layers),
+            event_ndims=len(workload.image_shape),
         ),
         workload.latent_dim,
     )
 
 
-def image_shape(workload: Workload) -> tuple[int, ...]:
-    return (28, 28, 1) if workload.channels else (workload.num_pixels,)
+def smallest(workload: Workload) -> tuple[int, int, int]:
+    """(H, W, C) of what lies between the dense layers and the convolutions."""
+    height, width, _ = workload.image_shape
+    shrink = 2 ** len(workload.channels)
+    return height // shrink, width // shrink, workload.channels[-1]
 
 
 def make_optimizer(workload: Workload) -> optax.GradientTransformation:
@@ -108,20 +130,19 @@ def make_state(
     """A fresh state, the loss and the optimizer."""
     model, optimizer = make_model(workload, precision), make_optimizer(workload)
     init_key, key = jax.random.split(jax.random.key(0))
-    params = jax.jit(model.init)(init_key, jnp.zeros((1, *image_shape(workload))))
+    params = jax.jit(model.init)(init_key, jnp.zeros((1, *workload.image_shape)))
     return vae_jax.init_state(key, params, optimizer), make_loss(model), optimizer
 
 
-def load_images(num_examples: int) -> tuple[np.ndarray, str]:
-    """uint8 [N, 784] and what they are: MNIST where its file is at hand, else like it."""
+def load_images(num_examples: int, image_shape: tuple[int, ...] = (784,)) -> tuple[np.ndarray, str]:
+    """uint8 [N, D] and what they are: MNIST if of its size and at hand, else like it."""
+    size = math.prod(image_shape)
     path = Path(__file__).parents[2] / "shared/data/mnist/train-images-idx3-ubyte.gz"
-    if path.exists():
+    if size == 784 and path.exists():
         raw = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)
-        images, source = raw.reshape(-1, 784), "MNIST"
-    else:
-        # Most pixels of MNIST are 0 or near 255; how many does not change what a step costs.
-        generator = np.random.default_rng(0)
-        grey = generator.integers(0, 256, (NUM_EXAMPLES, 784), np.uint8)
-        images = np.where(generator.random(grey.shape, np.float32) < 0.19, grey, np.uint8(0))
-        source = "synthetic bytes, 81 % zeros as in MNIST"
-    return np.resize(images, (num_examples, 784)), source
+        return np.resize(raw.reshape(-1, size), (num_examples, size)), "MNIST"
+    # Most pixels of MNIST are 0 or near 255; how many does not change what a step costs.
+    generator = np.random.default_rng(0)
+    grey = generator.integers(0, 256, (num_examples, size), np.uint8)
+    images = np.where(generator.random(grey.shape, np.float32) < 0.19, grey, np.uint8(0))
+    return images, "synthetic bytes, 81 % zeros as in MNIST"

@@ -1,10 +1,13 @@
 """The benchmarks: what they count, what they write, and that the committed page is their own."""
 
+import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,7 +17,8 @@ import pytest
 
 import vae_jax
 from benchmarks import accelerator, evaluation, growth, limits, report, rivals, scaling, startup
-from benchmarks.workloads import WORKLOADS, make_loss, make_model, make_state
+from benchmarks.throughput import from_torch
+from benchmarks.workloads import WORKLOADS, Workload, make_loss, make_model, make_state
 from vae_jax import networks
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +45,64 @@ def test_flops_are_those_of_the_networks_products():
     counted = sum(p.flops for p in limits.step_products(loss, state.params, data))
     layers = [2 * batch * i * o for i, o in widths]
     assert counted == 3 * sum(layers) - layers[0]
+
+
+def num_params(shapes):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_all_libraries_train_networks_of_one_size(name):
+    """But for the last bias: one number a channel in theirs, one a pixel in ours."""
+    workload = WORKLOADS[name]
+    key, x = jax.random.key(0), jnp.zeros((1, *workload.image_shape))
+    ours = num_params(jax.eval_shape(make_model(workload).init, key, x))
+    extra = math.prod(x.shape) - x.shape[-1]
+    network = rivals.FlaxVAE(workload)
+    assert num_params(jax.eval_shape(network.init, key, x, key)) == ours - extra
+    if importlib.util.find_spec("torch"):
+        from benchmarks import rivals_torch
+
+        parameters = rivals_torch.TorchVAE(workload).parameters()
+        assert sum(p.numel() for p in parameters) == ours - extra
+
+
+CONVOLUTIONS = {
+    "vae_jax": ("jax", rivals.vae_jax_epoch),
+    "flax": ("flax", partial(rivals.flax_epoch, jit=True)),
+    "numpyro": ("numpyro", rivals.numpyro_epoch),
+    "torch-dataloader": ("torch", from_torch("torch_dataloader")),
+    "torch-tuned": ("torch", from_torch("torch_tuned", compiled=False)),
+    "pythae": ("pythae", from_torch("pythae_trainer")),
+}
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize(("needs", "make"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_colours_are_learned_by_residual_convolutions(needs, make):
+    """Each pixel is on in 10 or 90 % of cases: at best 72 times 0.33 nats, 23.6."""
+    if not importlib.util.find_spec(needs):
+        pytest.skip(f"{needs} is not installed")
+    shape = (4, 6, 3)
+    on = np.random.default_rng(0).random(math.prod(shape)) < 0.5
+    picture = np.where(on, 229, 26).astype(np.uint8)
+    more = {"image_shape": shape, "blocks": 1, "activation": "silu", "learning_rate": 1e-2}
+    workload = Workload("", 2, (16,), (8,), **more)
+    run = make(workload, 16, np.tile(picture, (256, 1))).run
+    losses = [run() for _ in range(8)]
+    assert losses[0] > 28
+    assert 22 < losses[-1] < 26
+
+
+def test_pictures_of_torch_have_their_channels_first_and_lie_with_them_last():
+    torch = pytest.importorskip("torch")
+    from benchmarks import rivals_torch
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 4 * 6 * 3)).astype(np.uint8)
+    pixels = rivals_torch.as_pixels(Workload("", 2, (1,), (8,), image_shape=(4, 6, 3)), images)
+    np.testing.assert_array_equal(pixels, images.reshape(5, 4, 6, 3).transpose(0, 3, 1, 2))
+    batch = pixels[torch.tensor([3, 1])]
+    assert batch.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_products_of_a_loop_count_as_often_as_it_runs():
@@ -142,7 +204,7 @@ def test_virtual_devices_are_timed_in_a_process_of_their_own():
 )
 def test_flops_of_what_grows_are_those_of_the_program(grown, loss):
     pixels = grown.get("pixels", 784)
-    changed = {"latent_dim": grown.get("latents", 20), "num_pixels": pixels}
+    changed = {"latent_dim": grown.get("latents", 20), "image_shape": (pixels,)}
     model = make_model(WORKLOADS["mlp"]._replace(**changed))
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, pixels)))
     batch = vae_jax.Batch(jnp.zeros((grown.get("batch", 128), pixels), jnp.uint8))

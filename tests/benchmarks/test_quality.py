@@ -55,7 +55,7 @@ def test_log_likelihood_is_that_of_torch_at_the_same_draws():
     from benchmarks import rivals_torch
 
     torch.manual_seed(0)
-    workload = Workload("", 2, (5,), activation="silu", num_pixels=6)
+    workload = Workload("", 2, (5,), activation="silu", image_shape=(6,))
     model = rivals_torch.TorchVAE(workload)
     parts = [model.trunk, model.mean, model.log_variance]
     trainer = rivals_torch.make_trainer(None, workload, parts, model.decoder)
@@ -115,7 +115,7 @@ def test_parameters_taken_out_have_the_loss_that_the_library_says(needs, activat
         pytest.skip(f"{needs} is not installed")
     generator = np.random.default_rng(0)
     images = 255 * generator.integers(0, 2, (4, 16))[generator.integers(0, 4, 512)]
-    workload = Workload("", 2, (16,), activation=activation, learning_rate=1e-2, num_pixels=16)
+    workload = Workload("", 2, (16,), activation=activation, learning_rate=1e-2, image_shape=(16,))
     trainer = make(workload, 64, images.astype(np.uint8))
     losses = [trainer.run() for _ in range(20)]
     assert losses[-1] < losses[0] - 1
