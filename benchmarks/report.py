@@ -70,6 +70,11 @@ def throughput(name: str, result: Result) -> str:
         "over the rate at which this machine forms the same matrix products and nothing else, in "
         "the same rounds; *over floor* the time over max(FLOPs / rate, bytes / bandwidth).\n",
     ]
+    if any(WORKLOADS[limit["workload"]].blocks for limit in result["limits"]):
+        parts.append(
+            "Of residual convolutions that rate is of our products, whose factors, pixels beside "
+            "their neighbours, come from memory: a convolution that writes none can pass 100 %.\n"
+        )
     if result["missing"]:
         parts.append(f"Not installed, so not timed: {', '.join(result['missing'])}.\n")
     parts += _timed(result)
