@@ -24,7 +24,7 @@ FIELDS = ("test_elbo", "test_log_likelihood", "train_seconds", "epochs", "num_im
 def run(precision: str, seed: int, arguments: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "experiments.mnist", f"--precision={precision}"]
-        command += ["--optimizer=adam", f"--seed={seed}", f"--output={folder}/run", *arguments]
+        command += [f"--seed={seed}", f"--output={folder}/run", *arguments]
         process = subprocess.run(command, capture_output=True, text=True)
         if process.returncode:
             raise SystemExit(process.stderr)
