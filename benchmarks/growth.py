@@ -138,7 +138,7 @@ def measure_here(num: int) -> dict[str, Any]:
     images = load_images(128 * STEPS)[0]
     setting = prepare("devices", num, make_loss, images, num_devices=num)
     return {
-        "seconds": min(limits.timed(setting.epoch) for _ in range(3)),
+        "seconds": limits.timed(setting.epoch),
         "compile_seconds": setting.compile_seconds,
         "temporary_bytes": setting.temporary_bytes,
     }
@@ -243,6 +243,23 @@ def settings(images: np.ndarray, sweeps: Sequence[str]) -> list[Setting]:
     return made
 
 
+def as_row(
+    sweep: str, value: Any, seconds: list[float], examples: int, batch_size: int, of: dict[str, Any]
+) -> dict[str, Any]:
+    """A row of the result, by the median of passes over so many examples."""
+    median = float(np.median(seconds))
+    return {
+        "sweep": sweep,
+        "value": value,
+        "batch_size": batch_size,
+        "seconds_per_step": median * batch_size / examples,
+        "seconds_per_pass": median,
+        "examples_per_second": examples / median,
+        "compile_seconds": of["compile_seconds"],
+        "temporary_bytes": of["temporary_bytes"],
+    }
+
+
 def benchmark(rounds: int, sweeps: Sequence[str]) -> dict[str, Any]:
     images, source = load_images(60_000)
     made = settings(images, sweeps)
@@ -261,26 +278,13 @@ def benchmark(rounds: int, sweeps: Sequence[str]) -> dict[str, Any]:
             of_setting.append(limits.timed(setting.epoch))
         for num, measured in of_devices.items():
             measured.append(on_devices(num))
+    rows = [
+        as_row(of.sweep, of.value, seconds, of.examples, of.batch_size, of._asdict())
+        for of, seconds in zip(made, times, strict=True)
+    ]
     for num, measured in of_devices.items():
-        last, again = measured[-1], partial(on_devices, num)
-        of_one = last["compile_seconds"], last["temporary_bytes"]
-        made.append(Setting("devices", num, again, 128 * STEPS, 128, *of_one))
-        times.append([of["seconds"] for of in measured])
-    rows = []
-    for setting, of_setting in zip(made, times, strict=True):
-        median = float(np.median(of_setting))
-        rows.append(
-            {
-                "sweep": setting.sweep,
-                "value": setting.value,
-                "batch_size": setting.batch_size,
-                "seconds_per_step": median * setting.batch_size / setting.examples,
-                "seconds_per_pass": median,
-                "examples_per_second": setting.examples / median,
-                "compile_seconds": setting.compile_seconds,
-                "temporary_bytes": setting.temporary_bytes,
-            }
-        )
+        seconds = [of["seconds"] for of in measured]
+        rows.append(as_row("devices", num, seconds, 128 * STEPS, 128, measured[-1]))
     return {
         "benchmark": "growth",
         **machine.describe(),

@@ -106,23 +106,21 @@ def contestants(dataset: data.Dataset, num_examples: int) -> list[Contestant]:
     def own(description: str, *of: Any, **more: Any) -> Workload:
         return Workload(f"{pixels}-{description}", *of, **shape, **more)
 
-    def with_ours(name: str, make: Any, workload: Workload = ours) -> Contestant:
-        return Contestant(name, "ours", workload, size, passes, "afresh", make)
+    def with_ours(name: str, make: Any) -> Contestant:
+        return Contestant(name, "ours", ours, size, passes, "afresh", make)
 
     def of_vae_jax(precision: Any) -> Contestant:
-        training, of_model = recipe.training, dataclasses.replace(model, precision=precision)
-        chosen = dataclasses.replace(recipe, model=of_model)
-        rate = f"{training.optimizer} {training.learning_rate:g} falling"
-        default = precision == "float32"
+        of = recipe.training
+        low = dataclasses.replace(model, precision=precision)
         return Contestant(
             "vae_jax",
-            "ours" if default else f"ours, {precision}",
+            "ours" if precision == "float32" else f"ours, {precision}",
             ours._replace(
-                description=f"{pixels}-{widths} silu, {rate}",
-                num_steps=training.epochs * (num_examples // training.batch_size),
+                description=f"{pixels}-{widths} silu, {of.optimizer} {of.learning_rate:g} falling",
+                num_steps=of.epochs * (num_examples // of.batch_size),
             ),
-            *(training.batch_size, training.epochs, "afresh"),
-            partial(vae_jax_recipe, chosen, dataset.image_shape),
+            *(of.batch_size, of.epochs, "afresh"),
+            partial(vae_jax_recipe, dataclasses.replace(recipe, model=low), dataset.image_shape),
         )
 
     flax, dataloader = rivals.flax_epoch, from_torch("torch_dataloader", binarize="never")
@@ -303,7 +301,7 @@ def race(
         entrant.measured.append({"passes": len(entrant.times), "loss": loss, **measurement})
         of = entrant.contestant
         print(
-            f"{of.name + ', ' + of.settings:14} pass {len(entrant.times):3}"
+            f"{of.name + ', ' + of.settings:23} pass {len(entrant.times):3}"
             f"{entrant.seconds:8.1f} s{'' if entrant.times[1:] else ' with compilation'}   "
             f"loss {loss:8.2f}   "
             f"log p(x) {measurement['log_likelihood']:8.2f}",

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from pathlib import Path
 
 import chex
 import jax
@@ -12,7 +13,7 @@ import optax
 import pytest
 
 import vae_jax
-from vae_jax import networks
+from vae_jax import _compiler, networks
 
 NUM_EXAMPLES, NUM_PIXELS, BATCH_SIZE, LATENT_DIM = 50, 6, 8, 2
 IMAGES = np.random.default_rng(0).integers(256, size=(NUM_EXAMPLES, NUM_PIXELS), dtype=np.uint8)
@@ -521,13 +522,16 @@ def test_shuffle_of_a_batch_size_that_cannot_be(batch_size):
         order(jax.random.key(0), 0, batch_size)
 
 
-def test_an_epoch_is_part_of_another_program():
+@pytest.mark.parametrize("bounds", [(), (jnp.int32(0), jnp.int32(2))], ids=["all", "from to"])
+def test_an_epoch_is_part_of_another_program(bounds, monkeypatch):
     """XLA takes options for a whole program alone, not for what is called in it."""
+    options = {"xla_cpu_prefer_vector_width": 256}
+    monkeypatch.setattr("vae_jax.train.compiler_options", lambda: options)
 
     def trained(w):
         epoch = vae_jax.make_train_epoch(squared_error, optax.sgd(0.2))
         state = vae_jax.init_state(jax.random.key(0), {"w": w}, optax.sgd(0.2))
-        state, _ = epoch(state, jnp.ones((4, 2)), jnp.arange(4).reshape(2, 2))
+        state, _ = epoch(state, jnp.ones((4, 2)), jnp.arange(4).reshape(2, 2), *bounds)
         return state.params["w"]
 
     away = 1 - 0.8**2  # two steps from 0 on the way to 1
@@ -536,3 +540,20 @@ def test_an_epoch_is_part_of_another_program():
     np.testing.assert_allclose(constant(), [away, away], rtol=1e-6)
     both = jax.vmap(trained)(jnp.array([[0.0, 0.0], [1.0, 1.0]]))
     np.testing.assert_allclose(both, [[away, away], [1, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backend", "flags", "options"),
+    [
+        ("cpu", "fpu avx2 avx512f avx512dq", {"xla_cpu_prefer_vector_width": 512}),
+        ("cpu", "fpu avx2", {}),
+        ("gpu", "fpu avx2 avx512f avx512dq", {}),
+    ],
+)
+def test_programs_have_the_vectors_that_the_cpu_has(backend, flags, options, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path: f"processor : 0\nflags : {flags}\n")
+    _compiler._has_avx512.cache_clear()
+    assert _compiler.compiler_options() == options
+    _compiler._has_avx512.cache_clear()

@@ -5,6 +5,7 @@ and batches split over its axis `data` are all that many devices need. `jax.jit`
 computation and inserts the sums between devices; noise and order stay those of one device.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -263,8 +264,12 @@ def make_train_epoch(
         trained = jax.lax.fori_loop(start, stop, body, (state, metrics))
         return trained
 
-    jitted = partial(jax.jit, donate_argnums=0, out_shardings=_out_shardings(sharding))
-    nested, program = jitted(take_steps), jitted(take_steps, compiler_options=compiler_options())
+    jitted = partial(jax.jit, take_steps, donate_argnums=0, out_shardings=_out_shardings(sharding))
+    nested = jitted()
+
+    @functools.cache  # not before its first call, by when the kind of device is settled
+    def program() -> Any:
+        return jitted(compiler_options=compiler_options())
 
     def train_epoch(
         state: TrainState, dataset: Any, order: ArrayLike, start: Any = 0, stop: Any = None
@@ -275,19 +280,17 @@ def make_train_epoch(
         args = state, dataset, order, _int32(start), _int32(stop)
         # Within another program, which has options of its own, even constants are traced.
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
-        trained: tuple[TrainState, Metrics] = (nested if traced else program)(*args)
+        trained: tuple[TrainState, Metrics] = (nested if traced else program())(*args)
         return trained
 
-    train_epoch.lower = program.lower  # type: ignore[attr-defined]
+    train_epoch.lower = lambda *args: program().lower(*args)  # type: ignore[attr-defined]
     return train_epoch
 
 
 def _int32(number: Any) -> Array:
     """In one type, or each way to give a number would compile anew; a transfer that is meant."""
-    if isinstance(number, jax.Array):
-        as_int32: Array = number.astype(jnp.int32)
-        return as_int32
-    scalar: Array = jax.device_put(np.int32(number))
+    number = number.astype(jnp.int32) if isinstance(number, jax.Array) else np.int32(number)
+    scalar: Array = jax.device_put(number)
     return scalar
 
 

@@ -72,7 +72,7 @@ def test_convolutions_equal_those_of_flax(ours, theirs, shape):
 
 
 @pytest.mark.few(2)
-@pytest.mark.parametrize("shape", [(2, 8, 6, 32), (3, 1, 5, 2), (2, 4, 1, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 8, 6, 32), (3, 1, 5, 2), (2, 4, 1, 4)], ids=str)
 def test_stride_1_is_the_convolution_of_jax(shape):
     """Values, both gradients, and the one along a direction, of a kernel that has no symmetry."""
     x, kernel, weights = noise(0, *shape), noise(1, 3, 3, shape[-1], 7), noise(2, *shape[:-1], 7)
@@ -93,6 +93,20 @@ def test_stride_1_is_the_convolution_of_jax(shape):
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_stride_1_of_no_images_and_of_a_share_of_them_on_each_device(channels):
+    conv = networks.Conv(6)
+    params = conv.init(jax.random.key(0), jnp.ones((1, 5, 4, channels)))
+    assert conv.apply(params, jnp.ones((0, 5, 4, channels))).shape == (0, 5, 4, 6)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.PartitionSpec("data")
+    x = noise(0, 4, 5, 4, channels)
+    shared = jax.shard_map(
+        lambda x: conv.apply(params, x), mesh=mesh, in_specs=rows, out_specs=rows
+    )
+    np.testing.assert_allclose(shared(x), conv.apply(params, x), rtol=0, atol=1e-5)
 
 
 @pytest.mark.long

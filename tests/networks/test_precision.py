@@ -25,6 +25,12 @@ def test_the_product_is_that_of_rounded_factors(leading):
     np.testing.assert_allclose(actual, np.matmul(*rounded(x, KERNEL)), rtol=1e-5, atol=1e-5)
 
 
+def test_the_product_without_jit():
+    with jax.disable_jit():
+        actual = networks.matmul_bfloat16(X, KERNEL)
+    np.testing.assert_allclose(actual, np.matmul(*rounded(X, KERNEL)), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_gradients_have_the_dtypes_of_the_factors(dtype):
     x = X.astype(dtype)

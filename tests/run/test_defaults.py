@@ -93,6 +93,15 @@ def test_named_sets_keep_what_their_runs_compare_by(binarization, name):
     assert defaults.described(chosen, settled, dataset) is None
 
 
+def test_options_of_a_run_of_before_stay():
+    chosen = options.Options(
+        options.Data("mnist", binarization="dynamic"),
+        training=options.Training(epochs=18, optimizer="nadam"),
+    )
+    dataset = dataset_of((28, 28, 1))._replace(name="mnist")
+    assert defaults.settled(chosen, dataset, MESH).training.epochs == 18
+
+
 @pytest.mark.parametrize(
     ("given", "rate", "gradient"),
     [

@@ -1,7 +1,6 @@
 """Convolutions as matrix products, and networks for images of any size made of them."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vae_jax.distributions._pytree import accurate
 from vae_jax.networks.condition import as_channels, embed
 from vae_jax.networks.initializers import Initializer
 from vae_jax.networks.mlp import MLP, output_bias
@@ -131,10 +131,10 @@ class StridedConv(nn.Module):
 class Conv(nn.Module):
     """A 3x3 convolution of stride 1, `nn.Conv` with padding "SAME" and that layer's parameters.
 
-    On CPU it is a matrix product, for the reason given in `StridedConv`: of a pixel with those to
-    its left and right, by the three rows of the kernel, whose results are then summed from above
-    and below: so half of the time goes that patches of 3x3 take to write and read. Elsewhere it is
-    XLA's convolution, which writes none.
+    On CPU it is a matrix product, for the reason given in `StridedConv`. Where few channels go to
+    many, of 3x3 patches; else of a pixel with those to its left and right, by the three rows of the
+    kernel, whose results are then summed from above and below, in half of the time. Elsewhere it is
+    XLA's convolution, which writes no patches.
 
     Attributes:
       features: output channels.
@@ -162,12 +162,15 @@ class Conv(nn.Module):
             y = jax.lax.conv_general_dilated(
                 images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
             ).reshape(*x.shape[:-1], self.features)
+        elif 2 * x.shape[-1] < self.features:
+            patches = _with_neighbours(_with_neighbours(x, x.ndim - 2), x.ndim - 3)
+            y = self.matmul(patches, kernel.reshape(-1, self.features))
         else:
             rows = _with_neighbours(x, x.ndim - 2)
             by_row = kernel[::-1].transpose(1, 2, 0, 3).reshape(rows.shape[-1], -1)
             # Flat: of [*b, H, W, 3 C] the product and its gradients take half as long again on CPU.
             parts = self.matmul(rows.reshape(-1, rows.shape[-1]), by_row)
-            y = _sum_neighbours(parts.reshape(*x.shape[:-1], -1), x.ndim - 3)
+            y = _sum_neighbours(parts.reshape(*x.shape[:-1], 3 * self.features), x.ndim - 3)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         return y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
@@ -216,22 +219,22 @@ def _patches(x: Array) -> Array:
 
 def _with_neighbours(x: Array, axis: int) -> Array:
     """[..., C] -> [..., 3 C]: the one before it on an axis, itself, the one after; zeros beyond."""
-    end = x.shape[axis]
-
-    def shifted(start: int, stop: int) -> Array:
-        padding = [(0, 0)] * x.ndim
-        padding[axis] = (1 - start, start)
-        return jnp.pad(jax.lax.slice_in_dim(x, start, stop, axis=axis), padding)
-
-    return jnp.concatenate([shifted(0, end - 1), x, shifted(1, end)], axis=-1)
+    return jnp.concatenate([_moved(x, axis, 1), x, _moved(x, axis, -1)], axis=-1)
 
 
 def _sum_neighbours(parts: Array, axis: int) -> Array:
-    """[..., 3 C] -> [..., C]: the transpose of `_with_neighbours`, and derived from it."""
-    shape = (*parts.shape[:-1], parts.shape[-1] // 3)
-    beside = partial(_with_neighbours, axis=axis)
-    summed: Array = jax.linear_transpose(beside, jax.ShapeDtypeStruct(shape, parts.dtype))(parts)[0]
-    return summed
+    """[..., 3 C] -> [..., C]: the transpose of `_with_neighbours`, in float32 at least."""
+    before, here, after = jnp.split(accurate(parts), 3, axis=-1)
+    return (_moved(before, axis, -1) + here + _moved(after, axis, 1)).astype(parts.dtype)
+
+
+def _moved(x: Array, axis: int, by: int) -> Array:
+    """One place along an axis, onwards or back; zeros where there was none."""
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (max(by, 0), max(-by, 0))
+    start, stop = padding[axis][::-1]
+    kept = jax.lax.slice_in_dim(x, start, x.shape[axis] - stop, axis=axis)
+    return jnp.pad(kept, padding)
 
 
 def _sum_patches(patches: Array) -> Array:

@@ -67,7 +67,8 @@ def _multiply_on_cpu(x: Array, y: Array, *, contracting: tuple[int, int]) -> Arr
         x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
         if contracting[0] == 1:
             # x^T y, of which kernels' gradients are, has no kernel either, nor has what XLA takes
-            # for the transposed layout of x: by way of a single axis its rows are in memory.
+            # for the transposed layout of x: by way of a single axis its rows are in memory. Over
+            # several devices that gathers x.
             shape, contracting = (1, x.shape[2], x.shape[1]), (2, contracting[1])
             x = jax.lax.optimization_barrier(x[0].T.reshape(-1)).reshape(shape)
         # Nor for every order of the axes: XLA must not exchange them, to save a transposition.
@@ -127,7 +128,12 @@ def _compiled(x: Array, y: Array, *, contracting: tuple[int, int]) -> Any:
     return _product.bind(x, y, contracting=contracting)
 
 
-_product.def_impl(_compiled)
+@_product.def_impl
+def _evaluated(x: Array, y: Array, *, contracting: tuple[int, int]) -> Any:
+    with jax.disable_jit(False):  # or it would call itself
+        return _compiled(x, y, contracting=contracting)
+
+
 _product.def_abstract_eval(_shape)
 ad.defbilinear(_product, _transpose_x, _transpose_y)
 batching.primitive_batchers[_product] = _batch

@@ -171,9 +171,9 @@ class Training:
     """How it learns."""
 
     epochs: int | None = None
-    """Passes over the training set. When not given: 18 of MNIST and its like, 22 where nadam is
-    their default, 200 of the small digits, and of your own images as many as make 10,000 steps, or
-    4,000 of what is slow: convolutions, mixture_of_logistics and categorical."""
+    """Passes over the training set. When not given: 18 of MNIST and its like, 22 by nadam
+    where that is the default, 200 of the small digits, and of your own images as many as make
+    10,000 steps, or 4,000 of what is slow: convolutions, mixture_of_logistics and categorical."""
     patience: int | None = None
     """Epochs without a better validation ELBO after which training ends; see --select for which
     epoch is the result. 0 never ends it. When not given: of your own images as many as make a tenth
