@@ -128,12 +128,12 @@ def _compiled(x: Array, y: Array, *, contracting: tuple[int, int]) -> Any:
     return _product.bind(x, y, contracting=contracting)
 
 
-@_product.def_impl
 def _evaluated(x: Array, y: Array, *, contracting: tuple[int, int]) -> Any:
     with jax.disable_jit(False):  # or it would call itself
         return _compiled(x, y, contracting=contracting)
 
 
+_product.def_impl(_evaluated)
 _product.def_abstract_eval(_shape)
 ad.defbilinear(_product, _transpose_x, _transpose_y)
 batching.primitive_batchers[_product] = _batch
