@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -358,6 +359,12 @@ def make_schedule(options: Training, total_steps: int) -> optax.Schedule:
     )
 
 
+# Sticking the landing, a latent that is not used has a gradient of rounding errors alone, which
+# Adam scales up to whole steps: with 1e-8, in bfloat16, three of five runs on Fashion-MNIST blew
+# up, with this none of four, and MNIST's log p(x) is the same.
+_NADAM_EPS = 1e-4
+
+
 def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransformation:
     """That of the options on that schedule, behind gradient clipping; less for very wide layers."""
     schedule = make_schedule(options, total_steps)
@@ -367,7 +374,7 @@ def make_optimizer(options: Training, total_steps: int) -> optax.GradientTransfo
         clip = optax.clip_by_global_norm(options.clip_norm)
     else:  # as long as clipping by a norm, whose state is empty too: one can become the other
         clip = optax.identity()
-    moments = optax.nadam if options.optimizer == "nadam" else optax.adam
+    moments = partial(optax.nadam, eps=_NADAM_EPS) if options.optimizer == "nadam" else optax.adam
     return optax.chain(clip, slower_where_wide(moments(schedule)))
 
 

@@ -185,7 +185,8 @@ class Training:
     """Parts that a batch is computed in, one after the other, where it does not fit at once."""
     optimizer: Literal["adam", "nadam"] | None = None
     """After a warm-up of 500 steps at most adam's rate falls by a cosine to 1 %. nadam is Adam with
-    Nesterov's momentum (Dozat 2016); its rate stays for half of the steps and falls in a line to 0.
+    Nesterov's momentum (Dozat 2016) and an epsilon of 1e-4; its rate stays for half of the steps
+    and falls in a line to 0.
     When not given: nadam of mnist, fashion_mnist and digits, binarized, under an mlp and a prior
     that is standard or conditional; adam else."""
     learning_rate: float | None = None
