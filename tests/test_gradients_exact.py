@@ -318,3 +318,27 @@ def test_reweighted_wake_sleep_of_an_enumerated_model():
     want = {**exact_of_mixture(log_mean_exp), "q": gradient(weighted_score, MIXTURE)["q"]}
     for name, got in mean_of_mixture(mixture_of(vae_jax.reweighted_wake_sleep)).items():
         np.testing.assert_allclose(got, want[name], rtol=0, atol=2e-6)
+
+
+def test_sticking_the_landing_is_unbiased_of_a_learned_prior():
+    """log p(z) of a mixture of two, whose weights, means and scales are trained with the rest."""
+    params = PARAMS | both({"r": [0.3, -0.4], "m": [0.8, -0.5], "l": [-0.3, 0.2]})
+    noise, weights = nodes(1, 80)
+
+    def log_weights(p):
+        z = p["a"] @ X + p["c"] + np.exp(p["s"]) * noise[0]
+        parts = np.exp(p["r"][:, None] + log_normal(z, p["m"][:, None], p["l"][:, None]))
+        log_prior = np.log(parts.sum(axis=0)) - np.log(np.exp(p["r"]).sum())
+        return log_weights_at(p, noise)[0] - log_normal(z, 0.0, 0.0) + log_prior
+
+    def bound(p, noise):
+        q = encode(p)
+        z = (q.mean + q.scale * noise)[None]
+        prior = vae_jax.Mixture(p["r"], Normal(p["m"][:, None], jnp.exp(p["l"])[:, None]))
+        return vae_jax.sticking_the_landing(X, z, q, prior, decode(p)(z)).value.mean()
+
+    of_draws = jax.vmap(jax.grad(bound), (None, 0))(
+        jax.tree.map(jnp.float32, params), jnp.asarray(noise[0], jnp.float32)
+    )
+    for name, want in gradient(lambda p: weights @ log_weights(p), params).items():
+        np.testing.assert_allclose(weights @ of_draws[name], want, rtol=1e-4, atol=1e-5)
