@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae_jax
-from benchmarks import evaluation, limits, throughput
+from benchmarks import evaluation, limits, machine, throughput
 from benchmarks.workloads import WORKLOADS, load_images, make_state
 from vae_jax import run
 from vae_jax.run import folder
@@ -252,15 +252,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accelerator", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--minutes", type=float, default=10.0, help="for all of it; 10")
-    parser.add_argument("--json", type=Path, default=Path("accelerator.json"), help="the results")
-    parser.add_argument("--data-dir", type=Path, help="of experiments.mnist, where it is prepared")
-    parser.add_argument("--platform", choices=["cpu"], help="to rehearse all of it in small sizes")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="in which all of it must be done; 10"
+    )
+    parser.add_argument(
+        "--json",
+        type=machine.result_file,
+        default=Path("accelerator.json"),
+        help="where the results go; accelerator.json",
+    )
+    parser.add_argument("--data-dir", type=Path, help="folder in which MNIST is prepared")
+    parser.add_argument(
+        "--platform",
+        choices=["cpu"],
+        help="cpu rehearses all of it in small sizes; else the GPU or TPU that JAX finds",
+    )
     options = parser.parse_args()
     if not 0 < options.minutes < math.inf:
         parser.error(f"--minutes is {options.minutes}: give a number above 0")
-    if not options.json.parent.is_dir():
-        parser.error(f"--json is {options.json}: there is no such folder")
+    if options.data_dir and not options.data_dir.is_dir():
+        parser.error(f"--data-dir is {options.data_dir}: there is no such folder")
     if options.platform:
         os.environ["JAX_PLATFORMS"] = "cpu"  # of the processes; this one has read it already
         jax.config.update("jax_platforms", "cpu")
@@ -277,11 +288,13 @@ def main() -> None:
         sizes = Sizes("cpu", few, 128, 2**20, 64, (32,), 1, 20, 10)
     result = benchmark(sizes, head, start + 60 * options.minutes, options.json)
     print(f"\n{options.json}, after {(time.monotonic() - start) / 60:.1f} minutes")
-    if result["not_run"]:
-        print(f"not run: {', '.join(result['not_run'])}")
+    for name, why in result["not_run"].items():
+        print(f"not run: {name}, which {why}")
     if result["failed"]:
         sys.exit(f"failed: {', '.join(result['failed'])}")
+    if len(result["not_run"]) == len(PARTS):
+        sys.exit("nothing was measured: give more --minutes")
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

@@ -10,7 +10,6 @@ import argparse
 import functools
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -140,19 +139,22 @@ def main() -> None:
     )
     parser.add_argument(
         "--draws",
-        type=lambda text: [machine.positive(item) for item in text.split(",")],
+        type=machine.numbers,
         default=[1, 5, 50],
         help="1,5,50 when not given",
     )
     parser.add_argument(
         "--only", type=_names, help=f"beside the ELBO, with ; between them: {'; '.join(NAMES)}"
     )
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
     options = parser.parse_args()
+    offered = {"PIWAE", *(name for draws in options.draws for name in bounds(draws))}
+    if too_few := [name for name in options.only or () if name not in offered]:
+        parser.error(f"--only has {'; '.join(too_few)}, for which --draws has too few: give more")
     result = benchmark(options.rounds, options.draws, options.only)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -148,7 +147,7 @@ def main() -> None:
         "--images", type=machine.positive, default=10_000, help="10000 when not given"
     )
     parser.add_argument("--draws", type=machine.positive, default=5000, help="of each image; 5000")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
     options = parser.parse_args()
     if options.draws < 2:
         parser.error(f"--draws is {options.draws}: a standard error takes 2 at least")
@@ -158,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

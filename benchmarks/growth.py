@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -318,7 +317,7 @@ def main() -> None:
         "--rounds", type=machine.positive, default=7, help="timed passes of each; 7"
     )
     parser.add_argument("--sweeps", help=f"of {', '.join(SWEEPS)}; all, but devices on a CPU alone")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
     parser.add_argument("--devices", type=machine.positive, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.devices:
@@ -336,4 +335,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

@@ -5,6 +5,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +56,36 @@ def _processor() -> str:
 
 def positive(text: str) -> int:
     """For argparse: a number from 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: give 1 or more")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 1")
+    return int(text)
+
+
+def numbers(text: str) -> list[int]:
+    """For argparse: numbers from 1 with commas between them."""
+    return [positive(item) for item in text.split(",")]
+
+
+def result_file(text: str) -> Path:
+    """For argparse, before anything is measured: a file that can be written."""
+    path = Path(text)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        why = "is a folder" if path.is_dir() else "would be in a folder that is not there"
+        raise argparse.ArgumentTypeError(f"{text} {why}: name a file, such as result.json")
+    return path
+
+
+def run(main: Callable[[], None]) -> None:
+    """Calls a program, which an interrupt ends in a line and with status 130.
+
+    At once: threads that are still at a pass are not waited for.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        print("interrupted: what is not in a file is lost", file=sys.stderr, flush=True)
+        os._exit(130)
 
 
 if __name__ == "__main__":

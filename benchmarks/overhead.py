@@ -7,12 +7,12 @@ over the rounds of the ratio within a round. A second copy of the loss by hand s
 machine's own noise is.
 """
 
+import argparse
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import vae_jax
 from benchmarks import machine
@@ -84,16 +84,24 @@ def seconds_per_step(losses, rounds, steps=50):
     return seconds
 
 
-def main(rounds: int = 60):
-    """Prints the time of a step with and without vae_jax, and their ratio."""
-    print(machine.describe())
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.overhead", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "--rounds", type=machine.positive, default=60, help="timed passes of 50 steps; 60"
+    )
+    rounds = parser.parse_args().rounds
+    of = machine.describe()
+    print(f"{of['device']}, {of['cores']} cores, jax {of['versions']['jax']}, {rounds} rounds")
     seconds = seconds_per_step([with_vae_jax, by_hand, by_hand], rounds)
     for name, column in zip(["vae_jax", "by hand", "by hand, again"], seconds.T, strict=True):
         ratio = column / seconds[:, 1]
         print(
-            f"{name:14s} {np.median(column) * 1e3:.3f} ms a step, {np.median(ratio):.3f} of by hand"
+            f"{name:14s} {np.median(column) * 1e3:.3f} ms a step, {np.median(ratio):.3f} of the "
+            "time by hand"
         )
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    machine.run(main)

@@ -54,14 +54,21 @@ def benchmark(seeds: list[int], arguments: list[str]) -> dict[str, Any]:
     }
 
 
+def seeds(text: str) -> list[int]:
+    """For argparse."""
+    if not all(seed.isdecimal() for seed in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text}: give whole numbers, such as 0,1,2")
+    return [int(seed) for seed in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.precision", description=__doc__.partition("\n")[0]
     )
     parser.add_argument(
-        "--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[0, 1, 2]
+        "--seeds", type=seeds, default=[0, 1, 2], help="of the runs, in turn; 0,1,2"
     )
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
     parser.add_argument("arguments", nargs="*", help="for experiments.mnist, after --")
     options = parser.parse_args()
     result = benchmark(options.seeds, options.arguments)
@@ -72,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

@@ -418,9 +418,11 @@ def main() -> None:
     )
     parser.add_argument("--examples", type=machine.positive, help="to train on; all")
     parser.add_argument("--seed", type=int, default=0, help="of the parameters and all noise; 0")
-    parser.add_argument("--data-dir", type=Path, help="see experiments.mnist")
-    parser.add_argument("--manual-dir", type=Path, help="see experiments.mnist")
-    parser.add_argument("--json", type=Path, help="where the results go, and a chart as .png")
+    parser.add_argument("--data-dir", type=Path, help="folder in which the data are prepared")
+    parser.add_argument("--manual-dir", type=Path, help="folder of their original files")
+    parser.add_argument(
+        "--json", type=machine.result_file, help="where the results go, and a chart as .png"
+    )
     chosen = parser.parse_args()
     if chosen.draws < 2:
         parser.error("--draws is 1: a standard error takes 2 at least")
@@ -428,8 +430,6 @@ def main() -> None:
         parser.error(f"--examples is {chosen.examples}: a batch of 128 needs as many at least")
     if not 0 <= chosen.seed < 2**32:
         parser.error(f"--seed is {chosen.seed}: it must be from 0 to 2^32 - 1")
-    if chosen.json and not chosen.json.absolute().parent.is_dir():
-        parser.error(f"--json is {chosen.json}: there is no such folder")
     wanted = chosen.only or list(NEEDS)
     missing = sorted({NEEDS[name] for name in wanted if not importlib.util.find_spec(NEEDS[name])})
     names = [name for name in wanted if NEEDS[name] not in missing]
@@ -460,4 +460,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

@@ -3,6 +3,7 @@
 python -m benchmarks.report
 """
 
+import argparse
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator
 
 from benchmarks import growth as grown
-from benchmarks import quality
+from benchmarks import machine, quality
 from benchmarks import scaling as scaled
 from benchmarks.workloads import WORKLOADS
 
@@ -713,6 +714,9 @@ def load() -> dict[str, Result]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.report", description=__doc__.partition("\n")[0]
+    ).parse_args()
     results = load()
     for name, result in results.items():
         draw = {
@@ -728,4 +732,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

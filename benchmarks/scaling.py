@@ -18,7 +18,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -213,7 +212,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=machine.positive, default=3, help="processes of each; 3")
     parser.add_argument("--networks", default=",".join(NETWORKS), help=f"of {', '.join(NETWORKS)}")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
     parser.add_argument("--measure", choices=NETWORKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -229,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,9 +124,11 @@ def main() -> None:
         prog="python -m benchmarks.startup", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--rounds", type=machine.positive, default=5, help="5 when not given")
-    parser.add_argument("--dataset", default="mnist", help="of experiments.mnist; mnist")
-    parser.add_argument("--data-dir", help="of experiments.mnist, where it is prepared")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument(
+        "--dataset", default="mnist", help="that experiments.mnist trains on; mnist"
+    )
+    parser.add_argument("--data-dir", help="folder in which it is prepared")
+    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
     options = parser.parse_args()
     result = benchmark(options.rounds, options.dataset, options.data_dir)
     for row in result["rows"]:
@@ -141,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

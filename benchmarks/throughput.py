@@ -15,7 +15,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -264,7 +263,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--batch-sizes",
-        type=lambda text: [machine.positive(item) for item in text.split(",")],
+        type=machine.numbers,
         help="128,512,2048 when not given, and 8192 on a GPU",
     )
     parser.add_argument(
@@ -274,7 +273,7 @@ def main() -> None:
     parser.add_argument(
         "--examples", type=machine.positive, default=NUM_EXAMPLES, help="in a timed pass; 60000"
     )
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
     options = parser.parse_args()
     batch_sizes = options.batch_sizes or [128, 512, 2048] + (
         [8192] if jax.default_backend() == "gpu" else []
@@ -291,4 +290,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

@@ -141,9 +141,13 @@ def test_throughput_writes_the_rows_it_prints(tmp_path):
     ("name", "arguments", "said"),
     [
         ("throughput", ["--only=nobody"], "nobody not known: choose from vae_jax"),
-        ("throughput", ["--batch-sizes=0"], "0: give 1 or more"),
+        ("throughput", ["--batch-sizes=0"], "0: give a whole number from 1"),
         ("throughput", ["--batch-sizes=512", "--examples=100"], "--examples=512 or more"),
         ("growth", ["--sweeps=seeds,width"], "width not known: choose from batch, "),
+        ("estimators", ["--json=/nowhere/at/all.json"], "would be in a folder that is not there"),
+        ("estimators", ["--draws=1", "--only=IWAE, VIMCO"], "--only has IWAE, VIMCO, for which"),
+        ("overhead", ["--rounds=0"], "0: give a whole number from 1"),
+        ("report", ["--nothing"], "unrecognized arguments: --nothing"),
     ],
 )
 def test_a_wrong_option_is_named(name, arguments, said):
@@ -151,6 +155,18 @@ def test_a_wrong_option_is_named(name, arguments, said):
     assert process.returncode == 2
     assert said in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_an_interrupt_is_a_line_and_a_status():
+    program = "from benchmarks import machine\ndef main(): raise KeyboardInterrupt\n"
+    process = subprocess.run(
+        [sys.executable, "-c", f"{program}machine.run(main)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 130
+    assert process.stderr == "interrupted: what is not in a file is lost\n"
 
 
 @pytest.mark.long

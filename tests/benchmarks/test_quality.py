@@ -240,11 +240,11 @@ def test_an_interrupt_keeps_what_was_measured(monkeypatch, capsys, tmp_path):
     [
         (["--only=nobody"], "nobody not known: choose from vae_jax"),
         (["--datasets=cifar10"], "cifar10 not known: choose from mnist"),
-        (["--seconds=0"], "0: give 1 or more"),
+        (["--seconds=0"], "0: give a whole number from 1"),
         (["--draws=1"], "--draws is 1: a standard error takes 2 at least"),
         (["--examples=100"], "--examples is 100: a batch of 128"),
         (["--seed=-1"], "--seed is -1"),
-        (["--json=/nowhere/at/all.json"], "there is no such folder"),
+        (["--json=/nowhere/at/all.json"], "would be in a folder that is not there"),
     ],
 )
 def test_a_wrong_option_is_named(monkeypatch, capsys, arguments, said):

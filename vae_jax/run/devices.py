@@ -32,7 +32,14 @@ def use_accelerator(name: str) -> list[Any]:
                 f"--accelerator={name}, but JAX finds no {name.upper()} (it finds: {found}): "
                 f"{INSTALL[name]}, or leave the option out"
             ) from None
-    return jax.devices(None if name == "auto" else name)
+    try:
+        return jax.devices(None if name == "auto" else name)
+    except (AssertionError, RuntimeError):  # the first, unsaid, where JAX_PLATFORMS=cuda finds none
+        asked = jax.config.jax_platforms
+        raise RunError(
+            f"JAX is told by JAX_PLATFORMS to use {asked} and finds none: unset it, or "
+            "--accelerator=cpu"
+        ) from None
 
 
 def use_compilation_cache() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -283,10 +284,21 @@ def test_a_wrong_option_is_one_clear_line(tmp_path, monkeypatch, arguments, stat
     assert not list(tmp_path.iterdir()), "something was written"
 
 
-def test_what_is_not_there_ends_a_process_with_one_line(command, tmp_path):
-    process = command("mnist", "--accelerator=tpu", "--dataset=digits", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("option", "environment", "said"),
+    [
+        ("--accelerator=tpu", {}, "jax[tpu]"),
+        ("--accelerator=auto", {"JAX_PLATFORMS": "cuda"}, "JAX_PLATFORMS to use cuda and finds"),
+    ],
+)
+def test_what_is_not_there_ends_a_process_with_one_line(
+    command, tmp_path, option, environment, said
+):
+    if jax.default_backend() != "cpu":
+        pytest.skip("there is an accelerator")
+    process = command("mnist", option, "--dataset=digits", cwd=tmp_path, **environment)
     assert process.returncode == 1
-    assert "jax[tpu]" in process.stderr
+    assert said in process.stderr
     assert "Traceback" not in process.stderr
     assert not list(tmp_path.iterdir()), "something was written"
 
