@@ -409,7 +409,7 @@ def precision(name: str, result: Result) -> str:
                 ],
             ),
             "bfloat16 less float32, test ELBO in nats: "
-            + ", ".join(f"{d:+.2f}" for d in result["elbo_differences"])
+            + ", ".join(f"{d:+.3f}" for d in result["elbo_differences"])
             + ".\n",
         ]
     )
