@@ -35,7 +35,7 @@ def use_accelerator(name: str) -> list[Any]:
     try:
         return jax.devices(None if name == "auto" else name)
     except (AssertionError, RuntimeError):  # the first, unsaid, where JAX_PLATFORMS=cuda finds none
-        asked = jax.config.jax_platforms
+        asked = os.environ.get("JAX_PLATFORMS", "")
         raise RunError(
             f"JAX is told by JAX_PLATFORMS to use {asked} and finds none: unset it, or "
             "--accelerator=cpu"
