@@ -102,6 +102,13 @@ def test_options_of_a_run_of_before_stay():
     assert defaults.settled(chosen, dataset, MESH).training.epochs == 18
 
 
+def test_fashion_mnist_does_not_stick_the_landing():
+    dataset = dataset_of((28, 28, 1))._replace(name="fashion_mnist")
+    settled = defaults.settled(options.Options(), dataset, MESH)
+    assert (settled.training.optimizer, settled.training.epochs) == ("nadam", 22)
+    assert settled.objective.gradient == "reparameterized"
+
+
 @pytest.mark.parametrize(
     ("given", "rate", "gradient"),
     [

@@ -190,7 +190,10 @@ def settled(chosen: options.Options, dataset: Dataset, mesh: jax.sharding.Mesh) 
     aside = aim.beta != 1 or aim.free_bits or aim.penalty != "none"
     if aside:
         patience = 0
-    sticks = usual and nadam and model.posterior == "normal" and aim == options.Objective()
+    # Of Fashion-MNIST, most of whose latents are not used, the loss went above 1e5 in 8 runs of 41,
+    # 7 of them in bfloat16.
+    lands = model.posterior == "normal" and dataset.name != "fashion_mnist"
+    sticks = usual and nadam and lands and aim == options.Objective()
     aim = _filled(aim, gradient="sticking_the_landing" if sticks else "reparameterized")
     training = _filled(
         training,

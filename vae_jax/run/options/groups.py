@@ -228,8 +228,8 @@ class Objective:
     zero, with less noise the better the encoder. Of the iwae: doubly_reparameterized keeps the
     encoder's signal as draws grow; vimco differentiates no draw, as discrete latents would need;
     reweighted_wake_sleep fits the encoder to the posterior, whatever the bound. When not given:
-    sticking_the_landing where nadam is the default of --optimizer and is taken, the posterior is
-    normal and no other option is of the objective; reparameterized else."""
+    sticking_the_landing of mnist and digits where nadam is the default of --optimizer and is taken,
+    the posterior is normal and no other option is of the objective; reparameterized else."""
     num_draws: int = 1
     """Draws of z for each image and step: a less noisy gradient of the elbo, a tighter iwae."""
     num_groups: int | None = None
