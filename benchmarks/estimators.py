@@ -146,7 +146,9 @@ def main() -> None:
     parser.add_argument(
         "--only", type=_names, help=f"beside the ELBO, with ; between them: {'; '.join(NAMES)}"
     )
-    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
+    parser.add_argument(
+        "--json", type=machine.result_file, help="where the results go; else nowhere"
+    )
     options = parser.parse_args()
     offered = {"PIWAE", *(name for draws in options.draws for name in bounds(draws))}
     if too_few := [name for name in options.only or () if name not in offered]:

@@ -147,7 +147,9 @@ def main() -> None:
         "--images", type=machine.positive, default=10_000, help="10000 when not given"
     )
     parser.add_argument("--draws", type=machine.positive, default=5000, help="of each image; 5000")
-    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
+    parser.add_argument(
+        "--json", type=machine.result_file, help="where the results go; else nowhere"
+    )
     options = parser.parse_args()
     if options.draws < 2:
         parser.error(f"--draws is {options.draws}: a standard error takes 2 at least")

@@ -10,9 +10,6 @@ devices are virtual ones of a CPU, which share its cores and a batch, each in a 
 import argparse
 import json
 import math
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -119,17 +116,7 @@ def prepare(
 
 def on_devices(num: int) -> dict[str, Any]:
     """A pass on so many virtual devices, timed in a process that has them."""
-    flags = f"--xla_force_host_platform_device_count={num}"
-    process = subprocess.run(
-        [sys.executable, "-m", "benchmarks.growth", f"--devices={num}"],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-    )
-    if process.returncode:
-        raise SystemExit(process.stderr)
-    measured: dict[str, Any] = json.loads(process.stdout)
-    return measured
+    return machine.on_virtual_devices(num, "benchmarks.growth", f"--devices={num}")
 
 
 def measure_here(num: int) -> dict[str, Any]:
@@ -317,7 +304,9 @@ def main() -> None:
         "--rounds", type=machine.positive, default=7, help="timed passes of each; 7"
     )
     parser.add_argument("--sweeps", help=f"of {', '.join(SWEEPS)}; all, but devices on a CPU alone")
-    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
+    parser.add_argument(
+        "--json", type=machine.result_file, help="where the results go; else nowhere"
+    )
     parser.add_argument("--devices", type=machine.positive, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.devices:

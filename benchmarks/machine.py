@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,21 @@ def result_file(text: str) -> Path:
         why = "is a folder" if path.is_dir() else "would be in a folder that is not there"
         raise argparse.ArgumentTypeError(f"{text} {why}: name a file, such as result.json")
     return path
+
+
+def on_virtual_devices(num: int, module: str, option: str) -> dict[str, Any]:
+    """What a program prints as JSON, in a process in which a CPU shows as so many devices."""
+    flags = f"--xla_force_host_platform_device_count={num}"
+    process = subprocess.run(
+        [sys.executable, "-m", module, option],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+    )
+    if process.returncode:
+        raise SystemExit(process.stderr)
+    measured: dict[str, Any] = json.loads(process.stdout)
+    return measured
 
 
 def run(main: Callable[[], None]) -> None:

@@ -68,7 +68,9 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=seeds, default=[0, 1, 2], help="of the runs, in turn; 0,1,2"
     )
-    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
+    parser.add_argument(
+        "--json", type=machine.result_file, help="where the results go; else nowhere"
+    )
     parser.add_argument("arguments", nargs="*", help="for experiments.mnist, after --")
     options = parser.parse_args()
     result = benchmark(options.seeds, options.arguments)

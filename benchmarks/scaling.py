@@ -14,9 +14,6 @@ through 1 and 2 devices, as was meant at first, and through 2 and 4, which was s
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -118,17 +115,7 @@ def measure_here(network: Workload) -> dict[str, float]:
 
 def measure(name: str, num_devices: int) -> dict[str, float]:
     """The same in a process with so many virtual devices."""
-    flags = f"--xla_force_host_platform_device_count={num_devices}"
-    process = subprocess.run(
-        [sys.executable, "-m", "benchmarks.scaling", f"--measure={name}"],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-    )
-    if process.returncode:
-        raise SystemExit(process.stderr)
-    result: dict[str, float] = json.loads(process.stdout)
-    return result
+    return machine.on_virtual_devices(num_devices, "benchmarks.scaling", f"--measure={name}")
 
 
 def predict(seconds: dict[int, float], of: tuple[int, int], num_devices: int) -> float:
@@ -212,7 +199,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=machine.positive, default=3, help="processes of each; 3")
     parser.add_argument("--networks", default=",".join(NETWORKS), help=f"of {', '.join(NETWORKS)}")
-    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
+    parser.add_argument(
+        "--json", type=machine.result_file, help="where the results go; else nowhere"
+    )
     parser.add_argument("--measure", choices=NETWORKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:

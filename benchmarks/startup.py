@@ -128,7 +128,9 @@ def main() -> None:
         "--dataset", default="mnist", help="that experiments.mnist trains on; mnist"
     )
     parser.add_argument("--data-dir", help="folder in which it is prepared")
-    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
+    parser.add_argument(
+        "--json", type=machine.result_file, help="where the results go; else nowhere"
+    )
     options = parser.parse_args()
     result = benchmark(options.rounds, options.dataset, options.data_dir)
     for row in result["rows"]:

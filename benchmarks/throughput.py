@@ -273,7 +273,9 @@ def main() -> None:
     parser.add_argument(
         "--examples", type=machine.positive, default=NUM_EXAMPLES, help="in a timed pass; 60000"
     )
-    parser.add_argument("--json", type=machine.result_file, help="where the results go; nowhere")
+    parser.add_argument(
+        "--json", type=machine.result_file, help="where the results go; else nowhere"
+    )
     options = parser.parse_args()
     batch_sizes = options.batch_sizes or [128, 512, 2048] + (
         [8192] if jax.default_backend() == "gpu" else []

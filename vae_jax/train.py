@@ -283,7 +283,10 @@ def make_train_epoch(
         trained: tuple[TrainState, Metrics] = (nested if traced else program())(*args)
         return trained
 
-    train_epoch.lower = lambda *args: program().lower(*args)  # type: ignore[attr-defined]
+    def lower(*args: Any, **more: Any) -> Any:
+        return program().lower(*args, **more)
+
+    train_epoch.lower = lower  # type: ignore[attr-defined]
     return train_epoch
 
 

@@ -23,23 +23,24 @@ def use_accelerator(name: str) -> list[Any]:
 
     if name == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    elif name != "auto":
-        try:
-            jax.config.update("jax_default_device", jax.local_devices(backend=name)[0])
-        except RuntimeError:
-            found = ", ".join(sorted({device.platform for device in jax.devices()}))
-            raise RunError(
-                f"--accelerator={name}, but JAX finds no {name.upper()} (it finds: {found}): "
-                f"{INSTALL[name]}, or leave the option out"
-            ) from None
     try:
-        return jax.devices(None if name == "auto" else name)
+        devices = jax.devices()
     except (AssertionError, RuntimeError):  # the first, unsaid, where JAX_PLATFORMS=cuda finds none
         asked = os.environ.get("JAX_PLATFORMS", "")
         raise RunError(
             f"JAX is told by JAX_PLATFORMS to use {asked} and finds none: unset it, or "
             "--accelerator=cpu"
         ) from None
+    if name not in ("auto", "cpu"):
+        try:
+            jax.config.update("jax_default_device", jax.local_devices(backend=name)[0])
+        except RuntimeError:
+            found = ", ".join(sorted({device.platform for device in devices}))
+            raise RunError(
+                f"--accelerator={name}, but JAX finds no {name.upper()} (it finds: {found}): "
+                f"{INSTALL[name]}, or leave the option out"
+            ) from None
+    return devices if name == "auto" else jax.devices(name)
 
 
 def use_compilation_cache() -> None:

@@ -289,6 +289,7 @@ def test_a_wrong_option_is_one_clear_line(tmp_path, monkeypatch, arguments, stat
     [
         ("--accelerator=tpu", {}, "jax[tpu]"),
         ("--accelerator=auto", {"JAX_PLATFORMS": "cuda"}, "JAX_PLATFORMS to use cuda and finds"),
+        ("--accelerator=gpu", {"JAX_PLATFORMS": "cuda"}, "JAX_PLATFORMS to use cuda and finds"),
     ],
 )
 def test_what_is_not_there_ends_a_process_with_one_line(
